@@ -424,8 +424,8 @@ def _identity_problems(auth: DatabaseAuth, client_id: str | None, *, has_passwor
         return [problem]
     if auth is DatabaseAuth.ENTRA and has_password:
         problem = (
-            "COREMACHINE_DATABASE_URL: expected no password in it, since COREMACHINE_DATABASE_AUTH is entra, found one; "
-            "remove it, and name the identity as the user"
+            "COREMACHINE_DATABASE_URL: expected no password in it, since COREMACHINE_DATABASE_AUTH is entra, "
+            "found one; remove it, and name the identity as the user"
         )
         return [problem]
     return []

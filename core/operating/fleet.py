@@ -95,8 +95,8 @@ def _where_a_handler_is(work: WaitingWork, live: Sequence[AppInstanceRecord]) ->
     runs_tasks = sorted({each.app_name for each in has_handler if each.slots})
     if runs_tasks:
         return (
-            f"{', '.join(runs_tasks)} has the handler and does not read {work.queue!r}: let it read that queue, or send "
-            f"the task type to a queue that it reads (COREMACHINE_TASK_ROUTES)"
+            f"{', '.join(runs_tasks)} has the handler and does not read {work.queue!r}: let it read that queue, or "
+            f"send the task type to a queue that it reads (COREMACHINE_TASK_ROUTES)"
         )
     if has_handler:
         releases = sorted({f"{each.app_name} ({release_of(each)})" for each in has_handler})

@@ -229,7 +229,6 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
     )
     from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
-
     from infrastructure.settings import DatabaseAuth, SettingsError, read_database_identity  # noqa: PLC0415
 
     url = choose_database(database_url)

@@ -146,7 +146,9 @@ def test_names_of_a_deployment_by_hand_are_of_the_project(tmp_path: Path) -> Non
     write_project(tmp_path / "a-project-with-a-long-name", azure=True)
     project = tmp_path / "a-project-with-a-long-name"
     file = project / "pyproject.toml"
-    file.write_text(file.read_text().replace("[tool.coremachine.queues]", '[tool.coremachine.queues]\nheavy = "a-heavy"'))
+    file.write_text(
+        file.read_text().replace("[tool.coremachine.queues]", '[tool.coremachine.queues]\nheavy = "a-heavy"')
+    )
     names = (project / "azure.sh").read_text().split("# Names: ")[1].split("\n\n")[0]
     script = f"az() {{ echo x; }}; curl() {{ echo 203.0.113.7; }}; # {names}\necho $STORAGE $QUEUES"
     command = ["bash", "-euc", script]

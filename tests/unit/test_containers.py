@@ -239,7 +239,9 @@ def test_migration_has_an_identity_of_its_own_on_the_same_database():
         address = environment_of(job, container)["COREMACHINE_DATABASE_URL"]
         assert conninfo_to_dict(address) == app | {"user": pod_of(job)["serviceAccountName"]}
     accounts = of_kind("ServiceAccount")
-    ids = {name: each["metadata"]["annotations"]["azure.workload.identity/client-id"] for name, each in accounts.items()}
+    ids = {
+        name: each["metadata"]["annotations"]["azure.workload.identity/client-id"] for name, each in accounts.items()
+    }
     assert ids.keys() == {pod_of(each)["serviceAccountName"] for each in PODS}
     assert len(set(ids.values())) == 2
     (authentication,) = of_kind("TriggerAuthentication").values()

@@ -172,7 +172,10 @@ def test_database_that_refuses_writes_is_told_by_status_and_migrate(
     ("given", "shown"),
     [
         ({"COREMACHINE_DATABASE_AUTH": "entre"}, "expected password or entra, found 'entre'"),
-        ({"COREMACHINE_DATABASE_AUTH": "entra"}, "expected no password in it, since COREMACHINE_DATABASE_AUTH is entra"),
+        (
+            {"COREMACHINE_DATABASE_AUTH": "entra"},
+            "expected no password in it, since COREMACHINE_DATABASE_AUTH is entra",
+        ),
         ({"COREMACHINE_DATABASE_CLIENT_ID": "1111"}, "expected COREMACHINE_DATABASE_AUTH to be entra with it"),
     ],
 )

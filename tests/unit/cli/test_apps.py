@@ -67,3 +67,14 @@ def test_a_narrow_terminal_gets_fewer_columns_and_whole_words(
     monkeypatch.setenv("COLUMNS", "160")
     assert run("apps", "-o", "table") == 0
     assert instance in capsys.readouterr().out
+
+
+def test_advice_for_several_findings_in_a_row_is_shown_once(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty interrupted tasks had the same three lines below each."""
+    last = {**FINDING, "message": "the other", "advice": "stop it"}
+    api.answer("GET /api/queues", {**QUEUES, "findings": [FINDING, {**FINDING, "message": "nor this"}, last]})
+    assert run("queues", "-o", "table") == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert lines == ["! no live app reads it", "! nor this", "  → start one", "! the other", "  → stop it"]
