@@ -243,13 +243,12 @@ CASES = {
             (
                 "interrupted",
                 "warning",
-                "tile was interrupted 2 of 5 times; its process died, or lost the database, 1 of these times, and was asked",
+                "tile was interrupted 2 of 5 times; its process died, or lost the database, 1 of these times, and",
             ),
             (
                 "interrupted",
                 "info",
-                "hill was interrupted 1 of 5 times, each by a process that was asked to end, as in a deployment or a "
-                "scale-in (last in a:h:2)",
+                "hill was interrupted 1 of 5 times, each by a process that was asked to end, as in a deployment or",
             ),
             ("more_interrupted", "info", "3 tasks more of stage 2 were interrupted"),
             ("tasks_running", "info", ""),

@@ -116,9 +116,7 @@ def test_interrupted_tasks_are_told_with_their_budget(rig, engine, insight):
         ("s2-n1", "warning"),
         ("s2-n2", "info"),
     ]
-    assert (
-        "n3 was interrupted 2 of 5 times; its process died, or lost the database, 1 of these times" in found[0].message
-    )
+    assert "n3 was interrupted 2 of 5 times; its process died, or lost the database, 1 of these" in found[0].message
     assert "n1 was interrupted 1 of 5 times; its process died each time" in found[1].message
     assert "n2 was interrupted 1 of 5 times, each by a process that was asked to end" in found[2].message
 
