@@ -22,6 +22,7 @@ from jobs.views import ViewProblem, ViewRequest, load_figure
 from triggers import insight_api, problems
 from triggers.api_models import Query
 from triggers.endpoints import JobIdPath
+from triggers.traces import trace_id_of
 from triggers.ui import timeline
 from triggers.ui.bars import StageCard, stage_cards
 from triggers.ui.jobs_page import blank_is_none
@@ -31,7 +32,7 @@ from triggers.ui.paging import Chain
 from triggers.ui.places import with_places
 from triggers.ui.ports import Services, UiServices
 from triggers.ui.recent import RecentReads, recent_reads
-from triggers.ui.texts import seconds_between, trace_id_of
+from triggers.ui.texts import seconds_between
 from triggers.ui.visitor import visitor_of
 
 router = APIRouter(route_class=PageRoute)
