@@ -191,6 +191,12 @@ def send(send_to: Send) -> Send:
     return lambda form, role=Role.ADMIN, *, listed="": send_to(f"/jobs/bulk{listed}", form, role)
 
 
+def plan_next_stage(services: AppServices, job_id: str) -> None:
+    """Deliver until the second stage of the job is planned."""
+    while len(services.queries.get_job_detail(job_id).stages) < 2:
+        assert services.queues.deliver(services.machine)
+
+
 def status_of(services: AppServices, job_id: str) -> str:
     return services.queries.get_job_detail(job_id).job.status.value
 
@@ -284,6 +290,60 @@ def test_many_jobs_are_deleted_by_an_administrator_alone(services, read, send):
 def test_wrong_request_for_many_jobs_is_named(send, form, listed, expected):
     answer = send(form, listed=listed)
     assert (answer.status_code, expected in answer.text) == (400, True), answer.text
+
+
+def test_form_of_a_schedule_replaces_nothing_that_was_not_seen(services, read, send_to):
+    form = {"name": "hourly", "p.job_type": "hello_world", "p.cron": "0 * * * *", "p.parameters": '{"n": 1}'}
+    assert send_to("/new-schedule", form).headers["location"] == "/api/ui/schedules/hourly?note=created"
+    again = send_to("/new-schedule", form | {"p.cron": "1 * * * *"})
+    assert (again.status_code, "expected a name that no schedule has" in again.text) == (400, True)
+    place = "/schedules/hourly/edit"
+    revision = re.search('name="revision" value="([0-9]+)"', read(place))[1]
+    services.schedules.put(ScheduleWish("hourly", "hello_world", "2 * * * *", {"n": 2}))
+    late = send_to(place, form | {"revision": revision, "p.cron": "3 * * * *"})
+    assert (late.status_code, "Somebody changed this schedule" in late.text) == (400, True)
+    assert services.schedule_queries.find_schedule("hourly").cron == "2 * * * *"
+    # What was entered is in the form, which may now replace what it was not made from.
+    assert 'value="3 * * * *"' in late.text
+    seen = re.search('name="revision" value="([0-9]+)"', late.text)[1]
+    done = send_to(place, form | {"revision": seen, "p.cron": "3 * * * *"})
+    assert done.headers["location"] == "/api/ui/schedules/hourly?note=saved"
+    assert services.schedule_queries.find_schedule("hourly").cron == "3 * * * *"
+
+
+def test_running_job_is_adjusted_in_a_dialog(services, read, send_to):
+    request = SubmitRequest("scene_catalog", {"folder": "abfs://scenes", "scenes": 400, "held": [0]}, force=True)
+    job_id = services.machine.submit_job(request).job_id
+    place = f"/jobs/{job_id}"
+    assert "d-adjust" in read(place)
+    assert 'name="max_parallel"' not in read(place)
+    plan_next_stage(services, job_id)
+    page = read(place)
+    assert 'name="max_parallel"' in page
+    assert 'name="stage" value="2"' in page
+    form = {"priority": "high", "max_parallel": "7", "stage": "2", "reason": "urgent"}
+    assert "note=adjust" in send_to(f"{place}/adjust", form).headers["location"]
+    page = read(f"{place}?note=adjust")
+    assert "<dt>Priority</dt><dd>high</dd>" in page
+    assert "at most 7 at a time" in page
+    (row,) = services.audit.list_audit(job_id=job_id, action="adjust").items
+    assert (row.reason, row.detail["to"]) == ("urgent", {"priority": "high", "max_parallel": 7})
+    assert "note=as_before" in send_to(f"{place}/adjust", {"priority": "high"}).headers["location"]
+    late = send_to(f"{place}/adjust", {"max_parallel": "9", "stage": "1"})
+    assert (late.status_code, "expected the stage that was named" in late.text) == (409, True)
+    wrong = send_to(f"{place}/adjust", {"max_parallel": "many", "stage": "2"})
+    assert (wrong.status_code, "a whole number" in wrong.text) == (400, True)
+    assert send_to(f"{place}/adjust", {"priority": ""}).status_code == 400
+
+
+def test_forms_are_offered_to_those_who_may_use_them(services, read):
+    services.schedules.put(ScheduleWish("daily", "hello_world", "0 1 * * *", {"n": 1}))
+    for path, needed, offered in (
+        ("/schedules", Role.OPERATOR, "/ui/new-schedule"),
+        ("/schedules/daily", Role.OPERATOR, "/schedules/daily/edit"),
+        ("/webhooks", Role.ADMIN, "/ui/new-webhook"),
+    ):
+        assert [offered in read(path, role) for role in (Role(needed - 1), needed)] == [False, True], path
 
 
 def test_wrong_tag_is_named(services):
