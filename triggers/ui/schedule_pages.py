@@ -28,6 +28,8 @@ PAGE = 50
 # Ticks of a history, of which equal ones are one line.
 _TICKS = 200
 _NEXT = 5
+# Of the list, the newest ticks of each.
+_STRIP = 20
 _NOTES = {
     "run": "A job was submitted for this schedule; it is the first line of the history.",
     "pause": "The schedule is paused: its ticks submit nothing until it is resumed.",
@@ -91,10 +93,10 @@ def _kind_of(tick: TickRecord) -> tuple[str, str | None, str | None] | None:
 
 @router.get("/ui/schedules")
 def show_schedules(request: Request, services: Services, query: Annotated[ListQuery, InQuery()]) -> Response:
-    """By name, each with its latest tick."""
+    """By name, each with its latest ticks."""
     page = services.schedule_queries.list_schedules(limit=PAGE, cursor=query.cursor)
     rows = [
-        (schedule, next(iter(services.schedule_queries.list_ticks(schedule.name, limit=1).items), None))
+        (schedule, services.schedule_queries.list_ticks(schedule.name, limit=_STRIP).items)
         for schedule in page.items
     ]
     note = _NOTES.get(query.note or "")

@@ -14,6 +14,8 @@ from jobs.parameters import ParameterError
 PREFIX = "p."
 _KINDS = {"integer": "integer", "number": "number", "boolean": "boolean", "string": "text"}
 _LONG_TEXT = 500
+# Their control shows all that can be chosen.
+_SELF_EVIDENT = frozenset({"choice", "boolean"})
 _TOP_NAME = re.compile(r"[^.\[]+")
 
 
@@ -77,7 +79,8 @@ def _field(
         options = tuple(as_text(value) for value in (entry if kind == "choice" else entry["items"])["enum"])
     elif kind == "boolean":
         options = ("true", "false")
-    default = as_text(entry["default"]) if entry.get("default") is not None else ""
+    # Nothing in a field is the same as an empty list in it, and leaves room for the example.
+    default = as_text(entry["default"]) if entry.get("default") not in (None, [], {}) else ""
     examples = entry.get("examples") or [""]
     value = default if given is None else given
     return Field(
@@ -87,7 +90,7 @@ def _field(
         chosen=_chosen(value) if kind == "choices" else (),
         is_required=is_required,
         description=str(entry.get("description", "")),
-        bounds=_bounds(entry, kind),
+        bounds="" if kind in _SELF_EVIDENT else _bounds(entry, kind),
         options=options,
         placeholder=as_text(examples[0]) if examples[0] not in (None, "") else "",
         error=error,
@@ -133,6 +136,8 @@ def _kind(entry: Mapping[str, Any]) -> str:
 
 
 def _bounds(entry: Mapping[str, Any], kind: str) -> str:
+    if entry.get("format") == "date-time":
+        return "a time with its zone, such as 2026-12-01T06:00:00+01:00"
     words = {
         "integer": "whole number",
         "number": "number",
@@ -140,7 +145,7 @@ def _bounds(entry: Mapping[str, Any], kind: str) -> str:
         "long": "text",
         "boolean": "true or false",
         "choice": "one of the list",
-        "choices": "of the list",
+        "choices": "some of the list",
     }.get(kind, f"{entry.get('type') if isinstance(entry.get('type'), str) else 'value'} as JSON")
     least = next((entry[key] for key in ("minimum", "exclusiveMinimum", "minLength", "minItems") if key in entry), None)
     most = next((entry[key] for key in ("maximum", "exclusiveMaximum", "maxLength", "maxItems") if key in entry), None)
