@@ -15,7 +15,7 @@ def cron_words(expression: str) -> str:
     if len(fields) != len(("minute", "hour", "day of month", "month", "day of week")):
         return ""
     minute, hour, day, month, weekday = fields
-    if month != "*" or (day, weekday) != ("*", "*") and "*" not in (day, weekday):
+    if month != "*" or ((day, weekday) != ("*", "*") and "*" not in (day, weekday)):
         return ""
     days = _days(day, weekday)
     if days == "every day":

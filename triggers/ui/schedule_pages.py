@@ -96,8 +96,7 @@ def show_schedules(request: Request, services: Services, query: Annotated[ListQu
     """By name, each with its latest ticks."""
     page = services.schedule_queries.list_schedules(limit=PAGE, cursor=query.cursor)
     rows = [
-        (schedule, services.schedule_queries.list_ticks(schedule.name, limit=_STRIP).items)
-        for schedule in page.items
+        (schedule, services.schedule_queries.list_ticks(schedule.name, limit=_STRIP).items) for schedule in page.items
     ]
     note = _NOTES.get(query.note or "")
     return render(request, "schedules.html", nav="schedules", rows=rows, next_cursor=page.next_cursor, note=note)
