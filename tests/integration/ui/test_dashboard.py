@@ -24,7 +24,7 @@ from triggers.access import AccessRules
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 
 AXE = Path(__file__).parents[3] / ".node" / "node_modules" / "axe-core" / "axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 FROM_PAGE = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -239,6 +239,31 @@ def test_chosen_rows_stay_chosen_and_are_acted_on_after_a_look(app: DashboardApp
     assert text(page, ".ok-banner") == "Rerun: 2 run again."
 
 
+def test_all_that_a_search_finds_are_cancelled_after_a_look(app: DashboardApp, page: Browser) -> None:
+    jobs = [submit(app, folder=f"abfs://Breakwater/{number}", held=[0]) for number in range(2)]
+    page.open(f"{app.url}/jobs?q=breakwater")
+    page.run("document.querySelector('[data-pick]').click()")
+    page.run("document.querySelector('.picked [name=scope]').click()")
+    assert "all jobs that this search finds" in text(page, ".picked")
+    click(page, ".picked [value=cancel]")
+    assert text(page, "h1") == "Cancel 2 jobs?"
+    assert all(job_id[:12] in text(page, ".list") for job_id in jobs)
+    fill(page, "reason", "wrong folder")
+    click(page, ".bulk button.danger")
+    assert text(page, ".ok-banner").startswith("Cancel: 2 cancel")
+    # Back at the search.
+    assert page.run("document.querySelector('[data-search]').value") == "breakwater"
+
+
+def test_a_running_job_gets_another_priority(app: DashboardApp, page: Browser) -> None:
+    page.open(f"{app.url}/jobs/{submit(app, held=[0])}")
+    page.run("document.querySelector('[data-open=d-adjust]').click()")
+    fill(page, "priority", "high")
+    page.run("document.querySelector('#d-adjust').close()")
+    confirm(page, "d-adjust", "somebody waits for it")
+    assert "Priority high" in text(page, ".facts")
+
+
 def test_the_keyboard_is_enough(app: DashboardApp, page: Browser) -> None:
     job_id = ended(app)
     page.open(app.url)
@@ -440,7 +465,8 @@ def pages_of(app: DashboardApp) -> list[str]:
     others = ["/submit", "/submit/scene_catalog", "/schedules", "/dead-letters", "/queues", "/jobs?q=none", "/jobs/0"]
     # Those that earlier tests left.
     named = ["/schedules/nightly", "/limits", "/limits/tiles%2Fslow", "/webhooks", "/webhooks/on-call"]
-    return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others, *named]
+    forms = ["/new-schedule?job_type=scene_catalog", "/schedules/nightly/edit", "/new-webhook"]
+    return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others, *named, *forms]
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
@@ -468,6 +494,12 @@ def test_axe_finds_nothing_and_a_phone_is_wide_enough(app: DashboardApp, page: B
     examine("rows chosen")
     click(page, ".picked [value=delete]")
     examine("what would be done to them")
+    page.open(f"{app.url}/new-webhook")
+    click(page, "form.form button")
+    examine("errors beside the fields")
+    page.open(f"{app.url}/jobs/{submit(app, held=[0])}")
+    page.run("document.querySelector('[data-open=d-adjust]').click()")
+    examine("a dialog that is open")
     page.look(1280, 900)
     assert found == {}
 

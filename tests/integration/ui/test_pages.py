@@ -1,9 +1,13 @@
 """Pages over a real database, without a browser: roles, the fleet, tags and what else a job's row has."""
 
+import http.client
 import json
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -344,6 +348,30 @@ def test_forms_are_offered_to_those_who_may_use_them(services, read):
         ("/webhooks", Role.ADMIN, "/ui/new-webhook"),
     ):
         assert [offered in read(path, role) for role in (Role(needed - 1), needed)] == [False, True], path
+
+
+def test_two_hundred_clients_at_once_see_no_error(services):
+    job_id = submit(services)
+    paths = ["/jobs", "/jobs?status=failed", f"/jobs/{job_id}", f"/jobs/{job_id}?tab=tasks", "/queues"]
+    together, statuses = threading.Barrier(200), Counter()
+
+    def look(url: str, number: int) -> None:
+        place = urlsplit(url + paths[number % len(paths)])
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=120)
+        together.wait(60)
+        connection.request("GET", f"{place.path}?{place.query}")
+        answer = connection.getresponse()
+        answer.read()
+        statuses[answer.status] += 1
+        connection.close()
+
+    with serving(lambda: services) as url:
+        threads = [threading.Thread(target=look, args=(url, number)) for number in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert statuses == {200: 200}
 
 
 def test_wrong_tag_is_named(services):
