@@ -73,7 +73,7 @@ class WebhookRepository(PostgreSQLRepository):
         return [DueDelivery(**row) for row in self._call("claim_deliveries", (limit, most_each, hold_seconds))]
 
     def add_reason(self, delivery: DueDelivery, why: Mapping[str, Any]) -> DueDelivery:
-        """With why its job stands still, unless it has that already; kept for later attempts."""
+        """With the reason why its job does not move, unless it has that already; kept for later attempts."""
         (row,) = self._call("add_delivery_reason", (delivery.webhook, delivery.delivery_id, as_jsonb(dict(why))))
         data = row["add_delivery_reason"]
         return delivery if data is None else replace(delivery, data=data)

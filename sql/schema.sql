@@ -4844,7 +4844,7 @@ language sql as $$
     f.url_setting, f.secret_setting, f.secret_seed, f.former_seed
 $$;
 
--- Adds to a delivery of job.stalled why the job stands still; returns the data that it has now, null where it is gone.
+-- Adds to a delivery of job.stalled why the job does not move; returns the data that it has now, null where it is gone.
 -- Fence: it is pending and has no reason, so that each attempt sends the same. Locks: the delivery row.
 create or replace function "app".add_delivery_reason(p_webhook text, p_delivery_id text, p_why jsonb) returns jsonb
 language sql as $$
@@ -4904,7 +4904,7 @@ comment on function "app"."delete_webhook"(p_name text, p_actor text) is 'Delete
 comment on function "app"."add_test_delivery"(p_name text, p_actor text) is 'Writes a delivery that somebody asks for as a test.';
 comment on function "app"."redeliver"(p_name text, p_delivery_id text, p_actor text) is 'Lets an ended delivery be sent again, with all its attempts.';
 comment on function "app"."claim_deliveries"(p_limit integer, p_most_each integer, p_hold_seconds double precision) is 'Takes deliveries that are due, first for webhooks with few on their way, of each at most p_most_each at a time; others leave them alone for p_hold_seconds.';
-comment on function "app"."add_delivery_reason"(p_webhook text, p_delivery_id text, p_why jsonb) is 'Adds to a delivery of job.stalled why the job stands still; returns the data that it has now, null where it is gone.';
+comment on function "app"."add_delivery_reason"(p_webhook text, p_delivery_id text, p_why jsonb) is 'Adds to a delivery of job.stalled why the job does not move; returns the data that it has now, null where it is gone.';
 comment on function "app"."settle_delivery"(p_webhook text, p_delivery_id text, p_attempt integer, p_status text, p_http_status integer, p_reason text, p_delay_seconds double precision) is 'Notes what came of an attempt: delivered, dead, or pending again after p_delay_seconds.';
 comment on function "app"."prune_deliveries"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit deliveries that were settled longer ago than p_older_than_seconds, or whose webhook was deleted while they were written; returns how many.';
 

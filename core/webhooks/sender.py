@@ -42,7 +42,7 @@ class WebhookSender:
 
     Args:
         source: `source` of the events, the same in all processes.
-        explain_job: Why a job stands still, as a JSON-able object; None for a job that is gone.
+        explain_job: Why a job does not move, as a JSON-able object; None for a job that is gone.
         read_clock: Seconds since 1970, for the signatures.
     """
 
@@ -124,7 +124,7 @@ class WebhookSender:
             log.warning("webhook_not_delivered", extra={**details, "status": answer.status, "reason": answer.reason})
 
     def _with_reason(self, delivery: DueDelivery) -> DueDelivery:
-        """A job.stalled says why, as it was before the first attempt."""
+        """With the reason of a stalled job, as it was before the first attempt."""
         if delivery.event != WebhookEvent.JOB_STALLED or "why" in delivery.data:
             return delivery
         try:

@@ -277,7 +277,7 @@ language sql as $$
     f.url_setting, f.secret_setting, f.secret_seed, f.former_seed
 $$;
 
--- Adds to a delivery of job.stalled why the job stands still; returns the data that it has now, null where it is gone.
+-- Adds to a delivery of job.stalled why the job does not move; returns the data that it has now, null where it is gone.
 -- Fence: it is pending and has no reason, so that each attempt sends the same. Locks: the delivery row.
 create or replace function {schema}.add_delivery_reason(p_webhook text, p_delivery_id text, p_why jsonb) returns jsonb
 language sql as $$

@@ -23,7 +23,7 @@ class Editor:
 
     Args:
         place: Of its pages, below /ui; `creates` is that of the form for a new one.
-        name: What a name has to be; `named` says it.
+        name: What a name has to be; `named` has that in words.
     """
 
     model: type[BaseModel]
