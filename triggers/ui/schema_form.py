@@ -74,27 +74,34 @@ def _field(
     name: str, entry: Mapping[str, Any], given: str | None, suggested: Iterable[str], *, is_required: bool, error: str
 ) -> Field:
     kind = _kind(entry)
-    options: tuple[str, ...] = tuple(suggested)
-    if kind in {"choice", "choices"}:
-        options = tuple(as_text(value) for value in (entry if kind == "choice" else entry["items"])["enum"])
-    elif kind == "boolean":
-        options = ("true", "false")
     # Nothing in a field is the same as an empty list in it, and leaves room for the example.
     default = as_text(entry["default"]) if entry.get("default") not in (None, [], {}) else ""
     examples = entry.get("examples") or [""]
     value = default if given is None else given
+    chosen = _chosen(value) if kind == "choices" else ()
     return Field(
         name=name,
         kind=kind,
         value=value,
-        chosen=_chosen(value) if kind == "choices" else (),
+        chosen=chosen,
         is_required=is_required,
         description=str(entry.get("description", "")),
         bounds="" if kind in _SELF_EVIDENT else _bounds(entry, kind),
-        options=options,
+        options=_options(entry, kind, chosen if kind == "choices" else (value,)) or tuple(suggested),
         placeholder=as_text(examples[0]) if examples[0] not in (None, "") else "",
         error=error,
     )
+
+
+def _options(entry: Mapping[str, Any], kind: str, present: Iterable[str]) -> tuple[str, ...]:
+    """The values to choose from; none where any can be entered."""
+    if kind == "boolean":
+        return ("true", "false")
+    if kind not in {"choice", "choices"}:
+        return ()
+    known = [as_text(value) for value in (entry if kind == "choice" else entry["items"])["enum"]]
+    # A value that a newer release knows is shown: to leave it out would change it in silence.
+    return (*known, *(each for each in present if each and each not in known))
 
 
 def _chosen(text: str) -> tuple[str, ...]:

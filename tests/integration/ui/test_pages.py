@@ -246,6 +246,7 @@ def test_all_that_a_search_finds_are_acted_on(services, read, send):
     form = {"action": "cancel", "scope": "matching"}
     asked = send(form, listed="?q=pier")
     assert "Cancel 2 jobs?" in asked.text
+    assert "Meant are all jobs that the search for <b>“pier”</b> finds" in asked.text
     assert 'action="/api/ui/jobs/bulk?q=pier"' in asked.text
     assert all(job_id[:12] in asked.text for job_id in found)
     assert "outcome=cancelled-2" in send(form | {"confirm": "2"}, listed="?q=pier").headers["location"]

@@ -440,3 +440,10 @@ def test_list_of_known_values_is_a_field_of_choices():
     form = {"p.events:failed": "1", "p.events:ended": "1", "p.days:tue": "1", "p.more:b": "1"}
     assert read_values(schema, form)[0] == {"events": ["failed", "ended"], "days": ["tue"], "more": ["b"]}
     assert make_fields(schema, {"events": "of an earlier release"})[0].chosen == ()
+
+
+def test_value_that_is_not_in_the_list_is_shown_and_not_left_out():
+    schema = {"properties": {"one": {"enum": ["a"]}, "many": {"type": "array", "items": {"enum": ["a", "b"]}}}}
+    one, many = make_fields(schema, {"one": "new", "many": '["b", "new"]'})
+    assert (one.options, one.value) == (("a", "new"), "new")
+    assert (many.options, many.chosen) == (("a", "b", "new"), ("b", "new"))
