@@ -40,6 +40,13 @@ def explain(facts: JobFacts) -> list[Finding]:
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
 
+def first_reason(facts: JobFacts) -> dict[str, str]:
+    """The most telling finding as texts: code, severity, message, and advice where there is one."""
+    found = explain(facts)[0]
+    texts = {"code": found.code, "severity": found.severity.value, "message": found.message, "advice": found.advice}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
 def _finished(facts: JobFacts) -> Iterator[Finding]:
     if not facts.status.is_terminal:
         return
