@@ -18,6 +18,7 @@ from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
+    from core.models.insight import Finding
     from core.models.view import EventPosition
     from core.operating.fleet_watch import Presence
     from core.scheduling.schedules import Schedules
@@ -101,6 +102,10 @@ class Services:
         """The configured queues that are not there, by logical name, with what to do."""
         self.queue_probe.refresh()
         return dict(self.factory.create_repositories().service_bus.missing_queues)
+
+    def find_given_back(self) -> Sequence["Finding"]:
+        """Messages that this process gave back lately, since its release does not know what they name."""
+        return self.machine.given_back.find()
 
     def find_unnamed_queues(self, queues: Iterable[str]) -> tuple[str, ...]:
         """Those logical names that this app's settings do not have; another release may."""

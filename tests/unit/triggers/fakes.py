@@ -8,6 +8,7 @@ import httpx
 from fastapi import FastAPI
 
 from core.models import JobEvent, JobRecord, JobStatus
+from core.models.app import FleetFacts
 from core.models.control import AdjustAnswer, AdjustOutcome, ControlAnswer, ControlOutcome
 from core.models.dry_run import DraftTask, JobDraft
 from core.models.status import JobPriority
@@ -182,6 +183,23 @@ class FakeServices:
     @property
     def queries(self) -> "FakeServices":
         return self
+
+    @property
+    def dashboard(self) -> "FakeServices":
+        return self
+
+    @property
+    def apps(self) -> "FakeServices":
+        return self
+
+    def count_dead_letters(self, most):
+        return 0
+
+    def read_fleet(self, job_id=None):
+        return FleetFacts(AT)
+
+    def find_given_back(self):
+        return []
 
     def _called(self, name: str, **arguments: Any) -> None:
         self.calls.append((name, arguments))
