@@ -29,10 +29,11 @@ def find_alerts(request: Request) -> Mapping[str, Alert]:
     if visible_patterns(request) is not None:
         return {}
     services: UiServices = request.app.state.get_services()
-    return recent_reads(request).get("alerts", lambda: _read(services), seconds=_SECONDS)
+    return recent_reads(request).get("alerts", lambda: read_alerts(services), seconds=_SECONDS)
 
 
-def _read(services: UiServices) -> dict[str, Alert]:
+def read_alerts(services: UiServices) -> dict[str, Alert]:
+    """As the database and this process know it now."""
     letters = services.dashboard.count_dead_letters(MOST)
     findings = fleet_findings(services, services.apps.read_fleet())
     warnings = [finding.message for finding in findings if finding.severity is not Severity.INFO]

@@ -23,6 +23,7 @@ from infrastructure.postgresql import create_pool
 from tests.databases import clone_template
 from tests.integration.ui.dashboard_app import AppServices, Gate, make_services, serving
 from triggers.access import KEY_COOKIE, AccessRules, cookie_of_key
+from triggers.ui.attention import read_alerts
 
 SETTING = ",".join(f"{role.word}={digest_of(role.word)}" for role in Role)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -122,6 +123,7 @@ def test_dead_letters_offer_what_the_role_may(services, read):
     services.state.record_dead_letter(letter)
     (group,) = services.dead_letter_queries.group_dead_letters()
     (kept,) = services.dead_letter_queries.list_dead_letters(limit=1).items
+    assert read_alerts(services)["dead-letters"].count == 1
     for path in (f"/dead-letters?fingerprint={group.fingerprint}", f"/dead-letters/{kept.dead_letter_id}"):
         submitter, operator = (read(path, role) for role in (Role.SUBMITTER, Role.OPERATOR))
         assert ("d-redrive" in submitter, "needs the role <b>operator</b>" in submitter) == (False, True)
@@ -140,6 +142,8 @@ def test_processes_are_shown_by_app_with_what_none_of_them_can_run(services, rea
     for shown in ("raster:vm:1:a", "r42", "CoreMachine 1.0", "<td>worker</td>", "1 process, 8 slots", "live"):
         assert shown in page, shown
     assert "no live app reads the queue &#39;tasks&#39;" in page
+    # It may scale from zero: nobody has to look at it yet.
+    assert "queues" not in read_alerts(services)
 
 
 def test_jobs_are_filtered_by_tags_that_links_keep(services, read):
@@ -395,6 +399,7 @@ def test_job_shows_its_tags_later_start_hold_and_trace(services, read):
     assert "<dt>Begins</dt>" in page
     assert "Under a legal hold" in page
     assert "case 7" in page
+    assert 'title="2026-01-02 03:04:05.000 UTC"' in page
     assert f'data-copy="{TRACE}"' in page
     plain = read(f"/jobs/{submit(services)}")
     assert [shown in plain for shown in ("<dt>Begins</dt>", "<dt>Tags</dt>", "<dt>Trace</dt>", "Under a legal")] == [
