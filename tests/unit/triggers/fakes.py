@@ -11,6 +11,7 @@ from core.models import JobEvent, JobRecord, JobStatus
 from core.models.app import FleetFacts
 from core.models.control import AdjustAnswer, AdjustOutcome, ControlAnswer, ControlOutcome
 from core.models.dry_run import DraftTask, JobDraft
+from core.models.insight import Severity
 from core.models.status import JobPriority
 from core.models.submission import Submission, SubmissionOutcome
 from core.models.view import (
@@ -23,6 +24,7 @@ from core.models.view import (
     StageDetail,
     TaskSummary,
 )
+from core.operating.brief_reason import BriefReason
 from core.operating.dead_letters import RedriveReport
 from infrastructure.queries import InvalidCursor, JobNotFound, RunNotFound, TaskNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
@@ -200,6 +202,11 @@ class FakeServices:
 
     def find_given_back(self):
         return []
+
+    def find_reasons(self, jobs):
+        return {
+            job.job_id: BriefReason("paused", Severity.WARNING, "Paused by kim: the source is away") for job in jobs
+        }
 
     def _called(self, name: str, **arguments: Any) -> None:
         self.calls.append((name, arguments))
