@@ -9,7 +9,8 @@ from rich.text import Text
 
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit, UsageProblem
-from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
+from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
+from coremachine.cli.overview import find_troubles
 from coremachine.cli.render import (
     SHORT_ID,
     console,
@@ -31,16 +32,34 @@ QueueOption = Annotated[str | None, typer.Option("--queue", help="Logical name, 
 JobOption = Annotated[str | None, typer.Option("--job", help="Job id, or enough of its beginning.")]
 
 
-def explain(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
-    """Say why a job does not move, and what would help.
+def explain(
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="JOB_ID", help="Job id, or enough of its beginning. Default: all jobs.")
+    ] = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Say why a job does not move, and what would help; without a job, what does not move or failed within a day.
 
-    For example: coremachine explain 3f2a9c
+    For example:
+
+        coremachine explain
+
+        coremachine explain 3f2a9c
     """
     with ApiClient(choose_server(url)) as client:
-        answer = client.explain(client.resolve_job_id(job_id))
+        found = {"findings": find_troubles(client)} if job_id is None else client.explain(client.resolve_job_id(job_id))
     if wants_json(output):
-        print_json(answer)
-        return
+        print_json(found)
+    elif job_id is not None:
+        _show_explanation(found)
+    elif found["findings"]:
+        show_findings(found["findings"])
+    else:
+        say("Every job moves, and none failed within a day.")
+
+
+def _show_explanation(answer: Json) -> None:
     show = console()
     head = f"{answer['job_id'][:SHORT_ID]} {status_markup(answer['status'])} · stage {answer['stage']}"
     run = f" · run {answer['run']}" if answer["run"] > 1 else ""

@@ -44,7 +44,7 @@ class Call(Generic[T]):
         """The same list from this `next_cursor` on.
 
         Raises:
-            UnexpectedAnswer: It is where this page began: the list would have no end. A list that is waited for has none.
+            UnexpectedAnswer: It is where this page began: the list would have no end. One that is waited for has none.
         """
         if ("cursor", cursor) in self.query and not any(name == "wait" for name, _ in self.query):
             raise UnexpectedAnswer(f"expected another next_cursor of {self.path}, found that of the page itself")
