@@ -192,7 +192,7 @@ def _once(session: Session, send: Send) -> Script[Reply]:
 
 
 def _redirected(response: httpx.Response) -> str:
-    """Only where it leads: the rest may hold what a sign-in hands over."""
+    """Only where it leads: the rest may hold secrets of a sign-in."""
     target = response.url.join(response.headers["Location"])
     return (
         f"expected a JSON object from {response.url}, found a redirect to {target.scheme}://{target.netloc.decode()}: "
