@@ -386,6 +386,23 @@ def test_wrong_tag_is_named(services):
     assert (answer.status_code, "expected a tag, name=value" in answer.text) == (400, True)
 
 
+def test_job_is_submitted_with_tags_a_later_start_and_a_priority(services, read, send_to):
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=5)
+    form = {"p.folder": "abfs://later", "o.tags": "team=geo\r\n site=x y \r\n", "o.priority": "high"}
+    wrong = send_to("/submit/scene_catalog", form | {"o.start_at": "tomorrow", "o.tags": "team"})
+    assert (wrong.status_code, wrong.text.count('<p class="field-error"')) == (400, 2)
+    assert "expected a time with its offset" in wrong.text
+    wrong = send_to("/submit/scene_catalog", form | {"o.tags": "team"})
+    assert (wrong.status_code, "expected a tag, name=value" in wrong.text) == (400, True)
+    done = send_to("/submit/scene_catalog", form | {"o.start_at": later.isoformat()})
+    job_id = done.headers["location"].split("/jobs/")[1].partition("?")[0]
+    job = services.queries.get_job_detail(job_id).job
+    assert (job.tags, job.start_at, str(job.priority)) == ({"team": "geo", "site": "x y"}, later, "high")
+    like = read(f"/submit/scene_catalog?like={job_id}")
+    assert "site=x y\nteam=geo</textarea>" in like
+    assert "<option selected>high</option>" in like
+
+
 def test_job_shows_its_tags_later_start_hold_and_trace(services, read):
     job_id = submit(services, tags={"team": "geo"}, start_at=datetime.now(UTC) + timedelta(hours=3))
     hold = json.dumps({"reason": "case 7", "actor": "kim", "at": "2026-01-02T03:04:05+00:00"})
