@@ -1,5 +1,6 @@
 """One request to the API as a value: what is sent, what it answers, and whether it may be sent twice."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,21 @@ class Call(Generic[T]):
     repeats: bool = False
     timeout_seconds: float = TIMEOUT_SECONDS
     answers_too: frozenset[int] = frozenset()
+
+    def content(self) -> bytes | None:
+        """The body as JSON; None where there is none.
+
+        Raises:
+            WrongArgument: It has a value that JSON does not have.
+        """
+        if self.body is None:
+            return None
+        try:
+            return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        except UnicodeEncodeError as error:
+            raise WrongArgument("expected texts that UTF-8 has, found half of a surrogate pair") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise WrongArgument(f"expected values that JSON has, found another one: {error}") from error
 
     def after(self, cursor: str) -> Self:
         """The same list from this `next_cursor` on.

@@ -283,6 +283,9 @@ def test_wait_has_an_end(ask, monkeypatch):
         ("get_job", ("",), {}),
         ("get_job", ("..",), {}),
         ("submit_job", ("hello_world",), {"idempotency_key": "a b"}),
+        ("submit_job", ("hello_world", {"n": float("nan")}), {}),
+        ("submit_job", ("hello_world", {"n": {1, 2}}), {}),
+        ("submit_job", ("hello_world", {"n": "\ud800"}), {}),
         ("list_jobs", (), {"created_after": datetime(2026, 1, 1)}),  # noqa: DTZ001 - that is what is wrong
     ],
 )
