@@ -410,8 +410,8 @@ class BadMapping(dict):
     __iter__ = values = items
 
 
-class BadGet(dict):
-    def get(self, *_):
+class BadItems(dict):
+    def items(self, *_):
         raise KeyboardInterrupt
 
 
@@ -423,7 +423,7 @@ async def coroutine():
     ("returned", "said"),
     [
         (lambda: BadMapping(a=1), "sys.exit(1)"),
-        (lambda: BadGet(a=1), "KeyboardInterrupt"),
+        (lambda: BadItems(a=1), "KeyboardInterrupt"),
         (coroutine, "found a coroutine; write an ordinary function"),
         (lambda: (one for one in [1]), "found a generator, of which nothing has run"),
         (lambda: {1: 2}, "result: expected names that are str, found int 1"),
