@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as executor_threads
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import wraps
@@ -156,8 +157,25 @@ class _Stream:
         if kept is None or getattr(_writing, "depth", 0) > 0 or not isinstance(text, str):
             return int(self._stream.write(text))
         for line in kept.lines_of(self._name, text):
-            print_line(line, lambda line: self._stream.write(line + "\n"))
+            print_line(line, self._pass_on)
         return len(text)
+
+    def _pass_on(self, line: str) -> None:
+        # A disk that is full, or a reader that is gone, fails no task: the line is kept with the attempt.
+        with suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
+        if _attempt.get() is None:
+            self._stream.flush()
+        else:
+            with suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def close(self) -> None:
+        # Of an attempt it is not: all others write to it too.
+        if _attempt.get() is None:
+            self._stream.close()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
