@@ -183,16 +183,21 @@ class _Stream:
 
 
 def _install() -> None:
-    for name in ("stdout", "stderr"):
-        # Others put their own there and take it away again.
-        stream = getattr(sys, name)
-        if stream is not None and type(stream) is not _Stream:
-            setattr(sys, name, _Stream(name, stream))
+    # Others put their own there and take it away again.
+    if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
+        _wrap_streams()
     if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
         logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
         logging.Logger.isEnabledFor = _hearing(logging.Logger.isEnabledFor)  # type: ignore[method-assign]
         threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
+
+
+def _wrap_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and type(stream) is not _Stream:
+            setattr(sys, name, _Stream(name, stream))
 
 
 def _with_fields(call_handlers: Any) -> Any:

@@ -72,9 +72,11 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         finally:
             # In here, since a profiler that raises does so at the next call. Python drops it then.
             try:
-                sys.setprofile(profile)
+                if sys.getprofile() is not profile:
+                    sys.setprofile(profile if callable(profile) else None)  # that of cProfile is its own matter
             finally:
-                sys.settrace(trace)
+                if sys.gettrace() is not trace:
+                    sys.settrace(trace)
     except BaseException as error:
         _tidy(*hooks)
         if forks.process is not process:

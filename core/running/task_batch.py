@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
 from core.authors.attempt_log import AttemptLog
@@ -377,7 +377,7 @@ class TaskBatch:
             job_parameters=self.job.parameters,
             correlation_id=self.job.correlation_id,
             # The tasks of a message share one lease, and no attempt shares the name of its files with another.
-            lease_id=UUID(int=self.lease_id.int ^ task.task_index),
+            lease_id=cast("UUID", self.lease_id.int ^ task.task_index),  # becomes one when it is read
             _report=lease.report,
             _stop_requested=lambda: lease.is_stop_requested,
             _timed_out=lambda: lease.is_timed_out,
