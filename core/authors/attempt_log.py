@@ -22,7 +22,7 @@ from typing import Any, Self
 from core.authors.printed_lines import PrintedLines
 from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
 from core.safety.credentials import redact
-from core.safety.log_guard import log_guard
+from core.safety.log_guard import hearing
 from core.safety.safe_log import safe_logger, without_credentials
 from core.safety.safe_text import MOST_TEXT_BYTES, bounded_text, text_of, trace_of
 
@@ -188,7 +188,7 @@ def _install() -> None:
         _wrap_streams()
     if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
         logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
-        logging.Logger.isEnabledFor = _hearing(logging.Logger.isEnabledFor)  # type: ignore[method-assign]
+        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
         threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 
@@ -216,17 +216,6 @@ def _with_fields(call_handlers: Any) -> Any:
             _writing.depth -= 1
 
     return call
-
-
-def _hearing(is_enabled_for: Any) -> Any:
-    @wraps(is_enabled_for)
-    def is_enabled(self: logging.Logger, level: int) -> bool:
-        if is_enabled_for(self, level):
-            return True
-        # What the handler, or another one, set for the whole process silences no line of an attempt.
-        return _attempt.get() is not None and log_guard.hears_again() and is_enabled_for(self, level)
-
-    return is_enabled
 
 
 def _with_attempt(start: Any) -> Any:

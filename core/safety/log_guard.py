@@ -8,7 +8,9 @@ refuses one of an attempt, and when the call ends. Before and after, the app may
 
 import logging
 import threading
-from typing import Self
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Self
 
 
 class _Settings:
@@ -92,6 +94,18 @@ class LogGuard:
             return False
         self._usual.put_back()
         return True
+
+
+def hearing(is_enabled_for: Any, find_attempt: Callable[[], object]) -> Any:
+    """`Logger.isEnabledFor`, for which nothing that is set for the whole process silences a line of an attempt."""
+
+    @wraps(is_enabled_for)
+    def is_enabled(self: logging.Logger, level: int) -> bool:
+        if is_enabled_for(self, level):
+            return True
+        return find_attempt() is not None and log_guard.hears_again() and is_enabled_for(self, level)
+
+    return is_enabled
 
 
 def disabled_loggers() -> frozenset[str]:
