@@ -51,6 +51,13 @@ def check_digits(value: Any) -> Any:
     return value
 
 
+def check_one_header(value: Any) -> Any:
+    """The value itself; one with a comma may be that of two headers."""
+    if isinstance(value, str) and "," in value:
+        raise expectation("one value without a comma", f"{value.count(',') + 1} of them", "give the header once")
+    return value
+
+
 def check_job_id(value: str) -> str:
     """The id itself, if it can be one."""
     if JOB_ID.fullmatch(value):
@@ -83,6 +90,16 @@ CorrelationId = Annotated[
     Field(pattern=r"^[\x21-\x7e]{1,128}$", description="Goes with the job, its messages and log lines."),
 ]
 IdempotencyKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+# In a header: Azure's host gives an app one text for a header that came twice, with a comma between.
+IdempotencyKeyHeader = Annotated[
+    str, BeforeValidator(check_one_header), Field(pattern=r"^[\x21-\x2b\x2d-\x7e]{1,255}$")
+]
+CorrelationIdHeader = Annotated[
+    str,
+    BeforeValidator(check_one_header),
+    AfterValidator(check_no_credential),
+    Field(pattern=r"^[\x21-\x2b\x2d-\x7e]{1,128}$", description="Goes with the job, its messages and log lines."),
+]
 Cursor = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,1000}$", description="`next_cursor` of the page before.")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Of a group.")]
 # Runs, stages, tasks.
