@@ -1,5 +1,6 @@
 """Commands about the database's schema; they need the database itself, not a server."""
 
+import logging
 import os
 import re
 import sys
@@ -229,16 +230,20 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
         DatabaseUnsuitable,
         RepositoryError,
     )
-    from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
+    from infrastructure.entra import EntraTokens, TokenUnavailable, default_credential  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
 
     url, tokens = choose_database(database_url), None
     if os.environ.get("COREMACHINE_DATABASE_AUTH") == "entra":
         tokens = EntraTokens(partial(default_credential, os.environ.get(CLIENT_ID_SETTING)))
+        # Its records would say the same once more, on several lines.
+        logging.getLogger("azure").addHandler(logging.NullHandler())
     try:
         try_to_connect(url, tokens)
         with create_pool(url, password=tokens, max_size=1) as pool:
             yield pool
+    except TokenUnavailable as error:
+        raise DatabaseProblem(str(error), Exit.UNREACHABLE) from error
     except DatabaseUnsuitable as error:
         raise DatabaseProblem(str(error), Exit.CONFLICT) from error
     except DatabaseUnavailable as error:
@@ -267,7 +272,13 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
         text = "expected a PostgreSQL URL or libpq connection string, found one that cannot be read; see --database-url"
         raise DatabaseProblem(text, Exit.USAGE) from error
     except psycopg.Error as error:
-        raise DatabaseProblem(f"{redact(str(error))}\nSee --database-url.", Exit.UNREACHABLE) from error
+        advice = "See --database-url."
+        if password is not None and error.pgconn is not None and error.pgconn.used_password:
+            advice = (
+                "The server refused the token. The user of the database must be the role of the identity that signs in "
+                f"(`coremachine db grant ROLE --entra`); {CLIENT_ID_SETTING} or AZURE_CLIENT_ID chooses the identity."
+            )
+        raise DatabaseProblem(f"{redact(str(error))}\n{advice}", Exit.UNREACHABLE) from error
 
 
 def choose_database(given: str | None) -> str:
