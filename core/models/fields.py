@@ -43,6 +43,14 @@ def check_no_credential(text: str) -> str:
     return text
 
 
+def check_no_credentials(texts: dict[str, str]) -> dict[str, str]:
+    """The texts themselves, if none is below a name such as `password`."""
+    found = find_credential(texts)
+    if found is not None:
+        raise expectation("texts without credentials", f"{found.kind} at {found.path!r}", "leave it out: it is shown")
+    return texts
+
+
 def check_digits(value: Any) -> Any:
     """The value itself; a text only if it is a number as people write it, which `1_0`, `+1` and ` 1` are not."""
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
@@ -98,6 +106,7 @@ TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
 TagValue = Annotated[StorableText, AfterValidator(check_no_credential), Field(min_length=1, max_length=200)]
 Tags = Annotated[
     dict[TagName, TagValue],
+    AfterValidator(check_no_credentials),
     Field(max_length=MOST_TAGS, description="Short texts by name, to find the job by.", examples=[{"team": "geo"}]),
 ]
 TAGS: TypeAdapter[dict[str, str]] = TypeAdapter(Tags)
