@@ -106,8 +106,8 @@ TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
 TagValue = Annotated[StorableText, AfterValidator(check_no_credential), Field(min_length=1, max_length=200)]
 Tags = Annotated[
     dict[TagName, TagValue],
-    AfterValidator(check_no_credentials),
     Field(max_length=MOST_TAGS, description="Short texts by name, to find the job by.", examples=[{"team": "geo"}]),
+    AfterValidator(check_no_credentials),
 ]
 TAGS: TypeAdapter[dict[str, str]] = TypeAdapter(Tags)
 
