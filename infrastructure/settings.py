@@ -115,6 +115,8 @@ def _is_connection_string(parts: Mapping[str, str]) -> bool:
 
 
 _RealName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$", max_length=260)]
+
+
 def _check_one_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("a character that is none to be read")

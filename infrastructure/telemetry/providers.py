@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from core.basics.version import VERSION
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import text_of
+from infrastructure.telemetry.blanked import BlankingExporter
 from infrastructure.telemetry.ids import ChosenIds
 from infrastructure.telemetry.wanted import AZURE_MONITOR, Exporters
 
@@ -126,7 +127,7 @@ def _make_traces(names: Iterable[str], resource: Resource) -> TracerProvider:
     # `shutdown_on_exit` would wait for the collector once more, and come before the drain: that flushes at the end.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(BatchSpanProcessor(BlankingExporter(exporter)))
     return provider
 
 

@@ -163,7 +163,9 @@ def test_no_secret_is_deployed_and_no_module_is_left_out(name, tmp_path):
         name, tmp_path / "mine" / ".dockerignore"
     )
     # Docker's patterns begin at the top, those of git where there is a slash in them.
-    lines = [re.sub(r"^(?=[^*#/]|\*\.)", "/", line) if name == "image" else line for line in file.read_text().splitlines()]
+    lines = [
+        re.sub(r"^(?=[^*#/]|\*\.)", "/", line) if name == "image" else line for line in file.read_text().splitlines()
+    ]
     ignored = pathspec.GitIgnoreSpec.from_lines(lines)
     assert [path for path in LEFT_OUT if not ignored.match_file(path)] == []
     assert [path for path in TAKEN_ALONG if ignored.match_file(path)] == []

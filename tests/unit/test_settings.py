@@ -132,7 +132,10 @@ def test_blanks_around_a_value_are_none_of_it():
             {"ServiceBusConnection": f"{CONNECTION};EntityPath=orders"},
             "ServiceBusConnection: expected the connection string of the namespace, found that of the entity 'orders'",
         ),
-        ({"COREMACHINE_APP_NAME": "a\x1b[31m"}, "COREMACHINE_APP_NAME or WEBSITE_SITE_NAME: expected a name of at most"),
+        (
+            {"COREMACHINE_APP_NAME": "a\x1b[31m"},
+            "COREMACHINE_APP_NAME or WEBSITE_SITE_NAME: expected a name of at most",
+        ),
         ({"COREMACHINE_RELEASE": "1\n2"}, "COREMACHINE_RELEASE: expected a name of at most 100 characters on one line"),
         ({"COREMACHINE_RETENTION_DAYS": "inf"}, "COREMACHINE_RETENTION_DAYS: expected a number of days up to 36500"),
     ],

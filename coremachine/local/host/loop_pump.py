@@ -32,9 +32,7 @@ class Settler(Protocol):
 class LoopPump(ABC):
     """Moves messages of one entity to one function, in up to `limit` threads."""
 
-    def __init__(
-        self, function: IndexedFunction, entity: str, *, limit: int, is_dead_letter: bool = False
-    ) -> None:
+    def __init__(self, function: IndexedFunction, entity: str, *, limit: int, is_dead_letter: bool = False) -> None:
         self._function = function
         self._entity = entity
         self._limit = limit

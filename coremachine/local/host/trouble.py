@@ -55,9 +55,7 @@ class Unreadable:
             delivery_count: Of the deliveries before this one.
         """
         reason = f"{type(error).__name__}: {error}"
-        self._log.error(
-            "message_unreadable function=%s message_id=%s error=%s", self._function, message_id, reason
-        )
+        self._log.error("message_unreadable function=%s message_id=%s error=%s", self._function, message_id, reason)
         return back_off(delivery_count) if self._is_dead_letter else 0.0
 
 

@@ -92,7 +92,10 @@ def test_a_principal_without_a_name_is_named(commands: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "problem"),
     [
-        ({"ADDRESS": "<html>sign in</html>"}, "MIGRATING_ADDRESS: expected an address such as 203.0.113.7, found '<html>"),
+        (
+            {"ADDRESS": "<html>sign in</html>"},
+            "MIGRATING_ADDRESS: expected an address such as 203.0.113.7, found '<html>",
+        ),
         ({"ADDRESS": "2001:db8::1"}, "MIGRATING_ADDRESS: expected an address such as 203.0.113.7, found '2001:"),
         ({"AZURE_PRINCIPAL_TYPE": "Group"}, "AZURE_PRINCIPAL_NAME: expected the name of the Group, found none"),
         ({"KIND": "robot"}, "expected a user or a servicePrincipal that is signed in, found 'robot'"),
