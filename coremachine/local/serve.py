@@ -142,7 +142,7 @@ class AppServer:
         )
         if (serving.app_dir / LOCAL_SETTINGS).exists():
             log.warning(
-                "local_settings_not_read file=%s: it is for `coremachine up` and Core Tools; here variables count alone, "
+                "local_settings_not_read file=%s: it is for `coremachine up` and Core Tools; here variables count, "
                 "as in Azure",
                 serving.app_dir / LOCAL_SETTINGS,
             )
@@ -165,7 +165,6 @@ class AppServer:
                 signal.signal(number, handler)
 
     def _run(self) -> None:
-        serving = self._serving
         with self._probes() as health:
             try:
                 self._host.start()

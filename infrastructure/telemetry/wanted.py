@@ -88,8 +88,8 @@ def _check_headers(environ: Mapping[str, str], signal: str) -> None:
         wrong = next((place for place, part in enumerate(parts, 1) if not _HEADER.fullmatch(part.strip())), None)
         if wrong is not None:
             raise TelemetryMisconfigured(
-                f"{name}: expected name=value with commas between, values URL-encoded, such as "
-                f"x-team=geo,x-key=a%20key, found something else as entry {wrong} (not shown, since it may hold a secret)"
+                f"{name}: expected name=value with commas between, values URL-encoded, such as x-team=geo,x-key=a%20b, "
+                f"found something else as entry {wrong} (not shown, since it may hold a secret)"
             )
 
 

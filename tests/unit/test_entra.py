@@ -96,7 +96,7 @@ def test_what_a_person_reads_without_a_token_is_one_line_without_links_and_crede
 
 @pytest.mark.parametrize("given", [{}, {"Bus__clientId": ""}, {"Bus__clientId": "of-bus"}])
 def test_the_host_receives_as_the_identity_that_the_app_sends_as(monkeypatch, given):
-    """Without a client id the host passed on None, which is the system-assigned identity, whatever AZURE_CLIENT_ID is."""
+    """Without a client id the host passed on None: the system-assigned identity, whatever AZURE_CLIENT_ID is."""
     made = []
 
     class Recorded(DefaultAzureCredential):

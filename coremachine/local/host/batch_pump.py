@@ -93,7 +93,7 @@ class BatchPump(LoopPump):
             )
             succeeded = outcome.exception() is None
         except Exception as error:  # noqa: BLE001 - messages that cannot be converted fail as a function that raises
-            self._rest(batch, error)
+            self._let_rest(batch, error)
             succeeded = False
         if not succeeded or self._auto_complete:
             self._settle(receiver, batch, succeeded=succeeded)

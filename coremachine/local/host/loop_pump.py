@@ -117,7 +117,7 @@ class LoopPump(ABC):
             with self._changed:
                 self._threads.discard(threading.current_thread())
 
-    def _rest(self, messages: Sequence[ServiceBusReceivedMessage], error: Exception) -> None:
+    def _let_rest(self, messages: Sequence[ServiceBusReceivedMessage], error: Exception) -> None:
         """Report messages that no function can be given, and keep them for as long as they are to rest."""
         pauses = [self._unreadable.report(one.message_id, one.delivery_count or 0, error) for one in messages]
         self._stopping.wait(max(pauses))

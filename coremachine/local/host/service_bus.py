@@ -203,7 +203,7 @@ class QueuePump(LoopPump):
                 message_call(self._function, self._trigger, message), f"message on {self._trigger.entity}"
             )
         except Exception as error:  # noqa: BLE001 - a message that cannot be converted fails as a function that raises
-            self._rest([message], error)
+            self._let_rest([message], error)
             return False
         self._wait(receiver, message, outcome)
         return outcome.exception() is None

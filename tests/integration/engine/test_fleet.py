@@ -62,7 +62,7 @@ def test_rows_of_the_day_before_are_deleted(engine, apps):
 
 
 def test_processes_that_run_are_not_hidden_by_many_that_ended(engine, apps):
-    """Of a thousand rows that one day of scaling left, the first by name were read: a queue seemed to have no reader."""
+    """The first thousand by name were read, of what a day of scaling left: a queue seemed to have no reader."""
     engine.execute(
         "insert into app.app_instances (instance, app_name, mode, version, queues, task_types, job_types, slots,"
         " started_at, seen_at, ended_at) select 'a:' || n, 'a', 'worker', '1', '{tasks}', '{}', '{}', 8,"

@@ -70,7 +70,7 @@ def put_value(broker, value):
 class Bench:
     """A pump between a real broker and an invoker that ends calls when the test says so."""
 
-    def __init__(self, broker, calls=8, options=None, queue="jobs", is_dead_letter=False):
+    def __init__(self, broker, calls=8, options=None, queue="jobs", *, is_dead_letter=False):
         self.broker = broker
         self.offset = 0.0
         self.invoker = FakeInvoker()
