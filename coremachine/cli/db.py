@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from infrastructure.postgresql import Pool
     from infrastructure.verify import Violation
 
-CLIENT_ID_SETTING = "COREMACHINE_DATABASE_CLIENT_ID"
-
 db = typer.Typer(
     help="The database: bring its schema up to date, see which migrations it has, check its data, delete old jobs.",
     no_args_is_help=True,
@@ -232,11 +230,16 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
     )
     from infrastructure.entra import EntraTokens, TokenUnavailable, default_credential  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
+    from infrastructure.settings import DatabaseAuth, SettingsError, read_database_identity  # noqa: PLC0415
 
-    url, tokens = choose_database(database_url), None
-    if os.environ.get("COREMACHINE_DATABASE_AUTH") == "entra":
-        tokens = EntraTokens(partial(default_credential, os.environ.get(CLIENT_ID_SETTING)))
-        # Its records would say the same once more, on several lines.
+    url = choose_database(database_url)
+    try:
+        auth, client_id = read_database_identity(os.environ, url)
+    except SettingsError as error:
+        raise DatabaseProblem(str(error), Exit.USAGE) from error
+    tokens = EntraTokens(partial(default_credential, client_id)) if auth is DatabaseAuth.ENTRA else None
+    if tokens is not None:
+        # The library's records would say the same once more, on several lines.
         logging.getLogger("azure").addHandler(logging.NullHandler())
     try:
         try_to_connect(url, tokens)
@@ -276,7 +279,7 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
         if password is not None and error.pgconn is not None and error.pgconn.used_password:
             advice = (
                 "The server refused the token. The user of the database must be the role of the identity that signs in "
-                f"(`coremachine db grant ROLE --entra`); {CLIENT_ID_SETTING} or AZURE_CLIENT_ID chooses the identity."
+                "(`coremachine db grant ROLE --entra`); COREMACHINE_DATABASE_CLIENT_ID or AZURE_CLIENT_ID chooses it."
             )
         raise DatabaseProblem(f"{redact(str(error))}\n{advice}", Exit.UNREACHABLE) from error
 

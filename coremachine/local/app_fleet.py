@@ -2,9 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,38 +116,23 @@ class AppFleet:
         Raises:
             HostError: One cannot be started. `stop` ends the others.
         """
-        for app, host in self._each():
-            _speak_for(app, host.start)
+        for host in self.hosts:
+            host.start()
         for host in self.hosts:
             host.wait_ready(timeout_seconds)
 
     def replace_workers(self, grace_seconds: float, timeout_seconds: float) -> None:
         """Start the workers of all anew. Raises as `start`."""
-        for app, host in self._each():
-            _speak_for(app, host.replace_workers, grace_seconds)
+        for host in self.hosts:
+            host.replace_workers(grace_seconds)
         for host in self.hosts:
             host.wait_ready(timeout_seconds)
 
     def stop(self) -> None:
         """End all at the same time: their grace periods run beside each other."""
         with ThreadPoolExecutor(len(self.hosts)) as pool:
-            for ended in [pool.submit(_speak_for, app, host.stop) for app, host in self._each()]:
+            for ended in [pool.submit(host.stop) for host in self.hosts]:
                 ended.result()
-
-    def _each(self) -> Iterator[tuple[LocalApp, HostSupervisor]]:
-        return zip(self.apps, self.hosts, strict=True)
-
-
-# The app that the records of this thread are about, where it is not the app's own.
-_app: ContextVar[str] = ContextVar("app", default="")
-
-
-def _speak_for(app: LocalApp, act: Callable[..., None], *arguments: float) -> None:
-    before = _app.set(app.name)
-    try:
-        act(*arguments)
-    finally:
-        _app.reset(before)
 
 
 def state_folder(folder: Path, app: LocalApp) -> Path:
@@ -159,9 +143,8 @@ def state_folder(folder: Path, app: LocalApp) -> Path:
 
 
 def name_app(record: logging.LogRecord) -> bool:
-    """A filter that adds the app to the records of its supervisor, whatever thread they are from."""
+    """A filter that adds the app to the records of its supervisor's thread."""
     thread = record.threadName or threading.current_thread().name
-    name = thread.removeprefix(_THREAD_NAME) if thread.startswith(_THREAD_NAME) else _app.get()
-    if name:
-        record.app = name
+    if thread.startswith(_THREAD_NAME):
+        record.app = thread.removeprefix(_THREAD_NAME)
     return True

@@ -121,32 +121,6 @@ def test_hosts_start_together_and_end_beside_each_other():
     assert sorted(calls) == [("stop", "platform"), ("stop", "worker")]
 
 
-def test_records_of_a_host_that_starts_or_stops_name_its_app():
-    """Of three lines `worker_started`, nobody knew which process belonged to which app."""
-    named = []
-
-    class Speaking(FakeHost):
-        def speak(self, *_):
-            record = logging.makeLogRecord({"threadName": "MainThread"})
-            name_app(record)
-            named.append((record.app, self.app.name))
-
-        start = replace_workers = stop = speak
-
-        def wait_ready(self, _seconds):
-            """At once."""
-
-    fleet = AppFleet(read_apps("platform,worker:raster", {}), lambda app: Speaking(app, [], None))
-    fleet.start(1)
-    fleet.replace_workers(0.1, 1)
-    fleet.stop()
-    assert len(named) == 6
-    assert all(told == name for told, name in named)
-    record = logging.makeLogRecord({"threadName": "MainThread"})
-    assert name_app(record)
-    assert not hasattr(record, "app")
-
-
 def test_each_app_keeps_its_timers_apart(tmp_path):
     assert state_folder(tmp_path, ONE_APP[0]) == tmp_path
     assert state_folder(tmp_path / "host", LocalApp("worker")) == tmp_path / "host" / "worker"

@@ -142,9 +142,11 @@ def test_nothing_is_migrated_before_there_is_an_environment(commands: Path) -> N
 
 def by_hand(commands: Path, project: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], str]:
     """The script of a project, with stand-ins that write down what they are asked for."""
-    template = (INFRA.parent / "coremachine" / "scaffold" / "templates" / "azure.txt").read_text()
     script = commands / "azure.sh"
-    script.write_text(template.replace("@project@", project).replace("@package@", project.replace("-", "_")))
+    for path, template in ((script, "azure.txt"), (commands / "pyproject.toml", "pyproject.txt")):
+        text = (INFRA.parent / "coremachine" / "scaffold" / "templates" / template).read_text()
+        path.write_text(text.replace("@project@", project).replace("@package@", project.replace("-", "_")))
+    (commands / "python").symlink_to(sys.executable)
     for name in ("az", "func", "coremachine"):
         (commands / name).write_text(f'#!/bin/sh\necho "{name} $*" >>"$KEPT"\necho x\n')
         (commands / name).chmod(0o755)
@@ -171,7 +173,7 @@ def test_the_names_that_all_of_azure_shares_have_the_suffix(commands: Path) -> N
         ("mine", {}, "SUFFIX: expected 1 to 8 of a-z and 0-9, found ''"),
         ("mine", {"SUFFIX": "A b"}, "SUFFIX: expected 1 to 8 of a-z and 0-9, found 'A b'"),
         ("a" * 45, {"SUFFIX": "abc1"}, "expected names of at most 50 characters"),
-        ("mine", {"SUFFIX": "abc1", "ADDRESS": "<html>"}, "ADDRESS: expected this machine's, found '<html>'"),
+        ("mine", {"SUFFIX": "abc1", "MY_ADDRESS": "<html>"}, "MY_ADDRESS: expected this machine's, found '<html>'"),
     ],
 )
 def test_by_hand_nothing_is_made_with_names_that_azure_refuses(
