@@ -43,6 +43,14 @@ def check_no_credential(text: str) -> str:
     return text
 
 
+def check_no_credentials(texts: dict[str, str]) -> dict[str, str]:
+    """The texts themselves, if none is below a name such as `password`."""
+    found = find_credential(texts)
+    if found is not None:
+        raise expectation("texts without credentials", f"{found.kind} at {found.path!r}", "leave it out: it is shown")
+    return texts
+
+
 def check_digits(value: Any) -> Any:
     """The value itself; a text only if it is a number as people write it, which `1_0`, `+1` and ` 1` are not."""
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
@@ -116,6 +124,7 @@ TagValue = Annotated[StorableText, AfterValidator(check_no_credential), Field(mi
 Tags = Annotated[
     dict[TagName, TagValue],
     Field(max_length=MOST_TAGS, description="Short texts by name, to find the job by.", examples=[{"team": "geo"}]),
+    AfterValidator(check_no_credentials),
 ]
 TAGS: TypeAdapter[dict[str, str]] = TypeAdapter(Tags)
 

@@ -63,6 +63,7 @@ class HostSupervisor:
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
         cors_origins: Pages of these origins may send requests, beside those that local.settings.json names.
+        reads_local_settings: Whether local.settings.json counts, which is for a developer's machine.
         load_seconds: What the import of the app may take; a process that takes longer is ended, and requests get 503.
         work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
         name: Of the app, where there are several: the supervisor's thread has it.
@@ -85,11 +86,12 @@ class HostSupervisor:
         load_seconds: float = LOAD_SECONDS,
         name: str = "",
         cors_origins: tuple[str, ...] = (),
+        reads_local_settings: bool = True,
     ) -> None:
         self._app_dir = app_dir.resolve()
         self._work_dir = (work_dir or app_dir).resolve()
         self._address = (host, port)
-        self._local: LocalSettings = read_local_settings(self._app_dir)
+        self._local = read_local_settings(self._app_dir) if reads_local_settings else LocalSettings()
         self._environment = {**self._local.values, **os.environ, **(environment or {})}
         self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
         self._log_level = (log_level or self._settings.log_level).upper()

@@ -69,6 +69,11 @@ TESTS = {
         "test_session_is_read_in_order_and_left_when_idle",
         "test_messages_of_a_session_run_beside_each_other_if_host_json_says_so",
     ),
+    "a body is AMQP data": (
+        "test_a_value_that_is_text_is_given_to_the_function",
+        "test_a_body_that_is_no_data_fails_as_a_function_that_raises",
+        "test_a_dead_letter_that_no_function_can_be_given_rests_before_it_is_abandoned",
+    ),
     "queues, subscriptions": ("test_outputs_reach_queue_and_topic_and_their_functions",),
     "fields of a message": (
         "test_function_gets_what_the_real_host_sends",
