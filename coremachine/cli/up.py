@@ -152,6 +152,7 @@ def reload_on_change(stack: "LocalStack", folder: Path) -> None:
     show = console()
     watch = SourceWatch(folder)
     while True:
+        stack.prepare_reload()
         names = [str(path) for path in watch.wait_for_change()]
         began = time.monotonic()
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""

@@ -38,6 +38,11 @@ class WorkerSlot:
     is_blocked: bool = False
     has_ended: bool = False
 
+    @property
+    def due_at(self) -> float | None:
+        """When its process is to be killed or started, whichever it is."""
+        return self.restart_at if self.process is None else self.kill_at
+
     def is_loading_too_long(self, now: float, limit_seconds: float) -> bool:
         """Whether its process should have loaded the app by now, and reports neither success nor failure."""
         waits = self.process is not None and not self.is_ready and self.error is None
