@@ -107,11 +107,6 @@ class HostSupervisor:
         self._stopping = threading.Event()
         self._resources = contextlib.ExitStack()
         self._starter: WorkerStarter | None = None
-        # The monitor reads the one, others write to the other.
-        self._waking, self._waker = socket.socketpair()
-        for end in (self._waking, self._waker):
-            end.setblocking(False)
-            self._resources.callback(end.close)
         self._monitor: threading.Thread | None = None
         self._leader: int | None = None
         self._timers_started = False
@@ -162,6 +157,11 @@ class HostSupervisor:
         self._resources.callback(listener.close)
         self._address = listener.getsockname()[:2]
         output = None if self._log_file is None else self._resources.enter_context(self._log_file.open("ab"))
+        # The monitor reads the one, others write to the other.
+        self._waking, self._waker = socket.socketpair()
+        for end in (self._waking, self._waker):
+            end.setblocking(False)
+            self._resources.callback(end.close)
         self._starter = WorkerStarter(listener, self._environment, self._work_dir, output)
         self._resources.callback(self._starter.close)
         if self._state_dir is None:
@@ -233,9 +233,10 @@ class HostSupervisor:
     def stop(self) -> None:
         """Stop all workers: in-flight invocations get the grace period, then the processes are ended."""
         self._stopping.set()
-        self._wake()
         if self._monitor is not None:
+            self._wake()
             self._monitor.join()
+            self._monitor = None
         for slot in self._slots:
             if slot.channel is not None:
                 slot.channel.send({"command": "stop"})
