@@ -1,6 +1,6 @@
 """What a shell offers for job types and job ids: those of the server that the command would ask.
 
-A shell asks while somebody types: an answer that does not come soon, or is none, offers nothing and says nothing.
+A shell asks while somebody types: an answer that does not come soon, or is none, offers nothing and writes nothing.
 """
 
 import typer
