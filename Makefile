@@ -37,9 +37,11 @@ help:
 # Exact versions, with hashes. pip stands in where uv does not find the packages (it reads no pip.conf).
 LOCKED := --no-deps --require-hashes --requirement requirements-dev.txt
 EDITABLE := --no-deps --no-build-isolation --editable .
+# By the interpreter below a venv that may be active, and from nothing: over the environment of another Python, packages of both would mix.
+MAKE_VENV = "$$($(PYTHON) -c 'import sys; print(sys._base_executable)')" -m venv --clear .venv
 .venv/.ready: pyproject.toml requirements-dev.txt .ci/installer.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(MAKE_VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(LOCKED) || $(BIN)/python -m pip install --quiet $(LOCKED)
 	$(BIN)/uv pip install --quiet --offline --python $(BIN)/python $(EDITABLE)
@@ -47,7 +49,7 @@ EDITABLE := --no-deps --no-build-isolation --editable .
 
 .PHONY: lock
 lock:
-	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt; }
+	@test -x $(BIN)/uv || { $(MAKE_VENV) && $(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt; }
 	$(BIN)/python .ci/lock.py $(if $(UPGRADE),--upgrade)
 
 demo: .venv/.ready

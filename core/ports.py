@@ -356,6 +356,9 @@ class LeaseStore(Protocol):
     """`infrastructure.jobs_tasks.TaskRepository` is one."""
 
     def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]: ...
+    def is_any_stopping(self, job_ids: Collection[str]) -> bool:
+        """Whether one of the jobs is being cancelled or has ended. Cheap: it is asked again and again."""
+        ...
 
 
 class StandIn(Protocol):

@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.rows import DictRow
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
-from core.models import JobRecord, JobRef, StageRef
+from core.models import JobRecord, JobRef, JobStatus, StageRef
 from core.models.announcement import LimitedTask, TakenTask
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -298,6 +298,21 @@ class TaskRepository(PostgreSQLRepository):
         )
         rows = self._call("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): LeaseOutcome.stored(row["outcome"]) for row in rows}
+
+    def is_any_stopping(self, job_ids: Collection[str]) -> bool:
+        """Whether one of the jobs is being cancelled or has ended."""
+        return bool(self._execute("is_any_stopping", self._stopping_text, (TextArray(job_ids),)))
+
+    @cached_property
+    def _stopping_text(self) -> str:
+        stopping = [status.value for status in JobStatus if status.is_terminal or status is JobStatus.CANCELLING]
+        # A look by key for each, whatever the plan makes of the number of ids.
+        query = SQL(
+            "select 1 from unnest(%s::text[]) w(job_id) "
+            "where (select j.status in ({}) from {} j where j.job_id = w.job_id) limit 1"
+        )
+        named = SQL(", ").join(Literal(status) for status in stopping)
+        return query.format(named, Identifier(self._schema, "jobs")).as_string()
 
     def renew_leases_of_owner(self, owner: str) -> list[RenewedLease]:
         """Extend whatever is leased under the name."""

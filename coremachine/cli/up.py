@@ -152,6 +152,7 @@ def reload_on_change(stack: "LocalStack", folder: Path) -> None:
     show = console()
     watch = SourceWatch(folder)
     while True:
+        stack.prepare_reload()
         names = [str(path) for path in watch.wait_for_change()]
         began = time.monotonic()
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -171,7 +172,8 @@ def log_to_stderr(level: int) -> None:
     """The level is the handler's: the stack lets more records pass, for its file."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(level)
-    logging.basicConfig(handlers=[handler], format="%(asctime)s %(levelname)s %(message)s", force=True)
+    line = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(handlers=[handler], format=line, datefmt="%H:%M:%S %Z", force=True)
 
 
 class StackCannotStart(CliError):

@@ -128,6 +128,11 @@ class AppFleet:
         for host in self.hosts:
             host.wait_ready(timeout_seconds)
 
+    def fill_spares(self, modules: Sequence[str]) -> None:
+        """Have processes ready for `replace_workers`, which have imported the modules."""
+        for host in self.hosts:
+            host.fill_spares(modules)
+
     def stop(self) -> None:
         """End all at the same time: their grace periods run beside each other."""
         with ThreadPoolExecutor(len(self.hosts)) as pool:

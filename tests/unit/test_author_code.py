@@ -365,6 +365,10 @@ class AllRenewed:
     def renew_leases(self, held):
         return {(lease.lease_id, lease.task_id): LeaseOutcome.RENEWED for lease in held}
 
+    def is_any_stopping(self, job_ids):
+        del job_ids
+        return False
+
 
 def outcomes_of(handler, names):
     """One batch over a handler, in real threads; it ends, or the test does not."""

@@ -34,7 +34,8 @@ HOOKS = {
     "dump",  # psycopg
     "pytest_addoption",
     "pytest_unconfigure",
-    "capture_signals",  # uvicorn, as are the next two
+    "capture_signals",  # uvicorn, as are the next three
+    "main_loop",
     "send_400_response",
     "_unsupported_upgrade_warning",
     "thread_local_storage",  # azure.functions.Context, as are the next three

@@ -188,7 +188,7 @@ def test_lease_thread_outlives_a_broken_log():
     keeper, lease = LeaseKeeper(store), HeldTask("j", 1, "t", uuid4(), 3600.0)
     keeper.hold([lease])
     for store.error in (StoreUnavailable("away"), ValueError("a bug")):
-        assert not keeper._try_to_renew()
+        assert not keeper._try(keeper._renew)
     keeper.drop([lease])
 
 

@@ -22,6 +22,8 @@ from typing import Any
 # A worker that ended itself because a function overran functionTimeout: it is replaced at once.
 EXIT_FUNCTION_TIMEOUT = 70
 EXIT_LOAD_FAILED = 71
+# A spare worker that has imported files of the app.
+EXIT_NOT_SPARE = 72
 ALIVE_SECONDS = 1.0
 
 
