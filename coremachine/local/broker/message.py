@@ -97,6 +97,16 @@ class Content:
         section = codec.described(PROPERTIES, codec.list_of([codec.string(message_id), *items[1:]]))
         return replace(self, message_id=message_id, properties=section)
 
+    def scheduled(self, at: float) -> "Content":
+        """The same message, which its sender did not schedule, for a time: seconds since the Unix epoch."""
+        pair = codec.symbol(_SCHEDULED_TIME) + codec.timestamp(at)
+        return replace(
+            self,
+            scheduled_at=_moment_in(codec.timestamp(at)),
+            annotations=self.annotations + pair,
+            annotation_count=self.annotation_count + 1,
+        )
+
     def modified(self, changes: RawPairs) -> "Content":
         """The same message with these application properties, in place of others of the same name."""
         if not changes:
@@ -285,11 +295,16 @@ def _read_annotations(section: bytes, fields: dict[str, object]) -> None:
         if key in _SET_BY_BROKER:
             continue
         if key == _SCHEDULED_TIME:
-            moment, _ = codec.decode(raw_value)
-            fields["scheduled_at"] = moment / 1000 if isinstance(moment, int) else None
+            fields["scheduled_at"] = _moment_in(raw_value)
         kept.append(raw_key + raw_value)
     fields["annotations"] = b"".join(kept)
     fields["annotation_count"] = len(kept)
+
+
+def _moment_in(raw_timestamp: bytes) -> float | None:
+    """Seconds since the Unix epoch, None where there is no timestamp."""
+    moment, _ = codec.decode(raw_timestamp)
+    return moment / 1000 if isinstance(moment, int) else None
 
 
 def _pairs(section: bytes) -> RawPairs:
