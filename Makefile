@@ -199,6 +199,7 @@ packages: .venv/.ready
 	rm -rf dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist --wheel packages/servicebus
+	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist --wheel packages/functions
 	@echo "to install it: pip install '$$(ls $(CURDIR)/dist/coremachine-*.whl)[local]'"
 
 # Deploy it with `az functionapp deployment source config-zip --build-remote true`.

@@ -292,6 +292,7 @@ def test_interrupt_stops_the_command_cleanly(tmp_path, sample_log):
         str(Path(__file__).parent / "sample_app"),
         "--port",
         "0",
+        "--verbose",
     ]
     environment = {**os.environ, **SETTINGS, "SAMPLE_LOG": str(sample_log.path)}
     with (tmp_path / "out.log").open("wb") as output:
