@@ -196,7 +196,7 @@ def encode_delivery(content: Content, added: BrokerProperties, delivery_annotati
 
 
 def lock_annotations(token: UUID) -> bytes:
-    """Delivery annotations with the token of a lock, for a message without a delivery tag that says it.
+    """Delivery annotations with the token of a lock, for a message that has no delivery tag.
 
     Version 7.14 of the SDK for Python looks for it nowhere else.
     """
