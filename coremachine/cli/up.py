@@ -3,10 +3,9 @@
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from coremachine.local.app_fleet import ONE_APP, LocalApp, find_unread_queues, r
 from coremachine.local.app_folder import BUILT_IN_APP, find_app
 from coremachine.local.source_watch import SourceWatch
 from coremachine.local.stack_file import USUAL_DATA, StackError
+from coremachine.local.stop_signals import stop_signals_interrupt
 
 if TYPE_CHECKING:
     from coremachine.local.stack import LocalStack
@@ -178,18 +178,3 @@ def log_to_stderr(level: int) -> None:
 
 class StackCannotStart(CliError):
     """With the reason and what to do."""
-
-
-@contextlib.contextmanager
-def stop_signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP act as Ctrl-C: a KeyboardInterrupt in the main thread."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    # A shell starts background jobs with SIGINT ignored; kill -INT must work there too.
-    before_int = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before_int)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -42,6 +42,8 @@ class WorkerOptions:
     load_seconds: float
     master_key: str | None
     host_key: str | None
+    # For the keys that are changed while the host runs.
+    keys_dir: str | None = None
     cors_origins: Sequence[str] = ()
     cors_credentials: bool = False
     # The reason why the app is not loaded again: the worker answers with it.

@@ -103,6 +103,7 @@ class HostSupervisor:
         self._thread_name = f"host-supervisor {name}".strip()
         self._cors_origins = cors_origins
         self.keys = self._read_keys() if enable_auth else None
+        self._keys_dir: Path | None = None
         self._slots = [WorkerSlot(index, name) for index in range(workers)]
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -168,6 +169,8 @@ class HostSupervisor:
         self._resources.callback(self._starter.close)
         if self._state_dir is None:
             self._state_dir = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="functions-host-")))
+        if self.keys is not None:
+            self._keys_dir = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="functions-host-")))
         if not is_loopback_address(self._address[0]):
             log.warning(
                 "host_open_to_network address=%s keys=%s: requests of web pages are refused, but not names that "
@@ -292,6 +295,7 @@ class HostSupervisor:
             load_seconds=self._load_seconds,
             master_key=self.keys.master if self.keys else None,
             host_key=self.keys.host if self.keys else None,
+            keys_dir=str(self._keys_dir) if self._keys_dir else None,
             cors_origins=(*self._local.cors_origins, *self._cors_origins),
             cors_credentials=self._local.cors_credentials,
             broken=slot.broken,

@@ -34,6 +34,7 @@ from coremachine.local.host.functions import AppIndex, TimerTrigger
 from coremachine.local.host.http import HttpApp, build_routes
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
+from coremachine.local.host.key_store import KeyStore
 from coremachine.local.host.logs import configure_logging, set_levels
 from coremachine.local.host.long_import import reporting_long_import
 from coremachine.local.host.ncrontab import local_zone
@@ -178,7 +179,7 @@ class Worker:
 
     def _build_server(self, listener: socket.socket) -> HttpServer:
         options = self._options
-        keys = AccessKeys(options.master_key, options.host_key) if options.master_key and options.host_key else None
+        keys = _key_store(options)
         http = self._settings.http
         app = HttpApp(
             build_routes(self._index.functions.values(), http.route_prefix),
@@ -189,7 +190,7 @@ class Worker:
                 max_outstanding_requests=self._share(http.max_outstanding_requests),
             ),
             keys=keys,
-            admin=AdminApi(self._index, self._dispatcher, self._storage),
+            admin=AdminApi(self._index, self._dispatcher, self._storage, keys),
         )
         cors = CorsPolicy(tuple(options.cors_origins), options.cors_credentials)
         return make_server(app, listener, cors, grace_seconds=options.grace_seconds, on_started=self._say_ready)
@@ -307,6 +308,12 @@ def main() -> NoReturn:
     options = WorkerOptions(**first)
     configure_logging(f"worker {options.index}", options.log_level)
     exit_now(uvloop.run(_run(options, channel, messages)))
+
+
+def _key_store(options: WorkerOptions) -> KeyStore | None:
+    if not options.master_key or not options.host_key or not options.keys_dir:
+        return None
+    return KeyStore(Path(options.keys_dir), AccessKeys(options.master_key, options.host_key))
 
 
 if __name__ == "__main__":

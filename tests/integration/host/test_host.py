@@ -101,6 +101,12 @@ def test_keys_are_asked_for_when_authorization_is_on(start_host):
         assert http.post("/api/echo/Bob").status_code == 202
         assert http.get("/admin/host/status").status_code == 401
         assert http.get("/admin/host/status?code=mk").status_code == 200
+        assert http.get("/admin/host/keys?code=fk").status_code == 401
+        key = http.get("/admin/functions/TEXT/keys?code=mk").json()["keys"][0]["value"]
+        assert http.get(f"/api/text?code={key}").status_code == 200
+        assert http.get("/admin/functions/nothing/keys?code=mk").status_code == 404
+        assert http.put("/admin/host/keys/default?code=mk", json={"value": "new"}).status_code == 200
+        assert [http.get(f"/api/text?code={each}").status_code for each in ("fk", "new")] == [401, 200]
 
 
 def test_more_requests_than_allowed_are_told_to_come_again(start_host, sample_log):
@@ -322,6 +328,7 @@ def test_interrupt_stops_the_command_cleanly(tmp_path, sample_log):
         str(Path(__file__).parent / "sample_app"),
         "--port",
         "0",
+        "--verbose",
     ]
     environment = {**os.environ, **SETTINGS, "SAMPLE_LOG": str(sample_log.path)}
     with (tmp_path / "out.log").open("wb") as output:
