@@ -25,13 +25,15 @@ def files_of(root: Path = ROOT) -> list[str]:
     return sorted(name for name in set(found) if (root / name).is_file() and not ignored.match_file(name))
 
 
-def write_zip(kind: str, target: Path, root: Path = ROOT) -> None:
-    """The same bytes for the same files: no times."""
+def write_zip(kind: str, target: Path, root: Path = ROOT) -> int:
+    """The same bytes for the same files: no times. Returns the number of files."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    names = files_of(root)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in files_of(root):
+        for name in names:
             source = REQUIREMENTS[kind] if name == "requirements.txt" else name
             archive.writestr(zipfile.ZipInfo(name), (root / source).read_bytes(), zipfile.ZIP_DEFLATED)
+    return len(names)
 
 
 def main() -> int:
@@ -39,7 +41,10 @@ def main() -> int:
     parser.add_argument("kind", choices=list(REQUIREMENTS))
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
-    write_zip(options.kind, options.target)
+    count = write_zip(options.kind, options.target)
+    size = options.target.stat().st_size / 1_000_000
+    packages = REQUIREMENTS[options.kind]
+    sys.stdout.write(f"{options.target}: {count} files, {size:.1f} MB, with the packages of {packages}\n")
     return 0
 
 

@@ -10,7 +10,7 @@ param appId string
 var rules = [
   {
     name: 'dead-letters'
-    text: 'A message came to a dead-letter queue. See: coremachine dead list'
+    text: 'A message came to a dead-letter queue: see the runbook, section dead-letters.'
     target: namespaceId
     metric: 'DeadletteredMessages'
     kind: 'Microsoft.ServiceBus/namespaces'
@@ -19,7 +19,7 @@ var rules = [
   }
   {
     name: 'messages-wait'
-    text: 'More than 10,000 messages wait. See: coremachine explain JOB'
+    text: 'More than 10,000 messages wait: see the runbook, section messages-wait.'
     target: namespaceId
     metric: 'ActiveMessages'
     kind: 'Microsoft.ServiceBus/namespaces'
@@ -28,7 +28,7 @@ var rules = [
   }
   {
     name: 'database-storage'
-    text: 'The database uses more than 80 % of its storage. See: coremachine db prune'
+    text: 'The database uses more than 80 % of its storage: see the runbook, section database-storage.'
     target: databaseId
     metric: 'storage_percent'
     kind: 'Microsoft.DBforPostgreSQL/flexibleServers'
@@ -37,7 +37,7 @@ var rules = [
   }
   {
     name: 'database-cpu'
-    text: 'The database used more than 90 % of its processors for a quarter of an hour.'
+    text: 'The database used more than 90 % of its processors for a quarter of an hour: see the runbook, section database-cpu.'
     target: databaseId
     metric: 'cpu_percent'
     kind: 'Microsoft.DBforPostgreSQL/flexibleServers'
@@ -46,7 +46,7 @@ var rules = [
   }
   {
     name: 'database-away'
-    text: 'The database does not answer.'
+    text: 'The database does not answer: see the runbook, section database-away.'
     target: databaseId
     metric: 'is_db_alive'
     kind: 'Microsoft.DBforPostgreSQL/flexibleServers'
@@ -55,7 +55,7 @@ var rules = [
   }
   {
     name: 'requests-fail'
-    text: 'The app answered more than 10 requests with a server error. See: /api/readyz'
+    text: 'The app answered more than 10 requests with a server error: see the runbook, section requests-fail.'
     target: appId
     metric: 'Http5xx'
     kind: 'Microsoft.Web/sites'

@@ -24,7 +24,7 @@ from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, 
 from infrastructure.limits import LimitRepository
 from infrastructure.migrations import Migrator, SchemaStatus
 from infrastructure.postgresql import Pool, create_pool
-from infrastructure.queries import JobQueries
+from infrastructure.queries import JobNotFound, JobQueries
 from infrastructure.queue_probe import QueueProbe
 from infrastructure.results import ResultRepository
 from infrastructure.retention import RetentionRepository
@@ -135,14 +135,23 @@ class RepositoryFactory:
 
     def create_webhook_sender(self) -> "WebhookSender":
         """Sends deliveries to webhooks. An app has one at a time."""
-        from core.webhooks.sender import WebhookSender  # noqa: PLC0415 - only apps with timers have it
+        from core.operating.explain import first_reason  # noqa: PLC0415 - only apps with timers have it
+        from core.webhooks.sender import WebhookSender  # noqa: PLC0415
         from core.webhooks.targets import TargetRules, read_networks  # noqa: PLC0415
         from infrastructure.webhook_http import HttpPoster  # noqa: PLC0415
 
         poster = HttpPoster(TargetRules(read_networks(self.settings.webhook_networks)))
         source = f"urn:coremachine:{self.settings.schema_name}"
-        store = self.create_repositories().webhooks
-        return WebhookSender(store, poster, _make_secrets(self.settings), source=source)
+        found = self.create_repositories()
+        secrets = _make_secrets(self.settings)
+
+        def explain_job(job_id: str) -> dict[str, str] | None:
+            try:
+                return first_reason(found.insight.get_job_facts(job_id))
+            except JobNotFound:
+                return None
+
+        return WebhookSender(found.webhooks, poster, secrets, source=source, explain_job=explain_job)
 
     def create_dead_letters(self) -> "DeadLetters":
         """Writes dead messages down over these repositories, and sends them again."""

@@ -94,10 +94,13 @@ _STRANGE = SQL(
     " group by 1, 2 order by count desc, 1, 2 limit %(groups)s"
 )
 _INTERRUPTED = SQL(
-    "select task_id, name, interruptions, lease_owner as owner from {tasks}"
-    " where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and interruptions > 0"
-    " and status in ({open_tasks})"
-    " order by interruptions desc, task_id limit %(examples)s"
+    "select t.task_id, t.name, t.interruptions, t.lease_owner as owner,"
+    " t.interruptions - coalesce(e.lost, 0)::integer as handed_back"
+    " from {tasks} t left join (select task_id, count(*) as lost from {events}"
+    "   where job_id = %(job_id)s and run = %(run)s and event = 'task_interrupted' group by task_id) e using (task_id)"
+    " where t.job_id = %(job_id)s and t.run = %(run)s and t.stage = %(stage)s and t.interruptions > 0"
+    " and t.status in ({open_tasks})"
+    " order by t.interruptions desc, t.task_id limit %(examples)s"
 )
 _LEASES = SQL(
     "select lease_owner as owner, count(*)::integer as count,"

@@ -32,6 +32,16 @@ _COMPARED: tuple[tuple[str, LiteralString], ...] = (
     ("error", "position(lower(%s) in lower(concat(error ->> 'type', ' ', error ->> 'message'))) > 0"),
 )
 
+_HEXADECIMAL = frozenset("0123456789abcdef")
+# Large parameters are not looked through: to read one costs as much as a thousand small ones.
+_HAS = (
+    "((pg_column_size(parameters) <= 8192 and exists (select from jsonb_each_text(parameters) p"
+    " where position(lower(%s) in lower({})) > 0))"
+    " or position(lower(%s) in lower(concat(error ->> 'type', ' ', error ->> 'message'))) > 0)"
+)
+_HAS_TEXT = SQL(_HAS).format(SQL("p.value"))
+_HAS_NAMED_TEXT = SQL(_HAS).format(SQL("concat(p.key, '=', p.value)"))
+
 
 def conditions_of(wanted: JobFilter) -> tuple[list[Composable], list[Any]]:
     """Conditions, and the parameters in their order. None: all jobs."""
@@ -61,8 +71,27 @@ def conditions_of(wanted: JobFilter) -> tuple[list[Composable], list[Any]]:
         if value is not None:
             conditions.append(SQL(text))
             parameters.append(value)
+    if wanted.text is not None:
+        id_condition, id_values = begins_id(wanted.text)
+        text_condition, text_values = has_text(wanted.text)
+        conditions.append(SQL("({} or {})").format(id_condition, text_condition))
+        parameters += [*id_values, *text_values]
     _add_tags(wanted.tags, conditions, parameters)
     return conditions, parameters
+
+
+def begins_id(text: str) -> tuple[Composable, list[str]]:
+    """The condition that a job's id begins with the text, as a range of the primary key, and its parameters."""
+    digits = text.lower()
+    if not set(digits) <= _HEXADECIMAL:
+        return SQL("false"), []
+    # No digit comes after `g`.
+    return SQL("(job_id >= %s and job_id < %s || 'g')"), [digits, digits]
+
+
+def has_text(text: str) -> tuple[Composable, list[str]]:
+    """The condition that a parameter or the error has the text, and its parameters."""
+    return (_HAS_NAMED_TEXT if "=" in text else _HAS_TEXT), [text, text]
 
 
 def _as_like(pattern: str) -> str:

@@ -1,15 +1,17 @@
 """Jobs by a text: of an id, a parameter or an error. Each look is bounded, whatever the number of jobs."""
 
-from typing import Literal, LiteralString
+from dataclasses import replace
+from typing import Literal
 
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed
 from pydantic import AwareDatetime, TypeAdapter
 
+from core.models.bulk import MOST_JOBS_AT_ONCE
 from core.models.job_filter import JobFilter
 from core.models.record import JobId
 from core.models.view import JobSummary, Page
-from infrastructure.job_filter import conditions_of
+from infrastructure.job_filter import begins_id, conditions_of, has_text
 from infrastructure.list_columns import list_columns
 from infrastructure.postgresql import PostgreSQLRepository
 from infrastructure.queries import encode_cursor, make_page, read_cursor
@@ -18,16 +20,7 @@ from infrastructure.queries import encode_cursor, make_page, read_cursor
 MOST_SEARCHED = 50_000
 # As many digits of an id are no word or number of a parameter.
 _SURE_DIGITS = 8
-_HEXADECIMAL = frozenset("0123456789abcdef")
 _SEARCH_PLACE = TypeAdapter(tuple[Literal["jobs-searched"], AwareDatetime, JobId])
-# Large parameters are not looked through: to read one costs as much as a thousand small ones.
-_HAS = (
-    "(pg_column_size(j.parameters) <= 8192 and exists (select from jsonb_each_text(j.parameters) p"
-    " where position(lower(%s) in lower({})) > 0))"
-    " or position(lower(%s) in lower(concat(j.error ->> 'type', ' ', j.error ->> 'message'))) > 0"
-)
-_HAS_TEXT = SQL(_HAS).format(SQL("p.value"))
-_HAS_NAMED_TEXT = SQL(_HAS).format(SQL("concat(p.key, '=', p.value)"))
 
 
 class JobSearch(PostgreSQLRepository):
@@ -50,19 +43,22 @@ class JobSearch(PostgreSQLRepository):
         known = {job.job_id for job in named}
         return Page((*named, *(job for job in page.items if job.job_id not in known)), page.next_cursor)
 
+    def narrow(self, text: str, wanted: JobFilter) -> JobFilter:
+        """A filter of all jobs that `find_jobs` would list page by page, those beyond its bound included."""
+        named = self._search_ids(text, wanted, MOST_JOBS_AT_ONCE)
+        if named and named[0].correlation_id == text:
+            return replace(wanted, correlation_id=text)
+        if named and len(text) >= _SURE_DIGITS:
+            return replace(wanted, job_ids=tuple(job.job_id for job in named))
+        return replace(wanted, text=text)
+
     def _search_ids(self, text: str, wanted: JobFilter, limit: int) -> list[JobSummary]:
-        digits = text.lower()
-        # A range of the primary key: no digit comes after `g`.
-        looks: list[tuple[LiteralString, tuple[str, ...]]] = [
-            ("correlation_id = %s", (text,)),
-            ("job_id >= %s and job_id < %s || 'g'", (digits, digits)),
-        ]
-        for condition, values in looks if set(digits) <= _HEXADECIMAL else looks[:1]:
+        for condition, values in (SQL("correlation_id = %s"), [text]), begins_id(text):
             conditions, parameters = conditions_of(wanted)
             query = self._filled(
                 SQL("select {columns} from {jobs} where {where} order by created_at desc, job_id desc limit %s"),
                 columns=list_columns(JobSummary),
-                where=SQL(" and ").join([SQL(condition), *conditions]),
+                where=SQL(" and ").join([condition, *conditions]),
             )
             rows = self._execute_query("search_jobs", query, [*values, *parameters, limit])
             if rows:
@@ -79,13 +75,14 @@ class JobSearch(PostgreSQLRepository):
             SQL("(select * from {jobs} where {where} order by created_at desc, job_id desc limit {searched}) j"),
             where=SQL(" and ").join(conditions or [SQL("true")]),
         )
+        text_condition, text_values = has_text(text)
         query = self._filled(
             SQL("select {columns} from {looked_at} where {has_text} order by created_at desc, job_id desc limit %s"),
             columns=list_columns(JobSummary),
             looked_at=looked_at,
-            has_text=_HAS_NAMED_TEXT if "=" in text else _HAS_TEXT,
+            has_text=text_condition,
         )
-        rows = self._execute_query("search_jobs", query, [*parameters, text, text, limit + 1])
+        rows = self._execute_query("search_jobs", query, [*parameters, *text_values, limit + 1])
         page = make_page(rows, JobSummary, limit, _search_place)
         if page.next_cursor is not None:
             return page

@@ -384,27 +384,11 @@ class Settings(BaseSettings):
         return self.served_queues if self.app_mode is AppMode.WORKER else (JOBS_QUEUE, *self.served_queues)
 
     def _database_problems(self) -> list[str]:
-        import psycopg  # noqa: PLC0415 - slow to import for those who only read names
-        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
-
-        field = type(self).model_fields["database_url"]
         try:
-            parsed = conninfo_to_dict(self.database_url.get_secret_value())
-        except psycopg.ProgrammingError:
-            return [_problem(field, _NOT_SHOWN)]
-        if self.database_client_id is not None and self.database_auth is not DatabaseAuth.ENTRA:
-            problem = (
-                "COREMACHINE_DATABASE_CLIENT_ID: expected COREMACHINE_DATABASE_AUTH to be entra with it, "
-                f"found {self.database_auth}; set that to entra, or remove the client id"
-            )
-            return [problem]
-        if self.database_auth is DatabaseAuth.ENTRA and parsed.get("password"):
-            problem = (
-                f"{field.alias}: expected no password in it, since COREMACHINE_DATABASE_AUTH is entra, found one; "
-                "remove it, and name the identity as the user"
-            )
-            return [problem]
-        return []
+            has_password = _has_password(self.database_url.get_secret_value())
+        except ValueError:
+            return [_problem(type(self).model_fields["database_url"], _NOT_SHOWN)]
+        return _identity_problems(self.database_auth, self.database_client_id, has_password=has_password)
 
     def _service_bus_problems(self) -> list[str]:
         connection, namespace = self.service_bus_connection, self.service_bus_namespace
@@ -418,6 +402,56 @@ class Settings(BaseSettings):
         if connection is not None and not _is_connection_string(connection.get_secret_value()):
             return [_problem(type(self).model_fields["service_bus_connection"], _NOT_SHOWN)]
         return []
+
+
+def _has_password(url: str) -> bool:
+    """Whether the connection string has one. Raises ValueError if it cannot be read."""
+    import psycopg  # noqa: PLC0415 - slow to import for those who only read names
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    try:
+        return bool(conninfo_to_dict(url).get("password"))
+    except psycopg.ProgrammingError as error:
+        raise ValueError from error
+
+
+def _identity_problems(auth: DatabaseAuth, client_id: str | None, *, has_password: bool) -> list[str]:
+    if client_id is not None and auth is not DatabaseAuth.ENTRA:
+        problem = (
+            "COREMACHINE_DATABASE_CLIENT_ID: expected COREMACHINE_DATABASE_AUTH to be entra with it, "
+            f"found {auth}; set that to entra, or remove the client id"
+        )
+        return [problem]
+    if auth is DatabaseAuth.ENTRA and has_password:
+        problem = (
+            "COREMACHINE_DATABASE_URL: expected no password in it, since COREMACHINE_DATABASE_AUTH is entra, "
+            "found one; remove it, and name the identity as the user"
+        )
+        return [problem]
+    return []
+
+
+def read_database_identity(environ: Mapping[str, str], url: str) -> tuple[DatabaseAuth, str | None]:
+    """How to sign in to the database, and with which client id, for programs that need no other settings.
+
+    Args:
+        url: One that cannot be read is left to the connection, which names the reason.
+
+    Raises:
+        SettingsError: A variable cannot be used, or does not go together with the others.
+    """
+    auth_field, client_id_field = (Settings.model_fields[name] for name in ("database_auth", "database_client_id"))
+    given = environ.get(str(auth_field.alias), "").strip() or DatabaseAuth.PASSWORD
+    if given not in set(DatabaseAuth):
+        raise SettingsError([_problem(auth_field, brief_text(repr(given)))])
+    auth, client_id = DatabaseAuth(given), environ.get(str(client_id_field.alias), "").strip() or None
+    try:
+        has_password = _has_password(url)
+    except ValueError:
+        has_password = False
+    if problems := _identity_problems(auth, client_id, has_password=has_password):
+        raise SettingsError(problems)
+    return auth, client_id
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

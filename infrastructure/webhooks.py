@@ -1,6 +1,7 @@
 """Webhooks and their deliveries."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -70,6 +71,12 @@ class WebhookRepository(PostgreSQLRepository):
     def claim_deliveries(self, limit: int, most_each: int, hold_seconds: float) -> list[DueDelivery]:
         """Deliveries that the caller is to send."""
         return [DueDelivery(**row) for row in self._call("claim_deliveries", (limit, most_each, hold_seconds))]
+
+    def add_reason(self, delivery: DueDelivery, why: Mapping[str, Any]) -> DueDelivery:
+        """With the reason why its job does not move, unless it has that already; kept for later attempts."""
+        (row,) = self._call("add_delivery_reason", (delivery.webhook, delivery.delivery_id, as_jsonb(dict(why))))
+        data = row["add_delivery_reason"]
+        return delivery if data is None else replace(delivery, data=data)
 
     def settle_delivery(self, delivery: DueDelivery, answer: DeliveryAnswer) -> bool:
         """False: it was settled already, or a later attempt has it."""

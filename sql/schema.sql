@@ -4844,6 +4844,17 @@ language sql as $$
     f.url_setting, f.secret_setting, f.secret_seed, f.former_seed
 $$;
 
+-- Adds to a delivery of job.stalled why the job does not move; returns the data that it has now, null where it is gone.
+-- Fence: it is pending and has no reason, so that each attempt sends the same. Locks: the delivery row.
+create or replace function "app".add_delivery_reason(p_webhook text, p_delivery_id text, p_why jsonb) returns jsonb
+language sql as $$
+  update "app".webhook_deliveries d
+  set data = case
+    when d.status = 'pending' and not d.data ? 'why' then d.data || jsonb_build_object('why', p_why) else d.data end
+  where d.webhook = p_webhook and d.delivery_id = p_delivery_id
+  returning d.data
+$$;
+
 -- Notes what came of an attempt: delivered, dead, or pending again after p_delay_seconds.
 -- Returns false where a later attempt has the delivery, or it was settled.
 -- Fence: the status and the attempt. Locks: the delivery row.
@@ -4893,6 +4904,7 @@ comment on function "app"."delete_webhook"(p_name text, p_actor text) is 'Delete
 comment on function "app"."add_test_delivery"(p_name text, p_actor text) is 'Writes a delivery that somebody asks for as a test.';
 comment on function "app"."redeliver"(p_name text, p_delivery_id text, p_actor text) is 'Lets an ended delivery be sent again, with all its attempts.';
 comment on function "app"."claim_deliveries"(p_limit integer, p_most_each integer, p_hold_seconds double precision) is 'Takes deliveries that are due, first for webhooks with few on their way, of each at most p_most_each at a time; others leave them alone for p_hold_seconds.';
+comment on function "app"."add_delivery_reason"(p_webhook text, p_delivery_id text, p_why jsonb) is 'Adds to a delivery of job.stalled why the job does not move; returns the data that it has now, null where it is gone.';
 comment on function "app"."settle_delivery"(p_webhook text, p_delivery_id text, p_attempt integer, p_status text, p_http_status integer, p_reason text, p_delay_seconds double precision) is 'Notes what came of an attempt: delivered, dead, or pending again after p_delay_seconds.';
 comment on function "app"."prune_deliveries"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit deliveries that were settled longer ago than p_older_than_seconds, or whose webhook was deleted while they were written; returns how many.';
 

@@ -394,6 +394,9 @@ class JobAnswer(BaseModel):
     total_stages: int
     parameters: dict[str, Any]
     correlation_id: str
+    trace_id: Annotated[
+        str | None, Field(description="The trace that a backend of telemetry has it under; null if there was none.")
+    ] = None
     created_at: datetime | None
     updated_at: datetime | None
     run_started_at: datetime | None

@@ -14,6 +14,7 @@ from core.safety.safe_log import safe_logger
 from triggers import api_models as models
 from triggers.endpoints import job_links
 from triggers.ports import ApiServices
+from triggers.traces import trace_id_of
 from triggers.waiting import Key, Watcher
 
 log = safe_logger(__name__)
@@ -28,6 +29,7 @@ def job_answer(request: Request, detail: JobDetail) -> models.JobAnswer:
     """The whole job."""
     job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name in JobRecord.model_fields}
     job["priority"] = detail.job.effective_priority
+    job["trace_id"] = trace_id_of(detail.job.traceparent)
     job["run_started_at"], job["duration_seconds"] = view.run_times(detail.job)
     return models.JobAnswer(
         **job,

@@ -58,7 +58,7 @@ class PutSchedule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    job_type: JobTypeText
+    job_type: Annotated[JobTypeText, Field(description="Of the jobs that it submits.")]
     cron: Annotated[
         StorableText,
         Field(
@@ -68,7 +68,13 @@ class PutSchedule(BaseModel):
             examples=["30 2 * * *"],
         ),
     ]
-    parameters: dict[str, Any] = {}
+    parameters: Annotated[
+        dict[str, Any],
+        Field(
+            description="Of its jobs. In texts, {tick} and {tick:%Y-%m-%d} are the time of the tick.",
+            examples=[{"day": "{tick:%Y-%m-%d}"}],
+        ),
+    ] = {}
     time_zone: Annotated[
         StorableText, Field(min_length=1, max_length=100, description="IANA name.", examples=["Europe/Berlin"])
     ] = "UTC"
@@ -87,7 +93,9 @@ class PutSchedule(BaseModel):
     ] = Overlap.SKIP
     starts_at: Annotated[_Moment | None, Field(description="No tick is before it.")] = None
     ends_at: Annotated[_Moment | None, Field(description="No tick is after it.")] = None
-    description: Annotated[_Text, Field(min_length=1, max_length=1000)] | None = None
+    description: Annotated[
+        Annotated[_Text, Field(min_length=1, max_length=1000)] | None, Field(description="For people.")
+    ] = None
 
 
 class SchedulesQuery(PageQuery):

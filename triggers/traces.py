@@ -21,6 +21,12 @@ def in_trace_of(headers: Mapping[str, Any] | None) -> AbstractContextManager[Non
     return observer().receiving(headers or {})
 
 
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The second part of what W3C writes, which is what telemetry is searched by; None for what is not so written."""
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None  # noqa: PLR2004 - as W3C has them
+
+
 class TracedRequests:
     """ASGI middleware: a request belongs to its caller's trace."""
 

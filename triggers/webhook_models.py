@@ -65,14 +65,26 @@ class PutWebhook(BaseModel):
 
     url: Annotated[
         Annotated[StorableText, AfterValidator(_check_url)] | None,
-        Field(max_length=LONGEST_URL, description="https, to a public address.", examples=["https://example.org/hook"]),
+        Field(
+            max_length=LONGEST_URL,
+            description="https, to a public address.",
+            examples=["https://example.org/hook"],
+            json_schema_extra={"format": "uri"},
+        ),
     ] = None
     url_setting: Annotated[
         str | None, Field(pattern=r"^COREMACHINE_WEBHOOK_URL_[A-Z0-9_]{1,60}$", description="Name of an app setting.")
     ] = None
     events: Annotated[list[_EventName], Field(min_length=1, max_length=20)]
-    job_types: Annotated[list[JobTypeText], Field(max_length=MOST_JOB_TYPES, examples=[["flood_*"]])] = []
-    tags: Tags | None = None
+    job_types: Annotated[
+        list[JobTypeText],
+        Field(
+            max_length=MOST_JOB_TYPES,
+            description="For jobs of these types alone, with stars for any characters. Left out: of all types.",
+            examples=[["flood_*"]],
+        ),
+    ] = []
+    tags: Annotated[Tags | None, Field(description="For jobs that have all of these tags alone.")] = None
     failed_tasks: Annotated[
         int, Field(ge=1, le=1_000_000_000, description="For job.failing: failed tasks in one stage.")
     ] = 1
@@ -88,7 +100,8 @@ class PutWebhook(BaseModel):
         ),
     ] = None
     description: Annotated[
-        Annotated[StorableText, AfterValidator(check_no_credential)] | None, Field(min_length=1, max_length=1000)
+        Annotated[StorableText, AfterValidator(check_no_credential)] | None,
+        Field(min_length=1, max_length=1000, description="For people."),
     ] = None
 
 

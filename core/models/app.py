@@ -13,7 +13,7 @@ MOST_NAMES = 500
 
 
 class InstanceState(StoredEnum):
-    """live: heard of lately. silent: not heard of in time, so it may be dead. ended: it said so itself."""
+    """live: heard of within 65 seconds. silent: not heard of for longer, it may be dead. ended: it said so itself."""
 
     LIVE = "live"
     SILENT = "silent"

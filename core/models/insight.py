@@ -79,12 +79,17 @@ class LeaseFacts:
 
 @dataclass(frozen=True)
 class InterruptedTask:
-    """An unfinished task that lost processes. `owner` had it last."""
+    """An unfinished task that was interrupted. `owner` had it last.
+
+    Args:
+        handed_back: How many of the interruptions were in order: the process was asked to end.
+    """
 
     task_id: str
     name: str | None
     interruptions: int
     owner: str | None
+    handed_back: int = 0
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class JobFilter:
         paused: Only those that are paused, or only those that are not.
         tags: That have all of these; a value of None is any value.
         error: Whose error's type or message contains this text, in any case.
+        text: Whose id begins with this text, or that have it in a parameter (`name=value` where it has an equals sign)
+            or in their error, in any case.
         held: Only those under a legal hold, or only those that are not.
         visible_types: Of a job type that fits one of these patterns, in which a star is any characters.
         created_after: Submitted at this time or later; `created_before`: earlier than that.
@@ -41,6 +43,7 @@ class JobFilter:
     tags: Mapping[str, str | None] = field(default_factory=dict)
     correlation_id: str | None = None
     error: str | None = None
+    text: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     visible_types: tuple[str, ...] | None = None
@@ -49,7 +52,7 @@ class JobFilter:
         """What it asks for, and nothing else."""
         told: dict[str, Any] = {
             **{name: [str(each) for each in getattr(self, name)] for name in ("job_ids", "statuses", "job_types")},
-            **{name: getattr(self, name) for name in ("paused", "held", "correlation_id", "error")},
+            **{name: getattr(self, name) for name in ("paused", "held", "correlation_id", "error", "text")},
             **{name: at and at.isoformat() for name, at in self._times()},
             "tags": dict(self.tags),
         }

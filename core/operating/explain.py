@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.app_queues import JOBS_QUEUE
-from core.models.insight import Finding, JobFacts, LeaseFacts, Severity, UnknownFacts
+from core.models.insight import Finding, InterruptedTask, JobFacts, LeaseFacts, Severity, UnknownFacts
 from core.models.limit import LimitFacts
 from core.models.status import JobStatus
 from core.operating.fleet import find_missing_app, unread_queues
@@ -38,6 +38,13 @@ def explain(facts: JobFacts) -> list[Finding]:
         found = [Finding("no_reason_found", Severity.WARNING, message, since=facts.updated_at)]
     order = [Severity.ERROR, Severity.WARNING, Severity.INFO]
     return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def first_reason(facts: JobFacts) -> dict[str, str]:
+    """The most telling finding as texts: code, severity, message, and advice where there is one."""
+    found = explain(facts)[0]
+    texts = {"code": found.code, "severity": found.severity.value, "message": found.message, "advice": found.advice}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _finished(facts: JobFacts) -> Iterator[Finding]:
@@ -318,21 +325,43 @@ def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
 
 def _interrupted(facts: JobFacts) -> Iterator[Finding]:
     for task in facts.interrupted:
-        last = f" (last in {task.owner})" if task.owner else ""
-        yield Finding(
-            "interrupted",
-            Severity.WARNING,
-            f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; its "
-            f"process died each time, lost the database, or was asked to end{last}",
-            advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
-            "code, or os._exit in the handler; see the log of that process and of its host. From half of "
-            f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
-            about={"task_id": task.task_id},
-        )
+        yield _lost_process(facts, task) if task.handed_back < task.interruptions else _handed_back(facts, task)
     rest = facts.interrupted_count - len(facts.interrupted)
     if facts.interrupted and rest > 0:
         message = f"{_tasks(rest)} more of stage {facts.stage} were interrupted"
         yield Finding("more_interrupted", Severity.INFO, message, advice=_all_tasks(facts))
+
+
+def _lost_process(facts: JobFacts, task: InterruptedTask) -> Finding:
+    how = "its process died each time, or lost the database"
+    if task.handed_back:
+        lost = task.interruptions - task.handed_back
+        how = f"its process died, or lost the database, {lost} of these times, and was asked to end the others"
+    return Finding(
+        "interrupted",
+        Severity.WARNING,
+        f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; "
+        f"{how}{_last_owner(task)}",
+        advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
+        "code, or os._exit in the handler; see the log of that process and of its host. From half of "
+        f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
+        about={"task_id": task.task_id},
+    )
+
+
+def _handed_back(facts: JobFacts, task: InterruptedTask) -> Finding:
+    return Finding(
+        "interrupted",
+        Severity.INFO,
+        f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times, each by "
+        f"a process that was asked to end, as in a deployment or a scale-in{_last_owner(task)}",
+        advice="it begins anew in another process, which spends no retry. A longer time to end lets tasks finish",
+        about={"task_id": task.task_id},
+    )
+
+
+def _last_owner(task: InterruptedTask) -> str:
+    return f" (last in {task.owner})" if task.owner else ""
 
 
 def _retries(facts: JobFacts) -> Iterator[Finding]:

@@ -78,22 +78,33 @@ def _last_reader(queue: str, facts: FleetFacts) -> str:
 def _no_handler(
     work: WaitingWork, live: Sequence[AppInstanceRecord], readers: Sequence[AppInstanceRecord], severity: Severity
 ) -> Finding:
-    elsewhere = sorted({each.app_name for each in live if work.task_type in each.task_types})
-    advice = f"deploy a release with a handler for {work.task_type!r} to an app that reads {work.queue!r}"
-    if elsewhere:
-        advice = (
-            f"{', '.join(elsewhere)} has the handler and does not read {work.queue!r}: let it read that queue, or send "
-            f"the task type to a queue that it reads (COREMACHINE_TASK_ROUTES)"
-        )
     return Finding(
         "task_type_without_app",
         severity,
         f"no live app that reads the queue {work.queue!r} has a handler for task type {work.task_type!r}, and tasks of "
         f"it wait ({_names(readers)} read the queue)",
         since=work.since,
-        advice=f"{advice}. The work waits, and no attempt is spent",
+        advice=f"{_where_a_handler_is(work, live)}. The work waits, and no attempt is spent",
         about={"queue": work.queue},
     )
+
+
+def _where_a_handler_is(work: WaitingWork, live: Sequence[AppInstanceRecord]) -> str:
+    """What to do; a platform app has the handlers of its release, and runs no tasks."""
+    has_handler = [each for each in live if work.task_type in each.task_types]
+    runs_tasks = sorted({each.app_name for each in has_handler if each.slots})
+    if runs_tasks:
+        return (
+            f"{', '.join(runs_tasks)} has the handler and does not read {work.queue!r}: let it read that queue, or "
+            f"send the task type to a queue that it reads (COREMACHINE_TASK_ROUTES)"
+        )
+    if has_handler:
+        releases = sorted({f"{each.app_name} ({release_of(each)})" for each in has_handler})
+        return (
+            f"{', '.join(releases)} has the handler and runs no tasks: deploy its release to an app that reads "
+            f"{work.queue!r}"
+        )
+    return f"deploy a release with a handler for {work.task_type!r} to an app that reads {work.queue!r}"
 
 
 def _several_releases(live: Sequence[AppInstanceRecord]) -> Iterator[Finding]:

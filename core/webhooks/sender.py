@@ -2,15 +2,16 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import UTC
 from threading import Event, Thread
+from typing import Any
 
 from core.basics.faults import fault_point
 from core.basics.version import VERSION
 from core.errors import StoreUnavailable
-from core.models.webhook import DeliveryAnswer, DeliveryStatus, DueDelivery, PostAnswer
+from core.models.webhook import DeliveryAnswer, DeliveryStatus, DueDelivery, PostAnswer, WebhookEvent
 from core.ports import DeliveryStore, Poster
 from core.safety.safe_log import safe_logger
 from core.webhooks.signing import WebhookSecrets, WebhookSettingWrong, sign
@@ -41,6 +42,7 @@ class WebhookSender:
 
     Args:
         source: `source` of the events, the same in all processes.
+        explain_job: Why a job does not move, as a JSON-able object; None for a job that is gone.
         read_clock: Seconds since 1970, for the signatures.
     """
 
@@ -51,12 +53,14 @@ class WebhookSender:
         secrets: WebhookSecrets,
         *,
         source: str,
+        explain_job: Callable[[str], Mapping[str, Any] | None] = lambda _job_id: None,
         read_clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._poster = poster
         self._secrets = secrets
         self._source = source
+        self._explain_job = explain_job
         self._read_clock = read_clock
         self._prune_at = 0.0
 
@@ -119,13 +123,27 @@ class WebhookSender:
             details = {"webhook": delivery.webhook, "delivery_id": delivery.delivery_id, "attempt": delivery.attempt}
             log.warning("webhook_not_delivered", extra={**details, "status": answer.status, "reason": answer.reason})
 
+    def _with_reason(self, delivery: DueDelivery) -> DueDelivery:
+        """With the reason of a stalled job, as it was before the first attempt."""
+        if delivery.event != WebhookEvent.JOB_STALLED or "why" in delivery.data:
+            return delivery
+        try:
+            why = self._explain_job(delivery.subject)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # The event is worth more than its reason, which its receiver can ask for.
+            log.exception("webhook_reason_not_found", extra={"job_id": delivery.subject})
+            return delivery
+        return delivery if why is None else self._store.add_reason(delivery, why)
+
     def _attempt(self, delivery: DueDelivery) -> DeliveryAnswer:
         try:
             url = delivery.url or self._secrets.read_setting(delivery.url_setting or "")
             secrets = self._secrets.find(delivery.secret_setting, delivery.secret_seed, delivery.former_seed)
         except WebhookSettingWrong as error:
             return _again(delivery, str(error))
-        body = write_event(delivery, self._source)
+        body = write_event(self._with_reason(delivery), self._source)
         timestamp = int(self._read_clock())
         headers = {
             "Content-Type": "application/cloudevents+json; charset=utf-8",

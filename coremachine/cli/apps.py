@@ -11,6 +11,7 @@ from coremachine.cli.profiles import read_profiles, user_file
 from coremachine.cli.render import print_json, print_rows
 
 _APP_COLUMNS = ["app", "mode", "release", "status", "queues", "slots", "started_at", "seen_at", "instance"]
+_SPARE_APP_COLUMNS = ["instance", "started_at", "slots"]
 _QUEUE_COLUMNS = ["queue", "waiting", "oldest_at", "running", "dead", "consumers", "slots", "apps"]
 
 
@@ -29,7 +30,8 @@ def list_apps(
         print_json(answer)
         return
     shown = [each for each in answer["value"] if gone or each["status"] != "ended"]
-    print_rows(map(_app_row, shown), _APP_COLUMNS, empty="No app has registered itself.")
+    nothing = "No app has registered itself."
+    print_rows(map(_app_row, shown), _APP_COLUMNS, empty=nothing, spare=_SPARE_APP_COLUMNS)
     show_findings(answer["findings"])
 
 
@@ -44,7 +46,7 @@ def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
         print_json(answer)
         return
     rows = [{**each, "apps": ", ".join(each["apps"])} for each in answer["value"]]
-    print_rows(rows, _QUEUE_COLUMNS, empty="No queues.")
+    print_rows(rows, _QUEUE_COLUMNS, empty="No queues.", spare=["slots"])
     show_findings(answer["findings"])
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from infrastructure.postgresql import Pool
     from infrastructure.verify import Violation
 
-CLIENT_ID_SETTING = "COREMACHINE_DATABASE_CLIENT_ID"
-
 db = typer.Typer(
     help="The database: bring its schema up to date, see which migrations it has, check its data, delete old jobs.",
     no_args_is_help=True,
@@ -231,10 +229,14 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
     )
     from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
+    from infrastructure.settings import DatabaseAuth, SettingsError, read_database_identity  # noqa: PLC0415
 
-    url, tokens = choose_database(database_url), None
-    if os.environ.get("COREMACHINE_DATABASE_AUTH") == "entra":
-        tokens = EntraTokens(partial(default_credential, os.environ.get(CLIENT_ID_SETTING)))
+    url = choose_database(database_url)
+    try:
+        auth, client_id = read_database_identity(os.environ, url)
+    except SettingsError as error:
+        raise DatabaseProblem(str(error), Exit.USAGE) from error
+    tokens = EntraTokens(partial(default_credential, client_id)) if auth is DatabaseAuth.ENTRA else None
     try:
         try_to_connect(url, tokens)
         with create_pool(url, password=tokens, max_size=1) as pool:

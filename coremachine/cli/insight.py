@@ -1,6 +1,7 @@
 """Commands about jobs that do not move and about failures, over the HTTP API."""
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ _SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·
 dead = typer.Typer(help="Messages that their queue gave up: list them, send them again.", no_args_is_help=True)
 
 FingerprintOption = Annotated[str | None, typer.Option("--fingerprint", help="Of a group of errors.")]
-QueueOption = Annotated[str | None, typer.Option("--queue", help="Logical name: jobs, tasks, raster.")]
+QueueOption = Annotated[str | None, typer.Option("--queue", help="Logical name, as `queues` shows it: jobs, tasks.")]
 JobOption = Annotated[str | None, typer.Option("--job", help="Job id, or enough of its beginning.")]
 
 
@@ -48,12 +49,13 @@ def explain(job_id: JobArgument, output: OutputOption = None, url: UrlOption = N
 
 
 def show_findings(findings: Iterable[Json]) -> None:
-    """One line for each, with its advice below."""
+    """One line for each, with its advice below; the same advice for several in a row is shown once, below the last."""
     show = console()
-    for finding in findings:
+    found = list(findings)
+    for finding, after in zip_longest(found, found[1:]):
         sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
         show.print(Text.assemble((f"{sign} ", colour), with_local_times(finding["message"])), soft_wrap=True)
-        if finding.get("advice"):
+        if finding.get("advice") and (after is None or after.get("advice") != finding["advice"]):
             show.print(Text(f"  → {with_local_times(finding['advice'])}", style="dim"), soft_wrap=True)
 
 

@@ -359,6 +359,8 @@ def print_job(job: Json, output: Output | None) -> None:
         print_json(job)
         return
     console().print(render_job(job))
+    if job.get("trace_id"):
+        console().print(f"[bold]trace[/bold] {escape(visible(job['trace_id']))}", highlight=False)
     for name in ("tags", "parameters", "result"):
         if job.get(name):
             text = cell(name, job[name])

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
@@ -17,6 +18,7 @@ from coremachine.cli.times import show_time
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
+_MOST_CHARACTERS = 10_000
 # Up to this number of columns it is a table, however long the texts are.
 _FEW_COLUMNS = 3
 _COLOURS = {
@@ -77,18 +79,44 @@ def print_json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
-    """A table with one column for each key; `empty` is said when there is nothing."""
+def print_rows(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str, spare: Sequence[str] = ()
+) -> None:
+    """A table with one column for each key; `empty` is said when there is nothing.
+
+    Args:
+        spare: Columns that a narrow terminal does not get, the first to be left out first. A line names them.
+    """
     rows = list(rows)
+    show = console()
     if not rows:
-        console().print(escape(empty))
+        show.print(escape(empty))
         return
+    left_out: list[str] = []
+    table = _rows_table(rows, columns)
+    for column in spare:
+        if _needed_width(table, show) <= show.width:
+            break
+        left_out.append(column)
+        table = _rows_table(rows, [each for each in columns if each not in left_out])
+    show.print(table)
+    if left_out:
+        names = ", ".join(name.replace("_", " ") for name in left_out)
+        show.print(f"[dim]left out, since the terminal is narrow: {names}; -o json has all[/dim]")
+
+
+def _needed_width(table: Table, show: Console) -> int:
+    """In characters, so that no text is folded; rich itself stops at the console's width."""
+    return Measurement.get(show, show.options.update(max_width=_MOST_CHARACTERS), table).maximum
+
+
+def _rows_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(cell(column, row.get(column)) for column in columns))
-    console().print(table)
+    return table
 
 
 def print_whole(value: Any, *, depth: int = 0) -> None:

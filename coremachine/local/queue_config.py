@@ -21,13 +21,16 @@ def queue_names(environment: Mapping[str, str]) -> list[str]:
 
 
 def write_config(path: Path, names: Iterable[str]) -> Path | None:
-    """Write the broker's own configuration with these queues in it, as the others; None where it has them already."""
+    """Write a configuration with these queues alone; None where the broker's own one has just them.
+
+    A queue that no app of the project reads would take a message for it in silence.
+    """
     document = json.loads(default_config_path().read_text(encoding="utf-8"))
-    queues = document["UserConfig"]["Namespaces"][0]["Queues"]
-    known = {queue["Name"].lower() for queue in queues}
-    new = [name for name in dict.fromkeys(names) if name.lower() not in known]
-    if not new:
+    namespace = document["UserConfig"]["Namespaces"][0]
+    wanted = {name.lower(): name for name in names}
+    if wanted.keys() == {queue["Name"].lower() for queue in namespace["Queues"]}:
         return None
-    queues += [{"Name": name, "Properties": queues[0]["Properties"]} for name in new]
+    properties = namespace["Queues"][0]["Properties"]
+    namespace["Queues"] = [{"Name": name, "Properties": properties} for name in wanted.values()]
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path

@@ -345,6 +345,11 @@ APP = {
         level="error",
         fields="webhook",
     ),
+    "webhook_reason_not_found": Record(
+        "Why a stalled job does not move could not be found out; its event is sent without the reason.",
+        level="error",
+        fields="job_id",
+    ),
     "webhook_sender_not_started": Record(
         "The system gave no thread to send webhooks; the next sweep tries again.", level="warning", fields="error"
     ),

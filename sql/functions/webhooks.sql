@@ -277,6 +277,17 @@ language sql as $$
     f.url_setting, f.secret_setting, f.secret_seed, f.former_seed
 $$;
 
+-- Adds to a delivery of job.stalled why the job does not move; returns the data that it has now, null where it is gone.
+-- Fence: it is pending and has no reason, so that each attempt sends the same. Locks: the delivery row.
+create or replace function {schema}.add_delivery_reason(p_webhook text, p_delivery_id text, p_why jsonb) returns jsonb
+language sql as $$
+  update {schema}.webhook_deliveries d
+  set data = case
+    when d.status = 'pending' and not d.data ? 'why' then d.data || jsonb_build_object('why', p_why) else d.data end
+  where d.webhook = p_webhook and d.delivery_id = p_delivery_id
+  returning d.data
+$$;
+
 -- Notes what came of an attempt: delivered, dead, or pending again after p_delay_seconds.
 -- Returns false where a later attempt has the delivery, or it was settled.
 -- Fence: the status and the attempt. Locks: the delivery row.

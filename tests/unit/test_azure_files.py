@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,25 @@ def test_every_app_setting_is_one_that_somebody_reads() -> None:
     assert [name for name in app_settings() if name not in ours and OF_THE_HOST.fullmatch(name) is None] == []
 
 
+def test_names_of_a_deployment_by_hand_are_of_the_project(tmp_path: Path) -> None:
+    """The queues that pyproject.toml has now; and a storage account for each suffix, however long the name is."""
+    write_project(tmp_path / "a-project-with-a-long-name", azure=True)
+    project = tmp_path / "a-project-with-a-long-name"
+    file = project / "pyproject.toml"
+    file.write_text(
+        file.read_text().replace("[tool.coremachine.queues]", '[tool.coremachine.queues]\nheavy = "a-heavy"')
+    )
+    names = (project / "azure.sh").read_text().split("# Names: ")[1].split("\n\n")[0]
+    script = f"az() {{ echo x; }}; curl() {{ echo 203.0.113.7; }}; # {names}\necho $STORAGE $QUEUES"
+    command = ["bash", "-euc", script]
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "SUFFIX": "prod"}
+    found = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=True)
+    storage, *queues = found.stdout.split()
+    assert "prod" in storage
+    assert len(storage) <= 24
+    assert sorted(queues) == ["a-heavy", "a-project-with-a-long-name-jobs", "a-project-with-a-long-name-tasks"]
+
+
 def test_the_settings_of_a_deployment_by_hand_are_read_too() -> None:
     """Those of `azure.sh`, whose steps the page shows."""
     script = (ROOT / "coremachine" / "scaffold" / "templates" / "azure.txt").read_text()
@@ -146,7 +167,10 @@ def test_the_settings_of_a_deployment_by_hand_are_read_too() -> None:
     given = dict(re.findall(r'"(\w+)=(.*)"', step))
     assert len(given) == step.count("\n")
     threads = given.pop("PYTHON_THREADPOOL_THREAD_COUNT")
-    assert int(threads) == threads_needed(read_shape({"COREMACHINE_TASK_QUEUES": "tasks=t"}), CONCURRENT_CALLS)
+    for queues, names in {"j t": "tasks=t", "j t h": "tasks=t,heavy=h"}.items():
+        found = subprocess.run(["sh", "-c", f'QUEUES="{queues}"; echo "{threads}"'], capture_output=True, check=True)
+        assert int(found.stdout) == threads_needed(read_shape({"COREMACHINE_TASK_QUEUES": names}), CONCURRENT_CALLS)
+    assert given.pop("AZURE_CLIENT_ID") == given["COREMACHINE_DATABASE_CLIENT_ID"]
     del given["ServiceBusConnection__credential"]
     settings = load_settings({name: re.sub(r"\$\w+", "x", value) for name, value in given.items()})
     assert settings.database_auth == "entra"

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import typer
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 from coremachine.cli.main import app
 from coremachine.local.serve import Serving, check_environment
@@ -40,6 +41,10 @@ def pod_of(document):
     return document["spec"]["template"]["spec"]
 
 
+def containers_of(document):
+    return [*pod_of(document).get("initContainers", []), *pod_of(document)["containers"]]
+
+
 def container_of(document):
     (container,) = pod_of(document)["containers"]
     return container
@@ -48,9 +53,9 @@ def container_of(document):
 PODS = [*DEPLOYMENTS.values(), *of_kind("Job").values()]
 
 
-def environment_of(document):
-    """What the pod's process gets, as far as it is in the files."""
-    container = container_of(document)
+def environment_of(document, container=None):
+    """What a process of the pod gets, as far as it is in the files."""
+    container = container or container_of(document)
     assert container["envFrom"] == [{"configMapRef": {"name": SETTINGS["metadata"]["name"]}}]
     own = {each["name"]: each.get("value", "from a secret") for each in container.get("env", [])}
     return SETTINGS["data"] | own
@@ -166,7 +171,8 @@ def test_kustomization_has_every_file():
 
 @pytest.mark.parametrize("document", PODS, ids=lambda each: each["metadata"]["name"])
 def test_every_variable_is_a_setting(document):
-    assert environment_of(document).keys() - VARIABLES == set()
+    for container in containers_of(document):
+        assert environment_of(document, container).keys() - VARIABLES == set()
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -218,7 +224,28 @@ def test_service_leads_to_the_app_with_http():
 
 
 def test_migration_is_the_command_of_this_release():
-    assert run_by_typer(container_of(of_kind("Job")["coremachine-migrate"])["args"])["plan"] is False
+    job = of_kind("Job")["coremachine-migrate"]
+    migrate, grant = (run_by_typer(each["args"]) for each in containers_of(job))
+    assert migrate["plan"] is False
+    app = conninfo_to_dict(SETTINGS["data"]["COREMACHINE_DATABASE_URL"])
+    assert (grant["role"], grant["entra"]) == (app["user"], True)
+
+
+def test_migration_has_an_identity_of_its_own_on_the_same_database():
+    """That of the apps may not change the schema."""
+    job = of_kind("Job")["coremachine-migrate"]
+    app = conninfo_to_dict(SETTINGS["data"]["COREMACHINE_DATABASE_URL"])
+    for container in containers_of(job):
+        address = environment_of(job, container)["COREMACHINE_DATABASE_URL"]
+        assert conninfo_to_dict(address) == app | {"user": pod_of(job)["serviceAccountName"]}
+    accounts = of_kind("ServiceAccount")
+    ids = {
+        name: each["metadata"]["annotations"]["azure.workload.identity/client-id"] for name, each in accounts.items()
+    }
+    assert ids.keys() == {pod_of(each)["serviceAccountName"] for each in PODS}
+    assert len(set(ids.values())) == 2
+    (authentication,) = of_kind("TriggerAuthentication").values()
+    assert authentication["spec"]["podIdentity"]["identityId"] == ids["coremachine"]
 
 
 def test_no_secret_is_in_the_files():

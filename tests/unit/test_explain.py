@@ -230,13 +230,26 @@ CASES = {
         facts(
             "processing",
             leases=(lease(),),
-            interrupted=(InterruptedTask("s1-0-kill9", None, 2, "a:h:1"), InterruptedTask("s1-1", "tile", 1, None)),
-            interrupted_count=5,
+            interrupted=(
+                InterruptedTask("s1-0-kill9", None, 2, "a:h:1"),
+                InterruptedTask("s1-1", "tile", 2, None, handed_back=1),
+                InterruptedTask("s1-2", "hill", 1, "a:h:2", handed_back=1),
+            ),
+            interrupted_count=6,
             **OPEN,
         ),
         [
-            ("interrupted", "warning", "s1-0-kill9 was interrupted 2 of 5 times; its process died each time, lost"),
-            ("interrupted", "warning", "tile was interrupted 1 of 5 times"),
+            ("interrupted", "warning", "s1-0-kill9 was interrupted 2 of 5 times; its process died each time, or"),
+            (
+                "interrupted",
+                "warning",
+                "tile was interrupted 2 of 5 times; its process died, or lost the database, 1 of these times, and",
+            ),
+            (
+                "interrupted",
+                "info",
+                "hill was interrupted 1 of 5 times, each by a process that was asked to end, as in a deployment or",
+            ),
             ("more_interrupted", "info", "3 tasks more of stage 2 were interrupted"),
             ("tasks_running", "info", ""),
         ],

@@ -142,7 +142,7 @@ def test_interrupted_tasks_that_are_not_shown_are_counted(tasks, count, more):
     assert [message.startswith(more) for message in told] == ([True] if more else [])
 
 
-@pytest.mark.parametrize(("owner", "told"), [("app:host:7", " (last in app:host:7)"), (None, "asked to end")])
+@pytest.mark.parametrize(("owner", "told"), [("app:host:7", " (last in app:host:7)"), (None, "or lost the database")])
 def test_interruption_names_the_process_if_it_is_known(owner, told):
     rows = facts("processing", interrupted=(interrupted(owner),), interrupted_count=1, **OPEN)
     assert finding_of(rows, "interrupted").message.endswith(told)

@@ -83,6 +83,15 @@ def test_task_type_without_a_handler_at_its_queue_names_who_has_one():
     assert found.advice.startswith("deploy a release with a handler for 'cut'")
 
 
+def test_a_platform_app_is_not_asked_to_run_tasks():
+    """It has the handlers of its release, since all apps have the same code."""
+    newer = PLATFORM.model_copy(update={"release": "c3d4", "task_types": ("cut",)})
+    (found,) = [each for each in problems(newer, app("worker", ["raster"], [])) if each.code != "several_releases"]
+    assert found.advice.startswith(
+        "platform (c3d4 on CoreMachine 1.0) has the handler and runs no tasks: deploy its release to an app that reads"
+    )
+
+
 def test_nothing_is_said_while_nobody_announces_itself():
     """Apps of a release that does not register itself run beside a database of this one."""
     assert codes() == []

@@ -73,8 +73,14 @@ def test_the_broker_has_the_queues_of_the_app(tmp_path):
     settings = {"COREMACHINE_JOBS_QUEUE": "my-jobs", "COREMACHINE_TASK_QUEUES": "tasks=my-tasks,a=Coremachine-Tasks"}
     path = write_config(tmp_path / "Config.json", queue_names(settings))
     names = [queue.name for queue in load_config(path).queues]
-    assert names == ["coremachine-jobs", "coremachine-tasks", "coremachine-raster-tasks", "my-jobs", "my-tasks"]
-    assert load_config(path).queues[3].duplicate_window_seconds == 60
+    assert names == ["my-jobs", "my-tasks", "Coremachine-Tasks"]
+    assert load_config(path).queues[0].duplicate_window_seconds == 60
+
+
+def test_the_broker_has_no_queue_that_no_app_reads(tmp_path):
+    """A message for `coremachine-jobs` vanished there in silence, where the project's queue has another name."""
+    path = write_config(tmp_path / "Config.json", queue_names({"COREMACHINE_TASK_QUEUES": "tasks=coremachine-tasks"}))
+    assert [queue.name for queue in load_config(path).queues] == ["coremachine-jobs", "coremachine-tasks"]
 
 
 def test_the_broker_s_own_queues_need_no_file(tmp_path):

@@ -51,6 +51,21 @@ def resume_job(
     return go_to(request, "jobs", job_id, note="resume")
 
 
+@router.post("/ui/jobs/{job_id}/adjust")
+def adjust_job(
+    job_id: JobIdPath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
+) -> Response:
+    """Change its priority, or how many tasks of its present stage run at a time."""
+    body: dict[str, Any] = {name: form[name] for name in ("priority", "reason") if name in form}
+    if "max_parallel" in form:
+        text = form["max_parallel"].strip()
+        body["max_parallel"] = text if text == "none" else whole_number("max_parallel", text)
+        # What the number was meant for: the job may have gone on meanwhile.
+        body["stage"] = whole_number("stage", form.get("stage", ""))
+    done = job_actions.adjust_job(job_id, request, services, body, query, actor)
+    return go_to(request, "jobs", job_id, note="adjust" if done.changed else "as_before")
+
+
 @router.post("/ui/jobs/{job_id}/rerun")
 def rerun_job(
     job_id: JobIdPath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor

@@ -141,6 +141,8 @@ def _card(stage: StageDetail, declared: Mapping[str, Any], recent: int | None, n
     ended = shown["done"] + shown["failed"] + shown["cancelled"]
     total = stage.expected_count
     notes = [f"{count:,} {word}" for word, count in _notes(shown, counts) if count]
+    if stage.max_parallel is not None and counts[TaskStatus.PENDING]:
+        notes.append(f"at most {stage.max_parallel:,} at a time")
     budget, is_spent = failure_budget(declared.get("failure") or {}, stage)
     return StageCard(
         number=stage.stage,

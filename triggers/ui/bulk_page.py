@@ -33,8 +33,12 @@ def act_on_jobs(
 ) -> Response:
     """Without `confirm`: what would be done. With it: do that, and back to the list with what came of it."""
     wish = query.to_wish()
-    picked = [name.removeprefix(PICK) for name in form if name.startswith(PICK)]
+    means_all = form.get("scope") == _MATCHING
+    # Nothing is chosen by hand where all that match are meant.
+    picked = [] if means_all else [name.removeprefix(PICK) for name in form if name.startswith(PICK)]
     asked = _read(form, wish, picked).to_request(actor)
+    if means_all and wish.text:
+        asked = replace(asked, wanted=services.dashboard.search.narrow(wish.text, asked.wanted))
     if asked.action is BulkAction.DELETE:
         expect_role(request, Role.ADMIN)
     try:
@@ -57,8 +61,6 @@ def _read(form: dict[str, str], wish: ListWish, picked: list[str]) -> BulkBody:
     """
     chosen: dict[str, Any] = {"job_id": picked}
     if form.get("scope") == _MATCHING:
-        if wish.text:
-            raise invalid_request([wrong_field("scope", "a filter without a search", f"the search {wish.text!r}")])
         lists = {"status": list(wish.statuses), "job_type": [wish.job_type] if wish.job_type else []}
         chosen = {name: values for name, values in lists.items() if values}
         chosen |= {"tags": read_wanted_tags(wish.tags), "paused": wish.paused}
@@ -80,8 +82,7 @@ def _ask(request: Request, asked: BulkRequest, report: BulkReport, wish: ListWis
         verb=BULK_WORDS[asked.action],
         report=report,
         wish=wish,
-        # Nothing is chosen by hand where all that match are meant.
-        picked=picked if asked.wanted.job_ids else [],
+        picked=picked,
         has_grown=asked.confirm is not None,
         confirmed=asked.confirm,
         reason=asked.reason or "",

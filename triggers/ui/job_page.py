@@ -9,19 +9,20 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as InQuery
 from pydantic import BeforeValidator, Field
 
-from core.models import JobStatus, TaskStatus
+from core.models import JobStatus, StageStatus, TaskStatus
 from core.models.control import JobAction, allowed_actions
 from core.models.dashboard import PulseCell
 from core.models.fields import Cursor, Fingerprint, RunNumber, StageNumber, TaskIdText, expectation
 from core.models.insight import JobFacts
 from core.models.refs import JobRef
-from core.models.view import JobDetail, Page, TaskSummary, run_times
+from core.models.view import JobDetail, Page, StageDetail, TaskSummary, run_times
 from core.operating.explain import explain
 from infrastructure.queries import TaskNotFound
 from jobs.views import ViewProblem, ViewRequest, load_figure
 from triggers import insight_api, problems
 from triggers.api_models import Query
 from triggers.endpoints import JobIdPath
+from triggers.traces import trace_id_of
 from triggers.ui import timeline
 from triggers.ui.bars import StageCard, stage_cards
 from triggers.ui.jobs_page import blank_is_none
@@ -31,7 +32,7 @@ from triggers.ui.paging import Chain
 from triggers.ui.places import with_places
 from triggers.ui.ports import Services, UiServices
 from triggers.ui.recent import RecentReads, recent_reads
-from triggers.ui.texts import seconds_between, trace_id_of
+from triggers.ui.texts import seconds_between
 from triggers.ui.visitor import visitor_of
 
 router = APIRouter(route_class=PageRoute)
@@ -61,6 +62,8 @@ _NOTES = {
     "cancel": "The job was cancelled. Tasks that run have been asked to stop.",
     "pause": "The job is paused. Nothing new begins until it is resumed.",
     "resume": "The job goes on.",
+    "adjust": "The job was changed. Tasks that are announced already run all the same.",
+    "as_before": "Nothing was changed: the job had these values before.",
     "hold": "The job is under a legal hold: neither retention nor people delete it.",
     "release": "The legal hold has ended. Retention and administrators may delete the job.",
     "deleting": "A part of the job is deleted; it is large. Delete it again to go on.",
@@ -179,6 +182,12 @@ class Head:
     completed: int
     not_completed: int
     trace_id: str | None
+    # Its present stage, while some of its tasks wait for their turn.
+    stage_in_turns: StageDetail | None
+
+    @property
+    def can_adjust(self) -> bool:
+        return bool({JobAction.PAUSE, JobAction.RESUME} & set(self.actions))
 
 
 def _head(services: UiServices, detail: JobDetail, now: datetime) -> Head:
@@ -206,7 +215,12 @@ def _head(services: UiServices, detail: JobDetail, now: datetime) -> Head:
         completed=counts[TaskStatus.COMPLETED],
         not_completed=waiting + counts[TaskStatus.FAILED] + counts[TaskStatus.CANCELLED],
         trace_id=trace_id_of(job.traceparent),
+        stage_in_turns=next(filter(_is_in_turns, detail.stages), None) if is_open else None,
     )
+
+
+def _is_in_turns(stage: StageDetail) -> bool:
+    return stage.status is StageStatus.PROCESSING and stage.counts[TaskStatus.PENDING] > 0
 
 
 def _read_pulse(services: UiServices, detail: JobDetail, now: datetime) -> list[PulseCell]:

@@ -15,6 +15,7 @@ from core.basics.version import VERSION
 from triggers.endpoints import OneValueRoute
 from triggers.problems import find_answer
 from triggers.ui import texts
+from triggers.ui.cron_words import cron_words
 from triggers.ui.guard import check_same_site
 from triggers.ui.visitor import visitor_of
 
@@ -133,6 +134,7 @@ def environment() -> "Environment":
         texts.pretty_json,
         texts.words,
         texts.code_parts,
+        cron_words,
     ):
         made.filters[text.__name__] = text
     return made

@@ -47,6 +47,8 @@ def _places(finding: Finding, job_id: str, dialogs: set[JobAction]) -> Iterator[
     found = _BUTTONS.get(finding.code)
     if found is not None and found[0] in dialogs:
         yield Place(found[1], dialog=found[2])
+    if "coremachine adjust" in (finding.advice or "") and dialogs & _OF_RUNNING:
+        yield Place("Adjust the job\u2026", dialog="d-adjust")
     for name, make in _ABOUT.items():
         if name in finding.about:
             yield make(finding.about[name], job_id, finding.code)
@@ -65,9 +67,11 @@ def _of_fingerprint(fingerprint: str, job_id: str, code: str) -> Place:
 
 # Commands at the end of an advice that show or do what a place does.
 _REPLACED = re.compile(
-    r"(?:; )?(?:(?:all of them|for other numbers, at once and for all jobs): )?"
-    r"coremachine (?:failures|tasks|resume|limits)\b.*$"
+    r"(?:; )?(?:(?:all of them|for other numbers, at once and for all jobs|for a larger share): )?"
+    r"coremachine (?:failures|tasks|resume|limits|adjust [0-9a-f]+ --priority)\b.*$"
 )
+# The dialog is there for a job that can be paused or resumed.
+_OF_RUNNING = frozenset({JobAction.PAUSE, JobAction.RESUME})
 _RERUN = (JobAction.RERUN, "Rerun what failed\u2026", "d-rerun-failed")
 _BUTTONS = {
     "paused": (JobAction.RESUME, "Resume\u2026", "d-resume"),

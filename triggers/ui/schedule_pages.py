@@ -1,41 +1,59 @@
 """Schedules: the list, and one with its history, its next times and why it submits nothing."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as InQuery
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
-from core.models.fields import Cursor
+from core.models.fields import Cursor, JobTypeText
 from core.models.schedule import TickRecord
+from jobs.parameter_schema import to_json_schema
 from triggers import schedule_models, schedules_api
 from triggers.actor import Actor
 from triggers.api_models import Query
 from triggers.endpoints import NoQuery
+from triggers.ui.edit_form import Draft, Editor, answer_form, draft_of, show_form
 from triggers.ui.forms import Form
 from triggers.ui.jobs_page import blank_is_none
 from triggers.ui.page import PageRoute, go_to, render
-from triggers.ui.ports import Services
+from triggers.ui.ports import Services, UiServices
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
 # Ticks of a history, of which equal ones are one line.
 _TICKS = 200
 _NEXT = 5
+# Of the list, the newest ticks of each.
+_STRIP = 20
 _NOTES = {
     "run": "A job was submitted for this schedule; it is the first line of the history.",
     "pause": "The schedule is paused: its ticks submit nothing until it is resumed.",
     "resume": "The schedule goes on with its next tick.",
+    "created": "The schedule is there. Its next times are those below.",
+    "saved": "The changes are saved. Ticks that were due before keep what they were due for.",
+    "deleted": "The schedule was deleted. Its jobs are still there.",
 }
+EDITOR = Editor(
+    schedule_models.PutSchedule,
+    *("schedule", "schedules", "new-schedule"),
+    TypeAdapter(schedule_models.ScheduleName),
+    "up to 100 letters, digits, dots, dashes and underscores",
+)
 NamePath = Annotated[schedule_models.ScheduleName, Path()]
 
 
 class ListQuery(Query):
     cursor: Annotated[Cursor | None, BeforeValidator(blank_is_none)] = None
     note: Annotated[str | None, Field(max_length=20)] = None
+
+
+class NewQuery(Query):
+    job_type: Annotated[JobTypeText | None, BeforeValidator(blank_is_none)] = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +93,42 @@ def _kind_of(tick: TickRecord) -> tuple[str, str | None, str | None] | None:
 
 @router.get("/ui/schedules")
 def show_schedules(request: Request, services: Services, query: Annotated[ListQuery, InQuery()]) -> Response:
-    """By name, each with its latest tick."""
+    """By name, each with its latest ticks."""
     page = services.schedule_queries.list_schedules(limit=PAGE, cursor=query.cursor)
     rows = [
-        (schedule, next(iter(services.schedule_queries.list_ticks(schedule.name, limit=1).items), None))
-        for schedule in page.items
+        (schedule, services.schedule_queries.list_ticks(schedule.name, limit=_STRIP).items) for schedule in page.items
     ]
-    return render(request, "schedules.html", nav="schedules", rows=rows, next_cursor=page.next_cursor)
+    note = _NOTES.get(query.note or "")
+    return render(request, "schedules.html", nav="schedules", rows=rows, next_cursor=page.next_cursor, note=note)
+
+
+@router.get("/ui/new-schedule")
+def show_new(request: Request, services: Services, query: Annotated[NewQuery, InQuery()]) -> Response:
+    """The form for a new one; of a job type, with the parameters that it has to have."""
+    given: dict[str, str] = {}
+    if query.job_type is not None:
+        schema = to_json_schema(services.registry.get_job(query.job_type).parameters_schema)
+        required = dict.fromkeys(schema.get("required", ()), "")
+        given = {"job_type": query.job_type, "parameters": json.dumps(required, indent=2, ensure_ascii=False)}
+    return show_form(request, Draft(EDITOR, given=given, suggestions=_suggestions(services)))
+
+
+@router.post("/ui/new-schedule")
+def create_schedule(request: Request, services: Services, form: Form, query: NoQuery, actor: Actor) -> Response:
+    """Write it, where no other has its name."""
+    del query
+    present = services.schedule_queries.find_schedule(form.get("name", "").strip())
+
+    def put(name: str, body: dict[str, Any]) -> Response:
+        schedules_api.put_schedule(name, Response(), services, body, Query(), actor)
+        return go_to(request, "schedules", name, note="created")
+
+    draft = Draft(EDITOR, suggestions=_suggestions(services))
+    return answer_form(request, draft, form, present.revision if present else None, put)
+
+
+def _suggestions(services: UiServices) -> dict[str, list[str]]:
+    return {"job_type": list(services.registry.job_types)}
 
 
 @router.get("/ui/schedules/{name}")
@@ -135,3 +182,31 @@ def run_schedule(name: NamePath, request: Request, services: Services, query: No
     del query
     schedules_api.run_schedule(name, services, Query(), actor)
     return go_to(request, "schedules", name, note="run")
+
+
+@router.get("/ui/schedules/{name}/edit")
+def show_edit(name: NamePath, request: Request, services: Services, query: NoQuery) -> Response:
+    """The form for what it is now."""
+    found = schedules_api.get_schedule(name, services, query)
+    return show_form(request, draft_of(EDITOR, name, found, suggestions=_suggestions(services)))
+
+
+@router.post("/ui/schedules/{name}/edit")
+def edit_schedule(
+    name: NamePath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
+) -> Response:
+    """Write it as the form has it."""
+    found = schedules_api.get_schedule(name, services, query)
+
+    def put(name: str, body: dict[str, Any]) -> Response:
+        schedules_api.put_schedule(name, Response(), services, body, query, actor)
+        return go_to(request, "schedules", name, note="saved")
+
+    return answer_form(request, Draft(EDITOR, name, suggestions=_suggestions(services)), form, found.revision, put)
+
+
+@router.post("/ui/schedules/{name}/delete")
+def delete_schedule(name: NamePath, request: Request, services: Services, query: NoQuery, actor: Actor) -> Response:
+    """Delete it."""
+    schedules_api.delete_schedule(name, services, query, actor)
+    return go_to(request, "schedules", note="deleted")

@@ -1,6 +1,5 @@
 """Submitting a job: a form made from the job type's schema, with what is wrong beside each field."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -24,12 +23,11 @@ from triggers.ui.forms import Form
 from triggers.ui.jobs_page import blank_is_none
 from triggers.ui.page import PageRoute, go_to, render
 from triggers.ui.ports import Services
-from triggers.ui.schema_form import PREFIX, as_text, make_fields, read_values
+from triggers.ui.schema_form import PREFIX, as_text, make_fields, read_values, top_name, words_of
 
 router = APIRouter(route_class=PageRoute)
 
 JobTypePath = Annotated[JobTypeText, Path()]
-_TOP_NAME = re.compile(r"[^.\[]+")
 
 
 class SubmitPageQuery(Query):
@@ -99,9 +97,9 @@ def _form(
     of_fields: dict[str, str] = {}
     others: list[str] = []
     for error in errors:
-        name = _name_of(error)
+        name = top_name(error)
         if name in schema.get("properties", {}):
-            of_fields[name] = _words_of(error)
+            of_fields[name] = words_of(error)
         else:
             others.append(error.expected if not error.field else error.message)
     page = render(
@@ -117,14 +115,3 @@ def _form(
     )
     page.status_code = 400 if errors else 200
     return page
-
-
-def _name_of(error: ParameterError) -> str:
-    found = _TOP_NAME.match(error.field)
-    return found[0] if found is not None else ""
-
-
-def _words_of(error: ParameterError) -> str:
-    place = f"{error.field}: " if error.field != _name_of(error) else ""
-    hint = f"; {error.hint}" if error.hint else ""
-    return f"{place}expected {error.expected}, found {error.found}{hint}"

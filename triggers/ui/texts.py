@@ -101,11 +101,5 @@ def code_parts(text: str) -> list[tuple[bool, str]]:
     return [part for part in (*parts, (False, text[end:])) if part[1]]
 
 
-def trace_id_of(traceparent: str | None) -> str | None:
-    """The second part of what W3C writes, which is what telemetry is searched by; None for what is not so written."""
-    parts = (traceparent or "").split("-")
-    return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None  # noqa: PLR2004 - as W3C has them
-
-
 def seconds_between(begin: datetime | None, end: datetime | None) -> float | None:
     return None if begin is None or end is None else (end - begin).total_seconds()

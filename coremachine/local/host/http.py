@@ -45,7 +45,8 @@ _TOO_MANY = Problem(
 _UNAUTHORIZED = Problem(
     401,
     "unauthorized",
-    "Expected a valid key in x-functions-key or ?code=, found none. The host prints its keys at start.",
+    "Expected a valid key in x-functions-key or ?code=, found none. "
+    "It is in the settings, or the host shows it at start.",
 )
 _FAILED = Problem(
     500, "function_failed", "The function raised an exception, or returned what cannot be sent; see the log."

@@ -100,7 +100,7 @@ class HostSupervisor:
         self._thread_name = f"host-supervisor {name}".strip()
         self._cors_origins = cors_origins
         self.keys = self._read_keys() if enable_auth else None
-        self._slots = [WorkerSlot(index) for index in range(workers)]
+        self._slots = [WorkerSlot(index, name) for index in range(workers)]
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._stopping = threading.Event()
@@ -208,7 +208,7 @@ class HostSupervisor:
                     slot.channel.send({"command": "stop", "grace_seconds": grace_seconds})
                     kill_at = time.monotonic() + grace_seconds + _REPLACE_SECONDS
                     self._replaced.append((slot.process, slot.channel, kill_at))
-                    log.info("worker_replaced worker=%d pid=%d", slot.index, slot.process.pid)
+                    log.info("worker_replaced worker=%s pid=%d", slot.label, slot.process.pid)
                     slot.process = slot.channel = None
             self._leader = None
 
@@ -267,7 +267,7 @@ class HostSupervisor:
         slot.is_blocked = slot.has_ended = False
         slot.started_at, slot.restart_at, slot.kill_at = time.monotonic(), None, None
         slot.channel.send(self._options(slot).to_message())
-        log.info("worker_started worker=%d pid=%d", slot.index, slot.process.pid)
+        log.info("worker_started worker=%s pid=%d", slot.label, slot.process.pid)
 
     def _options(self, slot: WorkerSlot) -> WorkerOptions:
         assert self._listener is not None  # noqa: S101 - start() has bound it
@@ -327,17 +327,17 @@ class HostSupervisor:
             case "ready":
                 slot.is_ready, slot.deaths_at_load = True, 0
                 self.app = AppSummary.from_message(message["app"])
-                log.info("worker_ready worker=%d seconds=%.2f", slot.index, time.monotonic() - slot.started_at)
+                log.info("worker_ready worker=%s seconds=%.2f", slot.label, time.monotonic() - slot.started_at)
                 self._appoint_leader()
             case "alive":
                 self._hear(slot)
             case "failed":
                 slot.error = message["error"]
-                log.error("app_cannot_be_loaded worker=%d; requests are answered with the reason", slot.index)
+                log.error("app_cannot_be_loaded worker=%s; requests are answered with the reason", slot.label)
             case "still_loading":
                 self._give_up_loading(slot, message["place"])
             case "function_timeout":
-                log.error("function_timeout worker=%d function=%s", slot.index, message["function"])
+                log.error("function_timeout worker=%s function=%s", slot.label, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
 
     def _give_up_loading(self, slot: WorkerSlot, place: str) -> None:
@@ -345,7 +345,7 @@ class HostSupervisor:
             f"its import did not end within {self._load_seconds:g} s: it was at {place}. What waits for a network or "
             "computes for long belongs into a function"
         )
-        log.error("app_loads_too_long worker=%d place=%s; requests are answered with the reason", slot.index, place)
+        log.error("app_loads_too_long worker=%s place=%s; requests are answered with the reason", slot.label, place)
 
     def _on_death(self, slot: WorkerSlot) -> None:
         assert slot.process is not None  # noqa: S101 - it had a channel
@@ -361,7 +361,7 @@ class HostSupervisor:
             slot.count_death_at_load(status)
         slot.process, slot.is_ready = None, False
         slot.restart_at = time.monotonic() + delay
-        log.error("worker_died worker=%d exit_status=%d; restarting in %.1f s", slot.index, status, delay)
+        log.error("worker_died worker=%s exit_status=%d; restarting in %.1f s", slot.label, status, delay)
         if self._leader == slot.index:
             self._leader = None
             self._appoint_leader()
@@ -388,7 +388,7 @@ class HostSupervisor:
         slot.heard_at = time.monotonic()
         if slot.is_blocked:
             slot.is_blocked = False
-            log.log(slot.level(slot.heard_at), "worker_at_work_again worker=%d", slot.index)
+            log.log(slot.level(slot.heard_at), "worker_at_work_again worker=%s", slot.label)
             self._appoint_leader()
 
     def _on_silence(self, slot: WorkerSlot, seconds: float) -> None:
@@ -396,12 +396,12 @@ class HostSupervisor:
         assert slot.process is not None  # noqa: S101 - otherwise nothing is expected of it
         if not slot.is_blocked:
             slot.is_blocked = True
-            place = (slot.index, slot.process.pid, seconds)
-            log.log(slot.level(time.monotonic()), "worker_blocked worker=%d pid=%d seconds=%.0f", *place)
+            place = (slot.label, slot.process.pid, seconds)
+            log.log(slot.level(time.monotonic()), "worker_blocked worker=%s pid=%d seconds=%.0f", *place)
             self._appoint_leader()
         limit = self._settings.function_timeout_seconds
         if limit is not None and seconds > limit + _KILL_AFTER_SECONDS and slot.kill_at is None:
-            log.error("worker_blocked worker=%d: it does not end itself after functionTimeout; killing it", slot.index)
+            log.error("worker_blocked worker=%s: it does not end itself after functionTimeout; killing it", slot.label)
             slot.kill_at = 0.0
 
     def _appoint_leader(self) -> None:

@@ -23,6 +23,8 @@ class WorkerSlot:
     """One place for a worker, and the process that has it now."""
 
     index: int
+    # Of the app, where there are several.
+    app: str = ""
     process: subprocess.Popen[bytes] | None = None
     channel: Channel | None = None
     is_ready: bool = False
@@ -37,6 +39,11 @@ class WorkerSlot:
     heard_at: float | None = None
     is_blocked: bool = False
     has_ended: bool = False
+
+    @property
+    def label(self) -> str:
+        """As log records name it: the logs of several apps go to one terminal."""
+        return f"{self.app}/{self.index}" if self.app else str(self.index)
 
     def is_loading_too_long(self, now: float, limit_seconds: float) -> bool:
         """Whether its process should have loaded the app by now, and reports neither success nor failure."""

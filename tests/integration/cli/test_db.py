@@ -166,3 +166,26 @@ def test_database_that_refuses_writes_is_told_by_status_and_migrate(
     assert "disk is full" in json.loads(capsys.readouterr().out)["refuses_writes"]
     assert main(["db", "status", "--database-url", read_only, "-o", "table"]) == 0
     assert "every write is refused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"COREMACHINE_DATABASE_AUTH": "entre"}, "expected password or entra, found 'entre'"),
+        (
+            {"COREMACHINE_DATABASE_AUTH": "entra"},
+            "expected no password in it, since COREMACHINE_DATABASE_AUTH is entra",
+        ),
+        ({"COREMACHINE_DATABASE_CLIENT_ID": "1111"}, "expected COREMACHINE_DATABASE_AUTH to be entra with it"),
+    ],
+)
+def test_identity_that_the_app_would_not_take_is_refused(
+    given: dict[str, str], shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anything but `entra` was taken as a password, in silence."""
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["db", "status", "--database-url", "postgresql://me:hunter2@127.0.0.1:1/x"]) == Exit.USAGE
+    told = " ".join(capsys.readouterr().err.split())
+    assert shown in told
+    assert "hunter2" not in told

@@ -4,6 +4,7 @@ import pytest
 from psycopg import IsolationLevel
 
 from core.errors import DeliveryError
+from core.models import StageRef
 from core.operating.dead_letters import DeadLetters
 from core.operating.explain import explain
 from infrastructure.dead_letters import DeadLetterRepository
@@ -99,16 +100,25 @@ def test_dead_process_is_called_silent_before_its_lease_runs_out(rig, engine, in
 
 def test_interrupted_tasks_are_told_with_their_budget(rig, engine, insight):
     job_id = planned(rig, n=5)
-    engine.execute("update app.tasks set attempt = 1, interruptions = 1 where task_id <> 's2-n0' and stage = 2")
-    engine.execute("update app.tasks set attempt = 2, interruptions = 2, lease_owner = 'dead:h:1'"
-                   " where task_id = 's2-n3'")  # fmt: skip
+    stage = StageRef(job_id, 1, 2)
+    engine.claim(job_id, 2, "s2-n1", "s2-n3")
+    engine.execute("update app.tasks set lease_expires_at = app.clock() where lease_id is not null")
+    engine.stages.take_back_tasks(stage)
+    lease_id = engine.claim(job_id, 2, "s2-n2", "s2-n3")
+    engine.tasks.release_tasks(stage, lease_id=lease_id, task_ids=["s2-n2", "s2-n3"], started=True)
 
     facts = insight.get_job_facts(job_id)
 
-    found = [finding.message for finding in explain(facts) if "interrupted" in finding.code]
-    assert (len(found), facts.interrupted_count) == (4, 4)
-    assert "n3 was interrupted 2 of 5 times; its process died each time" in found[0]
-    assert "(last in dead:h:1)" in found[0]
+    found = [finding for finding in explain(facts) if "interrupted" in finding.code]
+    assert facts.interrupted_count == 3
+    assert [(finding.about["task_id"], finding.severity.value) for finding in found] == [
+        ("s2-n3", "warning"),
+        ("s2-n1", "warning"),
+        ("s2-n2", "info"),
+    ]
+    assert "n3 was interrupted 2 of 5 times; its process died, or lost the database, 1 of these" in found[0].message
+    assert "n1 was interrupted 1 of 5 times; its process died each time" in found[1].message
+    assert "n2 was interrupted 1 of 5 times, each by a process that was asked to end" in found[2].message
 
 
 def test_retries_are_told_with_their_last_error(rig, engine, insight):

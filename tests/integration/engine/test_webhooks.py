@@ -12,10 +12,12 @@ from core.basics.faults import armed
 from core.models.schedule import CatchUp, TickAnswer, TickStatus
 from core.models.submission import SubmitRequest
 from core.models.webhook import EVENTS_TO_CHOOSE, DeliveryAnswer, DeliveryStatus, WebhookEvent
+from core.operating.explain import first_reason
 from core.webhooks.sender import HOLD_SECONDS, MOST_PER_WEBHOOK, WebhookSender
 from core.webhooks.signing import WebhookSecrets
 from core.webhooks.targets import TargetRules
 from core.webhooks.webhooks import Webhooks, WebhookWish
+from infrastructure.insight import InsightQueries
 from infrastructure.webhook_http import HttpPoster
 from infrastructure.webhooks import WebhookRepository
 from tests.webhook_receiver import is_signed, receiver
@@ -44,7 +46,13 @@ class Desk:
         return self.webhooks.put(WebhookWish(name=name, url=url, events=tuple(map(WebhookEvent, events)), **wish))
 
     def sender(self, *, seconds=30.0):
-        return WebhookSender(self.store, HttpPoster(LOOPBACK, seconds=seconds), SECRETS, source="urn:tests")
+        poster = HttpPoster(LOOPBACK, seconds=seconds)
+        insight = InsightQueries(self.engine.pool)
+
+        def explain_job(job_id):
+            return first_reason(insight.get_job_facts(job_id))
+
+        return WebhookSender(self.store, poster, SECRETS, source="urn:tests", explain_job=explain_job)
 
     @contextmanager
     def sending(self, **options):
@@ -147,6 +155,21 @@ class TestWhatIsWritten:
         told = desk.deliveries("soon")[0].data
         assert (told["job_id"], told["stalled_seconds"], told["stage"]) == (job_id, 600, 1)
         assert told["explain"] == f"/api/jobs/{job_id}/explain"
+
+    def test_a_stalled_job_says_why_and_keeps_that(self, desk, rig):
+        """The address answers nobody: the first attempt finds the reason, the second has the same."""
+        desk.put(events=["job.stalled"], stalled_seconds=60)
+        job_id = rig.submit(n=5)
+        pass_time(rig, 3600)
+        rig.janitor.sweep()
+        (delivery,) = desk.send_all()
+        why = delivery.data["why"]
+        assert why == first_reason(InsightQueries(desk.engine.pool).get_job_facts(job_id))
+        assert why["message"]
+        rig.machine.pause_job(job_id)
+        desk.engine.execute("update app.webhook_deliveries set due_at = now() - interval '9 hours'")
+        (delivery,) = desk.send_all()
+        assert (delivery.attempt, delivery.data["why"]) == (2, why)
 
     def test_a_job_that_waits_on_purpose_is_no_stalled_one(self, desk, rig):
         desk.put(events=["job.stalled"], stalled_seconds=60)

@@ -24,7 +24,7 @@ from triggers.access import AccessRules
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 
 AXE = Path(__file__).parents[3] / ".node" / "node_modules" / "axe-core" / "axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 FROM_PAGE = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -239,6 +239,31 @@ def test_chosen_rows_stay_chosen_and_are_acted_on_after_a_look(app: DashboardApp
     assert text(page, ".ok-banner") == "Rerun: 2 run again."
 
 
+def test_all_that_a_search_finds_are_cancelled_after_a_look(app: DashboardApp, page: Browser) -> None:
+    jobs = [submit(app, folder=f"abfs://Breakwater/{number}", held=[0]) for number in range(2)]
+    page.open(f"{app.url}/jobs?q=breakwater")
+    page.run("document.querySelector('[data-pick]').click()")
+    page.run("document.querySelector('.picked [name=scope]').click()")
+    assert "all jobs that this search finds" in text(page, ".picked")
+    click(page, ".picked [value=cancel]")
+    assert text(page, "h1") == "Cancel 2 jobs?"
+    assert all(job_id[:12] in text(page, ".list") for job_id in jobs)
+    fill(page, "reason", "wrong folder")
+    click(page, ".bulk button.danger")
+    assert text(page, ".ok-banner").startswith("Cancel: 2 cancel")
+    # Back at the search.
+    assert page.run("document.querySelector('[data-search]').value") == "breakwater"
+
+
+def test_a_running_job_gets_another_priority(app: DashboardApp, page: Browser) -> None:
+    page.open(f"{app.url}/jobs/{submit(app, held=[0])}")
+    page.run("document.querySelector('[data-open=d-adjust]').click()")
+    fill(page, "priority", "high")
+    page.run("document.querySelector('#d-adjust').close()")
+    confirm(page, "d-adjust", "somebody waits for it")
+    assert "Priority high" in text(page, ".facts")
+
+
 def test_the_keyboard_is_enough(app: DashboardApp, page: Browser) -> None:
     job_id = ended(app)
     page.open(app.url)
@@ -265,11 +290,30 @@ def test_the_keyboard_is_enough(app: DashboardApp, page: Browser) -> None:
     assert page.run("document.activeElement.name") == "q"
 
 
-def test_a_schedule_is_paused_resumed_and_run_now(app: DashboardApp, page: Browser) -> None:
-    wish = ScheduleWish("nightly", "scene_catalog", "30 2 * * *", {"folder": "abfs://{tick:%Y-%m-%d}", "scenes": 2})
-    app.services.schedules.put(wish)
+def test_a_schedule_is_written_changed_paused_resumed_and_run_now(app: DashboardApp, page: Browser) -> None:
     page.open(f"{app.url}/schedules")
-    click(page, ".main-link")
+    click(page, "a[href$='/ui/new-schedule']")
+    fill(page, "name", "every night")
+    fill(page, "p.job_type", "scene_catalog")
+    fill(page, "p.cron", "30 25 * * *")
+    fill(page, "p.parameters", '{"folder": "abfs://{tick:%Y-%m-%d}", "scenes": 2}')
+    fill(page, "p.overlap", "wait")
+    click(page, "form.form button")
+    # The name is looked at first; what was entered is still there.
+    assert page.run("document.querySelector('[aria-invalid]').name") == "name"
+    fill(page, "name", "nightly")
+    click(page, "form.form button")
+    assert page.run("document.querySelector('[aria-invalid]').name") == "p.cron"
+    fill(page, "p.cron", "30 2 * * *")
+    click(page, "form.form button")
+    assert "The schedule is there" in text(page, ".ok-banner")
+    assert app.services.schedule_queries.find_schedule("nightly").parameters["scenes"] == 2
+    click(page, "a[href$='/nightly/edit']")
+    assert page.run("document.querySelector('[name=\"p.overlap\"]').value") == "wait"
+    fill(page, "p.time_zone", "Europe/Berlin")
+    fill(page, "p.overlap", "skip")
+    click(page, "form.form button")
+    assert "02:30 CE" in text(page, ".wide-first")
     confirm(page, "d-pause")
     assert "it is paused" in text(page, ".why")
     confirm(page, "d-resume")
@@ -279,6 +323,48 @@ def test_a_schedule_is_paused_resumed_and_run_now(app: DashboardApp, page: Brows
     assert "by hand" in text(page, "[data-live=ticks]")
     click(page, "[data-live=ticks] a")
     page.wait_for("document.querySelector('.job-title .s-completed')")
+    app.services.schedules.put(ScheduleWish("weekly", "hello_world", "0 3 * * 1", {"n": 1}))
+    page.open(f"{app.url}/schedules/weekly")
+    confirm(page, "d-delete")
+    assert "was deleted" in text(page, ".ok-banner")
+    assert app.services.schedule_queries.find_schedule("weekly") is None
+
+
+def test_a_webhook_is_written_tested_paused_changed_and_deleted(app: DashboardApp, page: Browser) -> None:
+    page.open(f"{app.url}/new-webhook")
+    fill(page, "name", "chat")
+    fill(page, "p.url", "http://10.0.0.7/hook")
+    click(page, "form.form button")
+    assert "at least 1 item" in text(page, "fieldset.has-error")
+    page.run("document.querySelector('[name=\"p.events:job.failed\"]').click()")
+    click(page, "form.form button")
+    # The API's own rule; the choice is kept.
+    assert "expected an address that deliveries may go to, found 10.0.0.7" in text(page, ".has-error")
+    assert page.run("document.querySelector('[name=\"p.events:job.failed\"]').checked") is True
+    fill(page, "p.url", "https://example.org/hook")
+    click(page, "form.form button")
+    secret = text(page, ".secret")
+    assert secret.startswith("whsec_")
+    click(page, "main a.primary")
+    confirm(page, "d-test")
+    assert "webhook.test" in text(page, ".deliveries-table tbody tr")
+    confirm(page, "d-pause")
+    assert app.services.webhook_queries.find_webhook("chat").is_paused
+    confirm(page, "d-resume")
+    click(page, "a[href$='/chat/edit']")
+    page.run("document.querySelector('[name=\"p.events:job.stalled\"]').click()")
+    click(page, "form.form button")
+    found = app.services.webhook_queries.find_webhook("chat")
+    assert (found.events, found.is_paused, found.url) == (
+        ("job.failed", "job.stalled"),
+        False,
+        "https://example.org/hook",
+    )
+    confirm(page, "d-rotate-secret")
+    assert text(page, ".secret") not in {"", secret}
+    click(page, "main a.primary")
+    confirm(page, "d-delete")
+    assert app.services.webhook_queries.find_webhook("chat") is None
 
 
 def test_dead_letters_are_redriven_by_their_reason(app: DashboardApp, page: Browser) -> None:
@@ -379,7 +465,8 @@ def pages_of(app: DashboardApp) -> list[str]:
     others = ["/submit", "/submit/scene_catalog", "/schedules", "/dead-letters", "/queues", "/jobs?q=none", "/jobs/0"]
     # Those that earlier tests left.
     named = ["/schedules/nightly", "/limits", "/limits/tiles%2Fslow", "/webhooks", "/webhooks/on-call"]
-    return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others, *named]
+    forms = ["/new-schedule?job_type=scene_catalog", "/schedules/nightly/edit", "/new-webhook"]
+    return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others, *named, *forms]
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
@@ -407,6 +494,12 @@ def test_axe_finds_nothing_and_a_phone_is_wide_enough(app: DashboardApp, page: B
     examine("rows chosen")
     click(page, ".picked [value=delete]")
     examine("what would be done to them")
+    page.open(f"{app.url}/new-webhook")
+    click(page, "form.form button")
+    examine("errors beside the fields")
+    page.open(f"{app.url}/jobs/{submit(app, held=[0])}")
+    page.run("document.querySelector('[data-open=d-adjust]').click()")
+    examine("a dialog that is open")
     page.look(1280, 900)
     assert found == {}
 

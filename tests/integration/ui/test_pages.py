@@ -1,9 +1,13 @@
 """Pages over a real database, without a browser: roles, the fleet, tags and what else a job's row has."""
 
+import http.client
 import json
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -191,6 +195,12 @@ def send(send_to: Send) -> Send:
     return lambda form, role=Role.ADMIN, *, listed="": send_to(f"/jobs/bulk{listed}", form, role)
 
 
+def plan_next_stage(services: AppServices, job_id: str) -> None:
+    """Deliver until the second stage of the job is planned."""
+    while len(services.queries.get_job_detail(job_id).stages) < 2:
+        assert services.queues.deliver(services.machine)
+
+
 def status_of(services: AppServices, job_id: str) -> str:
     return services.queries.get_job_detail(job_id).job.status.value
 
@@ -226,6 +236,27 @@ def test_all_that_a_filter_matches_are_acted_on_and_no_more_than_were_confirmed(
     assert "Resume 3 jobs?" in send(form | {"action": "resume"}, listed=f"{tag}&status=paused").text
 
 
+def test_all_that_a_search_finds_are_acted_on(services, read, send):
+    def submit_to(folder: str) -> str:
+        request = SubmitRequest("scene_catalog", {"folder": folder, "scenes": 4}, force=True)
+        return services.machine.submit_job(request).job_id
+
+    found, other = [submit_to(f"abfs://Pier/{number}") for number in range(2)], submit_to("abfs://harbour")
+    assert "all jobs that this search finds" in read("/jobs?q=pier")
+    form = {"action": "cancel", "scope": "matching"}
+    asked = send(form, listed="?q=pier")
+    assert "Cancel 2 jobs?" in asked.text
+    assert "Meant are all jobs that the search for <b>“pier”</b> finds" in asked.text
+    assert 'action="/api/ui/jobs/bulk?q=pier"' in asked.text
+    assert all(job_id[:12] in asked.text for job_id in found)
+    assert "outcome=cancelled-2" in send(form | {"confirm": "2"}, listed="?q=pier").headers["location"]
+    assert [status_of(services, job_id) for job_id in (*found, other)] == ["cancelled", "cancelled", "queued"]
+    (row,) = services.audit.list_audit(action="bulk", limit=1).items
+    assert row.detail["filter"]["text"] == "pier"
+    assert "Cancel 1 job?" in send(form, listed=f"?q={other[:10]}").text
+    assert "No job fits" in send(form, listed="?q=nothing-like-it").text
+
+
 def test_rest_of_many_goes_on_after_the_last_one_that_was_done(services, read, send, monkeypatch):
     """A job that was rerun may match again before the rest is asked for."""
     monkeypatch.setattr(bulk, "SECONDS_AT_ONCE", -1.0)
@@ -257,7 +288,6 @@ def test_many_jobs_are_deleted_by_an_administrator_alone(services, read, send):
     [
         ({"action": "cancel"}, "", "at least one job that is chosen in the list"),
         ({"action": "stop", "scope": "matching"}, "", "one of cancel, pause, resume"),
-        ({"action": "cancel", "scope": "matching"}, "?q=import-7", "a filter without a search"),
         ({"action": "cancel", "job.7": "1"}, "", "64 hexadecimal digits"),
         ({"action": "cancel", "scope": "matching", "confirm": "all"}, "", "a whole number"),
     ],
@@ -265,6 +295,84 @@ def test_many_jobs_are_deleted_by_an_administrator_alone(services, read, send):
 def test_wrong_request_for_many_jobs_is_named(send, form, listed, expected):
     answer = send(form, listed=listed)
     assert (answer.status_code, expected in answer.text) == (400, True), answer.text
+
+
+def test_form_of_a_schedule_replaces_nothing_that_was_not_seen(services, read, send_to):
+    form = {"name": "hourly", "p.job_type": "hello_world", "p.cron": "0 * * * *", "p.parameters": '{"n": 1}'}
+    assert send_to("/new-schedule", form).headers["location"] == "/api/ui/schedules/hourly?note=created"
+    again = send_to("/new-schedule", form | {"p.cron": "1 * * * *"})
+    assert (again.status_code, "expected a name that no schedule has" in again.text) == (400, True)
+    place = "/schedules/hourly/edit"
+    revision = re.search('name="revision" value="([0-9]+)"', read(place))[1]
+    services.schedules.put(ScheduleWish("hourly", "hello_world", "2 * * * *", {"n": 2}))
+    late = send_to(place, form | {"revision": revision, "p.cron": "3 * * * *"})
+    assert (late.status_code, "Somebody changed this schedule" in late.text) == (400, True)
+    assert services.schedule_queries.find_schedule("hourly").cron == "2 * * * *"
+    # What was entered is in the form, which may now replace what it was not made from.
+    assert 'value="3 * * * *"' in late.text
+    seen = re.search('name="revision" value="([0-9]+)"', late.text)[1]
+    done = send_to(place, form | {"revision": seen, "p.cron": "3 * * * *"})
+    assert done.headers["location"] == "/api/ui/schedules/hourly?note=saved"
+    assert services.schedule_queries.find_schedule("hourly").cron == "3 * * * *"
+
+
+def test_running_job_is_adjusted_in_a_dialog(services, read, send_to):
+    request = SubmitRequest("scene_catalog", {"folder": "abfs://scenes", "scenes": 400, "held": [0]}, force=True)
+    job_id = services.machine.submit_job(request).job_id
+    place = f"/jobs/{job_id}"
+    assert "d-adjust" in read(place)
+    assert 'name="max_parallel"' not in read(place)
+    plan_next_stage(services, job_id)
+    page = read(place)
+    assert 'name="max_parallel"' in page
+    assert 'name="stage" value="2"' in page
+    form = {"priority": "high", "max_parallel": "7", "stage": "2", "reason": "urgent"}
+    assert "note=adjust" in send_to(f"{place}/adjust", form).headers["location"]
+    page = read(f"{place}?note=adjust")
+    assert "<dt>Priority</dt><dd>high</dd>" in page
+    assert "at most 7 at a time" in page
+    (row,) = services.audit.list_audit(job_id=job_id, action="adjust").items
+    assert (row.reason, row.detail["to"]) == ("urgent", {"priority": "high", "max_parallel": 7})
+    assert "note=as_before" in send_to(f"{place}/adjust", {"priority": "high"}).headers["location"]
+    late = send_to(f"{place}/adjust", {"max_parallel": "9", "stage": "1"})
+    assert (late.status_code, "expected the stage that was named" in late.text) == (409, True)
+    wrong = send_to(f"{place}/adjust", {"max_parallel": "many", "stage": "2"})
+    assert (wrong.status_code, "a whole number" in wrong.text) == (400, True)
+    assert send_to(f"{place}/adjust", {"priority": ""}).status_code == 400
+
+
+def test_forms_are_offered_to_those_who_may_use_them(services, read):
+    services.schedules.put(ScheduleWish("daily", "hello_world", "0 1 * * *", {"n": 1}))
+    for path, needed, offered in (
+        ("/schedules", Role.OPERATOR, "/ui/new-schedule"),
+        ("/schedules/daily", Role.OPERATOR, "/schedules/daily/edit"),
+        ("/webhooks", Role.ADMIN, "/ui/new-webhook"),
+    ):
+        assert [offered in read(path, role) for role in (Role(needed - 1), needed)] == [False, True], path
+
+
+def test_two_hundred_clients_at_once_see_no_error(services):
+    job_id = submit(services)
+    paths = ["/jobs", "/jobs?status=failed", f"/jobs/{job_id}", f"/jobs/{job_id}?tab=tasks", "/queues"]
+    together, statuses = threading.Barrier(200), Counter()
+
+    def look(url: str, number: int) -> None:
+        place = urlsplit(url + paths[number % len(paths)])
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=120)
+        together.wait(60)
+        connection.request("GET", f"{place.path}?{place.query}")
+        answer = connection.getresponse()
+        answer.read()
+        statuses[answer.status] += 1
+        connection.close()
+
+    with serving(lambda: services) as url:
+        threads = [threading.Thread(target=look, args=(url, number)) for number in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert statuses == {200: 200}
 
 
 def test_wrong_tag_is_named(services):

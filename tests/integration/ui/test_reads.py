@@ -70,6 +70,23 @@ def test_a_job_is_found_by_the_beginning_of_its_id_or_its_correlation_id(engine,
 
 
 @pytest.mark.breaks_invariants
+def test_the_filter_of_a_search_has_the_jobs_that_the_search_lists(engine, reads):
+    first, second, third = (engine.submit() for _ in range(3))
+    write = "update app.jobs set parameters = %s::jsonb, correlation_id = %s where job_id = %s"
+    # One has the other's correlation id and the beginning of its id as a parameter.
+    engine.execute(write, json.dumps({"like": "corr-9", "of": second[:8]}), "corr-8", first)
+    engine.execute(write, '{"folder": "Scenes"}', "corr-9", second)
+    engine.execute(write, '{"folder": "scenes"}', "corr-9", third)
+    for text in ("corr-9", "corr-8", second[:8], second[:2], "SCENES", "folder=scenes", "like=corr", "zzz"):
+        listed = set(found_by(reads, text))
+        wanted = reads.search.narrow(text, JobFilter())
+        queries = JobQueries(engine.pool)
+        assert {job.job_id for job in queries.find_jobs(wanted).items} == listed, text
+        assert queries.count_jobs(wanted) == len(listed), text
+    assert found_by(reads, "corr-9", job_types=("other",)) == []
+
+
+@pytest.mark.breaks_invariants
 def test_a_job_is_found_by_a_part_of_a_parameter_or_of_its_error(engine, reads):
     first, second, third = (engine.submit() for _ in range(3))
     write = "update app.jobs set parameters = %s::jsonb where job_id = %s"

@@ -50,3 +50,31 @@ def test_queues_are_listed_with_their_readers(api: FakeApi, run: Run, capsys: py
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["queue", "waiting", "oldest", "at", "running", "dead", "consumers", "slots", "apps"]
     assert row.split()[-6:] == ["2", "1", "1", "8", "raster,", "spare"]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_words(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process's name was folded into five lines of eight characters, and so was each time."""
+    instance = "worker-heavy:a-host-with-a-name:24168:6c25469a"
+    api.answer("GET /api/apps", {**APPS, "value": [{**LIVE, "app_name": "worker-heavy", "instance": instance}]})
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("apps", "-o", "table") == 0
+    head, row, left_out, *_ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["app", "mode", "release", "status", "queues", "slots", "seen", "at"]
+    assert row.startswith("worker-heavy  worker")
+    assert left_out == "left out, since the terminal is narrow: instance, started at; -o json has all"
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run("apps", "-o", "table") == 0
+    assert instance in capsys.readouterr().out
+
+
+def test_advice_for_several_findings_in_a_row_is_shown_once(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty interrupted tasks had the same three lines below each."""
+    last = {**FINDING, "message": "the other", "advice": "stop it"}
+    api.answer("GET /api/queues", {**QUEUES, "findings": [FINDING, {**FINDING, "message": "nor this"}, last]})
+    assert run("queues", "-o", "table") == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert lines == ["! no live app reads it", "! nor this", "  → start one", "! the other", "  → stop it"]

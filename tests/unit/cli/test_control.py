@@ -125,3 +125,11 @@ def test_adjust_sends_what_is_to_change(
 def test_adjust_refuses_what_changes_nothing_or_is_no_number(api: FakeApi, run: Run, options: list[str]) -> None:
     assert run("adjust", JOB_ID, *options) == 2
     assert not any(call.startswith("PATCH") for call, _, _ in api.requests)
+
+
+def test_status_shows_the_trace_that_telemetry_has_it_under(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}", job(trace_id="58838bf93ba3c78a0eca3a2247f9aa69"))
+    assert run("status", JOB_ID, "-o", "table") == 0
+    assert "trace 58838bf93ba3c78a0eca3a2247f9aa69\n" in capsys.readouterr().out

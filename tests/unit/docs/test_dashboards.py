@@ -15,6 +15,7 @@ GRAFANA = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
 RULES = yaml.safe_load((DEPLOY / "grafana" / "alerts.yaml").read_text())["groups"][0]["rules"]
 WORKBOOK = json.loads((DEPLOY / "azure" / "workbook.json").read_text())
 ALERTS = json.loads((DEPLOY / "azure" / "alerts.json").read_text())["resources"]
+RESOURCE_ALERTS = (ROOT / "infra" / "alerts.bicep").read_text()
 RUNBOOK = (ROOT / "docs" / "howto" / "runbook.md").read_text()
 BY_NAME = {one.name: one for one in INSTRUMENTS}
 # What every series of an app has.
@@ -100,8 +101,25 @@ def test_each_alert_has_its_section_and_each_section_its_alert():
     sections = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE)}
     of_azure = {rule["name"].removeprefix("coremachine-") for rule in ALERTS}
     of_grafana = {rule["labels"]["runbook"] for rule in RULES}
-    assert of_azure | of_grafana == sections
+    of_resources = set(re.findall(r"^    name: '([a-z-]+)'$", RESOURCE_ALERTS, re.MULTILINE))
+    assert len(of_resources) == RESOURCE_ALERTS.count("metric: ")
+    assert of_azure | of_grafana | of_resources == sections
+    assert set(re.findall(r"see the runbook, section ([a-z-]+)\.'", RESOURCE_ALERTS)) == of_resources
+    rows = dict(re.findall(r"^\| \[[^\]]+\]\(#([a-z-]+)\) \|.*\| ([GAR, ]+) \|$", RUNBOOK, re.MULTILINE))
+    sources = {"G": of_grafana, "A": of_azure, "R": of_resources}
+    assert rows == {one: ", ".join(letter for letter, names in sources.items() if one in names) for one in sections}
     assert all(f"section {rule['name'].removeprefix('coremachine-')}" in str(rule["properties"]) for rule in ALERTS)
+
+
+def test_an_alert_of_grafana_is_readable_without_its_expression():
+    """On call, one sees the summary and the severity first; `now` in the runbook is critical."""
+    urgent = set(re.findall(r"^\| \[[^\]]+\]\(#([a-z-]+)\) \|[^|]*\| now \|", RUNBOOK, re.MULTILINE))
+    for rule in RULES:
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert (rule["labels"]["severity"] == "critical") == (rule["labels"]["runbook"] in urgent)
+        used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert used <= set(re.findall(r"by \((\w+)\)", rule["expr"])), "a label that the rule does not keep"
 
 
 def test_panels_have_places_of_their_own():

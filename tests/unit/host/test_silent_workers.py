@@ -53,3 +53,7 @@ def test_a_worker_that_stays_silent_is_ended_after_function_timeout(caplog: pyte
     HostSupervisor._on_silence(HOST, slot, 600.0)
     assert "killing it" in caplog.text
     assert slot.kill_at is not None
+
+
+def test_records_name_the_app_where_there_are_several() -> None:
+    assert [WorkerSlot(1).label, WorkerSlot(1, "worker-heavy").label] == ["1", "worker-heavy/1"]

@@ -63,6 +63,7 @@ DETAIL = {
     "hold": None,
     "priority": None,
     "forced_from": None,
+    "traceparent": "00-58838bf93ba3c78a0eca3a2247f9aa69-b7ad6b7169203331-01",
     "parameters": {"n": 3},
     "result": None,
     "stages": [

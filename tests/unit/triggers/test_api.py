@@ -253,7 +253,9 @@ class TestJob:
         stage = job["stages"][0]
         assert stage["counts"] == COUNTS
         times = {"run_started_at", "duration_seconds"}
-        assert set(job) == set(DETAIL) | times | {"paused", "cancel_deadline_at", "allowed_actions"}
+        made = {"paused", "cancel_deadline_at", "allowed_actions", "trace_id"}
+        assert set(job) == (set(DETAIL) - {"traceparent"}) | times | made
+        assert job["trace_id"] == "58838bf93ba3c78a0eca3a2247f9aa69"
         assert set(stage) == set(DETAIL["stages"][0]) | {"counted_at", "max_parallel"}
         assert job["created_at"] == AT.replace("+00:00", "Z")
         # It has run since long, so that it need not be looked at again soon.

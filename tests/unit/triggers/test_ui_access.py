@@ -35,6 +35,16 @@ TWINS = {
     "/ui/schedules/{name}/pause": "/schedules/{name}/pause",
     "/ui/schedules/{name}/resume": "/schedules/{name}/resume",
     "/ui/schedules/{name}/run": "/schedules/{name}/run",
+    "/ui/schedules/{name}/edit": "PUT /schedules/{name}",
+    "/ui/schedules/{name}/delete": "DELETE /schedules/{name}",
+    "/ui/new-schedule": "PUT /schedules/{name}",
+    "/ui/webhooks/{name}/edit": "PUT /webhooks/{name}",
+    "/ui/webhooks/{name}/pause": "PUT /webhooks/{name}",
+    "/ui/webhooks/{name}/resume": "PUT /webhooks/{name}",
+    "/ui/webhooks/{name}/rotate-secret": "/webhooks/{name}/rotate-secret",
+    "/ui/webhooks/{name}/delete": "DELETE /webhooks/{name}",
+    "/ui/new-webhook": "PUT /webhooks/{name}",
+    "/ui/jobs/{job_id}/adjust": "PATCH /jobs/{job_id}",
     "/ui/dead-letters/redrive": "/dead-letters/redrive",
 }
 OPEN = {"/ui/sign-in", "/ui/sign-out"}
@@ -77,6 +87,10 @@ class TestRules:
         assert guarded("GET", "/api/ui/static/ui.css").status_code == 200
         assert role_needed("GET", "/api/ui/jobs") is Role.VIEWER
         assert role_needed("GET", "/api/ui/webhooks/on-call") is Role.OPERATOR
+        assert role_needed("GET", "/api/ui/webhooks/on-call/edit") is role_needed("GET", "/api/ui/new-webhook")
+        assert role_needed("GET", "/api/ui/new-webhook") is Role.ADMIN
+        assert role_needed("GET", "/api/ui/schedules/nightly/edit") is role_needed("GET", "/api/ui/new-schedule")
+        assert role_needed("GET", "/api/ui/new-schedule") is Role.OPERATOR
         assert role_needed("POST", "/api/ui/of/tomorrow") is Role.ADMIN
 
 

@@ -69,6 +69,13 @@ class TestPlaces:
         assert (viewed.places, viewed.advice) == ((), "coremachine resume 0")
         assert self.explained(finding, actions=()).places == ()
 
+    def test_a_job_that_waits_for_its_turn_can_be_adjusted_there(self):
+        advice = "they have their turn; for a larger share: coremachine adjust 0a --priority high"
+        finding = Finding("waits_for_turn", Severity.INFO, "m", advice=advice)
+        found = self.explained(finding, actions=(JobAction.CANCEL, JobAction.PAUSE))
+        assert ([place.dialog for place in found.places], found.advice) == (["d-adjust"], "they have their turn")
+        assert self.explained(finding, actions=(JobAction.CANCEL,)).places == ()
+
     @pytest.mark.parametrize(
         ("advice", "left"),
         [

@@ -15,6 +15,7 @@ from tests.unit.triggers.fakes import SUMMARY
 from triggers.problems import ProblemError
 from triggers.ui import texts, timeline
 from triggers.ui.bars import bar_label, bar_parts, failure_budget, job_row, stage_cards
+from triggers.ui.cron_words import cron_words
 from triggers.ui.guard import check_same_site
 from triggers.ui.paging import Chain
 from triggers.ui.recent import SECONDS, RecentReads
@@ -390,3 +391,59 @@ def test_equal_ticks_in_a_row_are_one_line():
         for line in fold_ticks(ticks)
     ]
     assert lines == [(9, 9, 1), (8, 8, 1), (6, 7, 2), (3, 5, 2), (2, 2, 1), (1, 1, 1), (0, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("* * * * *", "every minute"),
+        ("*/15 * * * *", "every 15 minutes"),
+        ("5 * * * *", "every hour at :05"),
+        ("0 */6 * * *", "every 6 hours at :00"),
+        ("30 2 * * *", "every day at 02:30"),
+        ("0 6,18 * * *", "every day at 06:00 and 18:00"),
+        ("0 6 * * 1", "every Monday at 06:00"),
+        ("0 6 * * mon,wed,7", "every Monday, Wednesday and Sunday at 06:00"),
+        ("0 6 * * 1-5", "Monday to Friday at 06:00"),
+        ("0 6 1 * *", "on day 1 of each month at 06:00"),
+    ],
+)
+def test_usual_cron_expressions_are_said_in_words(expression, words):
+    assert cron_words(expression) == words
+
+
+@pytest.mark.parametrize(
+    "expression",
+    # Steps that are not even, months, a day of the month or of the week, ranges of hours, names for all fields.
+    ["*/7 * * * *", "0 6 * 3 *", "0 6 1 * 1", "0 6-9 * * *", "0 6 1-7 * *", "0 6 * * 1#2", "@daily", "5/10 * * * *"],
+)
+def test_other_cron_expressions_have_no_words(expression):
+    assert cron_words(expression) == ""
+
+
+def test_list_of_known_values_is_a_field_of_choices():
+    schema = {
+        "properties": {
+            "events": {"type": "array", "items": {"$ref": "#/$defs/Event"}, "minItems": 1},
+            "days": {"type": "array", "items": {"enum": ["mon", "tue"]}, "default": ["mon"]},
+            "more": {"type": "array", "items": {"enum": ["a", "b"]}, "default": []},
+            "numbers": {"type": "array", "items": {"enum": [1, 2]}},
+        },
+        "required": ["events"],
+        "$defs": {"Event": {"enum": ["failed", "ended"]}},
+    }
+    events, days, more, numbers = make_fields(schema, {"events": '["ended"]'})
+    assert (events.kind, events.options, events.chosen) == ("choices", ("failed", "ended"), ("ended",))
+    assert (days.chosen, more.chosen, numbers.kind) == (("mon",), (), "json")
+    # None chosen is a value where one is required, or it differs from the default.
+    assert read_values(schema, {}) == ({"events": [], "days": []}, [])
+    form = {"p.events:failed": "1", "p.events:ended": "1", "p.days:tue": "1", "p.more:b": "1"}
+    assert read_values(schema, form)[0] == {"events": ["failed", "ended"], "days": ["tue"], "more": ["b"]}
+    assert make_fields(schema, {"events": "of an earlier release"})[0].chosen == ()
+
+
+def test_value_that_is_not_in_the_list_is_shown_and_not_left_out():
+    schema = {"properties": {"one": {"enum": ["a"]}, "many": {"type": "array", "items": {"enum": ["a", "b"]}}}}
+    one, many = make_fields(schema, {"one": "new", "many": '["b", "new"]'})
+    assert (one.options, one.value) == (("a", "new"), "new")
+    assert (many.options, many.chosen) == (("a", "b", "new"), ("b", "new"))

@@ -35,6 +35,17 @@ class Fakes:
     retry_after: float | None = None
     posts: list = field(default_factory=list)
     settled: list = field(default_factory=list)
+    reason: object = None
+    kept: dict = field(default_factory=dict)
+
+    def add_reason(self, delivery, why):
+        self.kept.setdefault("why", why)
+        return replace(delivery, data={**delivery.data, **self.kept})
+
+    def explain_job(self, job_id):
+        if isinstance(self.reason, Exception):
+            raise self.reason
+        return self.reason
 
     def post(self, url, headers, body):
         self.posts.append((url, headers, body))
@@ -48,7 +59,12 @@ class Fakes:
 
     def deliver(self, delivery=DUE, key="k" * 32, settings=None):
         secrets = WebhookSecrets(key, settings or {})
-        WebhookSender(self, self, secrets, source="urn:tests", read_clock=lambda: 1700000000.9).deliver(delivery)
+        WebhookSender(
+            *(self, self, secrets),
+            source="urn:tests",
+            explain_job=self.explain_job,
+            read_clock=lambda: 1700000000.9,
+        ).deliver(delivery)
         return self.settled[-1]
 
 
@@ -61,6 +77,27 @@ def test_each_attempt_has_the_same_body_and_a_time_of_its_own():
     assert (headers["webhook-timestamp"], headers["webhook-id"]) == ("1700000000", DUE.delivery_id)
     assert b'"time":"2026-01-02T03:04:05+00:00"' in body
     assert "höhe".encode() in body
+
+
+def test_a_stalled_job_says_why_and_the_same_at_each_attempt():
+    stalled = replace(DUE, event="job.stalled")
+    fakes = Fakes(reason={"code": "queue_without_app"})
+    fakes.deliver(stalled)
+    # By now something else keeps the job, and the row has the first reason.
+    fakes.reason = {"code": "paused"}
+    fakes.deliver(replace(stalled, attempt=2, data={**stalled.data, **fakes.kept}))
+    assert fakes.posts[0][2] == fakes.posts[1][2]
+    assert b'"why":{"code":"queue_without_app"}' in fakes.posts[0][2]
+    other = Fakes(reason={"code": "paused"})
+    other.deliver()
+    assert b'"why"' not in other.posts[0][2]
+
+
+@pytest.mark.parametrize("reason", [None, RuntimeError("a bug")])
+def test_a_stalled_job_without_a_reason_is_sent_all_the_same(reason):
+    fakes = Fakes(reason=reason)
+    assert fakes.deliver(replace(DUE, event="job.stalled")).status is DeliveryStatus.DELIVERED
+    assert b'"why"' not in fakes.posts[0][2]
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 299])

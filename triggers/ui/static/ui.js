@@ -209,6 +209,12 @@
   });
   document.addEventListener('visibilitychange', () => { if (!document.hidden && find('[data-live]')) step(); });
 
+  // Tabs and chips may be wider than a phone: the one that is chosen is in view.
+  for (const each of findAll('.tabs [aria-current], .chips [aria-current]')) {
+    const row = each.parentElement;
+    const [place, whole] = [each.getBoundingClientRect(), row.getBoundingClientRect()];
+    if (place.right > whole.right) row.scrollLeft = place.left - whole.left - (whole.width - place.width) / 2;
+  }
   find('[data-focus]')?.focus();
   if (find('[data-live]')) { show('live'); plan(LEAST_SECONDS); }
 })();
