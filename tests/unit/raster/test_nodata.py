@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.windows import Window
 
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import validity
@@ -122,3 +123,18 @@ def test_validity_by_a_huge_nodata_is_that_of_gdal(tmp_path, nodata):
     with rasterio.open(path) as dataset:
         values = dataset.read()
         assert np.array_equal(validity(dataset, [1], None, values), dataset.read_masks() > 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [-9999.0, 100.0, 3e38])
+def test_a_window_without_nodata_is_decided_as_any_other(tmp_path, dtype, nodata):
+    """Values next to nodata, of which GDAL takes some for it, and values on one side of it."""
+    near = [np.nextafter(np.dtype(dtype).type(nodata), np.dtype(dtype).type(to)) for to in (-np.inf, np.inf)]
+    rows = [[1, 2, 3], [1, 2, near[0]], [near[1], 2, 3], [1, np.nan, 3], [1, nodata, 3]]
+    path = write_raster(tmp_path / "a.tif", np.array([rows], dtype), nodata=nodata)
+    with rasterio.open(path) as dataset:
+        for row in range(len(rows)):
+            window = Window(0, row, 3, 1)
+            values = dataset.read(window=window)
+            expected = dataset.read_masks(window=window) > 0
+            assert np.array_equal(validity(dataset, [1], window, values), expected)
