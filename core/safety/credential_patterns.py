@@ -110,9 +110,14 @@ _QUOTE = rf"(?:[\"']|{_ESCAPED_QUOTE})"
 _OPEN = rf"[bu]?(?:(?P<double>\")|(?P<single>')|(?P<escaped>{_ESCAPED_QUOTE}))"
 _SPACE = r"[^\S\r\n]{0,20}"
 _IS = rf"{_QUOTE}?{_SPACE}(?:=[=>]?|%(?:25)?3d|\\u003d){_SPACE}"
+_COLON = r"(?::|%(?:25)?3a(?:%20|\+)?)"
+# `SecretStr('...')`
+_WRAPPED = rf"(?:[a-z_.]{{1,30}}\((?=[bu]?{_QUOTE}))?"
 _IN_VALUE = r"(?:[^\s&;,\"'<>)\]}\\]|\\(?!u00|[\"']))"
 _BEFORE_ONE = r"[^\s&;,\"'<>)\]}}\\{0}]{{0,60}}[{0}]"
 _MIXED = f"(?={_BEFORE_ONE.format('0-9')})(?={_BEFORE_ONE.format('a-z')})"
+# As YAML begins a text of several lines.
+_BLOCK = r"(?:[|>][+-]?\r?\n[ ]{1,20})?"
 # As far as the same quote, if there is another; where it is escaped, as far as the next of any kind.
 _IN_DOUBLE = rf"(?:(?:[^\"\\\r\n]|\\[^\r\n]){{1,2000}}(?=\")|{_IN_VALUE}+)"
 _IN_SINGLE = rf"(?:(?:[^'\\\r\n]|\\[^\r\n]){{1,2000}}(?=')|{_IN_VALUE}+)"
@@ -136,8 +141,14 @@ def _is_pair(found: _Match, value: str) -> bool:
     """Whether name and value are all that is in their parentheses: a list of words may name a password too."""
     text, start = found.string, found.start()
     quote = max(text.rfind(mark, max(0, start - _LONGEST_SEGMENT), start) for mark in "\"'")
-    is_alone = quote > 0 and text[quote - 1] == "(" and text[found.end() + 1 : found.end() + 2] == ")"
+    before = text[max(0, quote - 4) : max(0, quote)].removesuffix("b")
+    after = text[found.end() + 1 : found.end() + 2]
+    # One list of two may be one of words; in a list of lists it is a pair.
+    is_alone = (before.endswith("(") and after == ")") or (before.endswith(_PAIR_STARTS) and after == "]")
     return is_alone and _is_given(found, value)
+
+
+_PAIR_STARTS = ("[[", ", [", ",[")
 
 
 def _is_segment(found: _Match) -> bool:
@@ -185,10 +196,10 @@ _NAMED = "a signature, key, password or token (name=value)"
 _RULES = (
     _Rule(
         "a private key",
-        ("private key", "private%20key", "private-lines"),
+        ("private key", "private%20key", "private+key", "private-lines"),
         re.compile(
-            r"----[- ]begin(?: |%20)(?:[a-z0-9 ]|%20){0,40}?private(?: |%20)key.*?"
-            r"(?:----[- ]end(?:[a-z0-9 ]|%20){0,60}-{4,5}|\Z)|private-lines: .*?(?=private-mac|\Z)",
+            r"----[- ]begin(?: |%20|\+)(?:[a-z0-9 +]|%20){0,40}?private(?: |%20|\+)key.*?"
+            r"(?:----[- ]end(?:[a-z0-9 +]|%20){0,60}-{4,5}|\Z)|private-lines: .*?(?=private-mac|\Z)",
             re.DOTALL,
         ),
     ),
@@ -242,6 +253,54 @@ _RULES = (
         ),
     ),
     _Rule(
+        # Without a scheme, where it is none of an e-mail address: capitals, small letters and digits.
+        "a password before the host (user:password@)",
+        ("@",),
+        re.compile(
+            r"(?P<keep>:(?<=[\w.+-]:)(?<!mailto:))(?=[^\s:@/]{0,60}[A-Z])(?=[^\s:@/]{0,60}[a-z])(?=[^\s:@/]{0,60}[0-9])"
+            r"[^\s:@/\"'<>]{8,100}(?=@[\w-]{1,63}\.[\w.-])",
+            re.ASCII,
+        ),
+        keeps_case=True,
+    ),
+    _Rule(
+        "a token before the host (token@)",
+        ("://",),
+        re.compile(
+            r"(?P<keep>://(?<=https://))(?=[\w.~-]{0,60}[0-9])"
+            r"(?:(?=[\w.~-]{0,60}[A-Z])(?=[\w.~-]{0,60}[a-z])[\w.~-]{16,200}|[\w.~-]{32,200})(?=@)",
+            re.ASCII,
+        ),
+        keeps_case=True,
+    ),
+    _Rule(
+        "a user and password (-u user:password)",
+        ("-u ", "-user"),
+        re.compile(
+            rf"(?P<keep>-(?:-(?:proxy-)?user(?:name)?|u)[\s=]{{1,3}}[\"']?[^\s:\"']{{1,64}}:{_MIXED})[^\s\"']{{6,200}}"
+        ),
+    ),
+    _Rule(
+        "a user and password (a pair)",
+        ("auth",),
+        re.compile(
+            rf"(?P<keep>auth{_QUOTE}?\s?[=:(]\s?\(?[bu]?{_QUOTE}[^\s\"',]{{1,64}}{_QUOTE},\s?[bu]?{_QUOTE}{_MIXED})"
+            rf"{_IN_VALUE}{{6,}}"
+        ),
+    ),
+    _Rule(
+        "a storage key (SharedKey account:key)",
+        ("sharedkey",),
+        re.compile(r"(?P<keep>sharedkey(?:lite)?\s{1,3}[a-z0-9-]{3,24}:)[a-z0-9+/]{40,}={0,2}"),
+    ),
+    _Rule(
+        "a key (credential=value)",
+        ("credential",),
+        re.compile(
+            rf"(?P<keep>credentials?{_QUOTE}?\s{{0,3}}[=:]\s{{0,3}}[bu]?{_QUOTE}(?=[a-z+/_-]{{0,60}}[0-9]))[a-z0-9+/_-]{{40,}}=*"
+        ),
+    ),
+    _Rule(
         "a JSON web token",
         ("eyj",),
         re.compile(
@@ -282,7 +341,8 @@ _RULES = (
         _NAMED,
         _WORDS,
         re.compile(
-            rf"(?P<keep>{_NAME_OR_TOKEN}(?:{_IS}|{_QUOTE}{_SPACE}:{_SPACE}\[?(?=[bu]?{_QUOTE}))(?:{_OPEN})?){_VALUE}"
+            rf"(?P<keep>{_NAME_OR_TOKEN}(?:{_IS}{_WRAPPED}|{_QUOTE}{_SPACE}{_COLON}\s{{0,20}}\[?(?=[bu]?{_QUOTE}))"
+            rf"(?:{_OPEN})?){_VALUE}"
         ),
         _is_given,
     ),
@@ -290,7 +350,7 @@ _RULES = (
         "a key, password or token (name: value)",
         _WORDS,
         re.compile(
-            rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}?{_SPACE}:{_SPACE}{_QUOTE}?{_MIXED})"
+            rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}?{_SPACE}{_COLON}{_SPACE}{_BLOCK}{_QUOTE}?{_MIXED})"
             rf"(?(token){_IN_VALUE}{{16,}}|{_IN_VALUE}{{6,}})"
         ),
     ),
@@ -302,6 +362,14 @@ _RULES = (
             # As Azure lists the settings of an app.
             rf"(?:{_QUOTE}slotsetting{_QUOTE}\s?:\s?(?:true|false)\s{{0,40}},\s{{0,40}})?"
             rf"{_QUOTE}value{_QUOTE}\s{{0,20}}:\s{{0,20}}(?:{_OPEN})){_VALUE}"
+        ),
+        _is_given,
+    ),
+    _Rule(
+        "a key, password or token (name and value of an element or a form)",
+        _WORDS,
+        re.compile(
+            rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}(?:\s{{1,5}}value=(?:{_OPEN})|(?:\r?\n|\\r\\n|\\n){{2}})){_VALUE}"
         ),
         _is_given,
     ),
