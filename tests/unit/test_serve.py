@@ -77,7 +77,9 @@ def test_an_app_without_its_jobs_is_not_ready(tmp_path):
     (tmp_path / "my_jobs" / "sums.py").write_text("print('hello')\nimport numpi\n")
     (tmp_path / "host.json").write_text('{"version": "2.0"}')
     serving = Serving(tmp_path, port=0, health_port=0)
-    with pytest.raises(CannotServe, match=r"COREMACHINE_JOBS=my_jobs: my_jobs.sums.py, line 2: expected the module 'numpi'") as refused:
+    with pytest.raises(
+        CannotServe, match=r"COREMACHINE_JOBS=my_jobs: my_jobs.sums.py, line 2: expected the module 'numpi'"
+    ) as refused:
         AppServer(serving, GIVEN | {"COREMACHINE_JOBS": "my_jobs"}).run()
     assert ["hello" in problem for problem in refused.value.problems] == [False]
     (tmp_path / "my_jobs" / "sums.py").write_text("import os\nos._exit(7)\n")
