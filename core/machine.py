@@ -206,13 +206,14 @@ class CoreMachine:
                 tell_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
                 return
             with log_fields(correlation_id=job.record.correlation_id):
-                is_stage_over = self._run_tasks(job, stage, message.task_ids)
+                goes_on = message.takes_next is not None and len(message.task_ids) == 1 and stage.goes_on
+                is_stage_over = self._run_tasks(job, stage, message.task_ids, goes_on=goes_on)
                 if stage.limits:
                     self._turns.serve(stage.limit_names)
                 elif message.takes_next is not None and not is_stage_over:
                     self._windows.after_message(message)
 
-    def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str]) -> bool:
+    def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str], *, goes_on: bool) -> bool:
         """All that may run beside others at once; then those that may not, one after the other.
 
         Returns:
@@ -221,7 +222,7 @@ class CoreMachine:
         suspects: list[str] = []
         with self._gate.shared():
             until = self._clock() + INLINE_SECONDS
-            status = self._runner.run_message(job, stage, task_ids, suspects=suspects)
+            status = self._runner.run_message(job, stage, task_ids, suspects=suspects, goes_on=goes_on)
             if status is not None:
                 self._advancer.advance_after(job.record, stage.number, status, until)
         for task_id in suspects:

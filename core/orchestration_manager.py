@@ -300,33 +300,31 @@ def _read_definition(what: str, stage: int, most_bytes: int, index: int, item: o
     if not isinstance(item, TaskDefinition):
         raise AuthorError(refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}"))
     # Looked at once, and again although it was validated: `model_construct` does not.
-    name, task_type, parameters = item.name, item.task_type, _own_dict(what, index, item.parameters)
-    if name is not None and not 0 < len(_plain_text(what, index, "name", name)) <= MOST_NAME_CHARACTERS:
-        found = f"one of {len(name)}"
-        raise AuthorError(
-            refusal(f"{what}, task {index}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}")
-        )
+    name, task_type = item.name, item.task_type
+    parameters: object = item.parameters
+    if not isinstance(parameters, Mapping):
+        found = describe_returned(parameters)
+        raise AuthorError(refusal(f"{what}, task {index}: parameters: expected a mapping, found {found}"))
+    if name is not None:
+        name = _plain_text(what, index, "name", name)
+        if not 0 < len(name) <= MOST_NAME_CHARACTERS:
+            found = f"one of {len(name)}"
+            raise AuthorError(
+                refusal(f"{what}, task {index}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}")
+            )
     if task_type is not None:
-        _plain_text(what, index, "task_type", task_type)
+        task_type = _plain_text(what, index, "task_type", task_type)
     task_id = task_id_for(stage, index, name)
     return task_id, name, task_type, encode_storable(parameters, f"task {task_id}: parameters", most_bytes=most_bytes)
 
 
-def _own_dict(what: str, index: int, parameters: object) -> dict[str, object]:
-    """The parameters, as a dict whose methods are not an author's."""
-    if type(parameters) is dict:
-        return parameters
-    if not isinstance(parameters, Mapping):
-        found = describe_returned(parameters)
-        raise AuthorError(refusal(f"{what}, task {index}: parameters: expected a mapping, found {found}"))
-    return dict(parameters)
-
-
 def _plain_text(what: str, index: int, field: str, text: object) -> str:
-    if not isinstance(text, str) or storable_text(text) != text:
+    """The text as a str of Python's own: the methods of a subclass are an author's."""
+    own = str.__str__(text) if isinstance(text, str) else None
+    if own is None or storable_text(own) != own:
         expected = "text without NUL and lone surrogates"
         raise AuthorError(refusal(f"{what}, task {index}: {field}: expected {expected}, found {describe(text)}"))
-    return text
+    return own
 
 
 def _fan_in_source(job: JobRecord, stage: StageDefinition, previous_count: int) -> dict[str, object]:

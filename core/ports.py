@@ -31,6 +31,7 @@ from core.models.transition import (
     Completion,
     Enforcement,
     JsonObject,
+    NextTasks,
     PlanOutcome,
     PostponedStep,
     PostponedTask,
@@ -126,6 +127,9 @@ class StageStore(Protocol):
         self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck: ...
     def complete_tasks_and_check_stage(self, ref: StageRef, completions: Sequence[Completion]) -> StageCheck: ...
+    def complete_tasks_and_take_next(
+        self, ref: StageRef, completions: Sequence[Completion], wanted: NextTasks
+    ) -> tuple[StageCheck, list[ClaimedRow]]: ...
     def complete_stage_and_plan_next(
         self,
         ref: StageRef,
@@ -352,6 +356,9 @@ class LeaseStore(Protocol):
     """`infrastructure.jobs_tasks.TaskRepository` is one."""
 
     def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]: ...
+    def is_any_stopping(self, job_ids: Collection[str]) -> bool:
+        """Whether one of the jobs is being cancelled or has ended. Cheap: it is asked again and again."""
+        ...
 
 
 class StandIn(Protocol):

@@ -12,7 +12,7 @@ from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
 from core.basics.strict_json import EncodedJson
 from core.errors import Failure, StoreUnavailable
-from core.joined_tasks import JoinedTasks
+from core.joined_tasks import JoinedTasks, NextTask
 from core.models import JobRecord, JobRef, JobStatus, RetryPolicy, StageRef
 from core.models.announcement import LimitedTask, ParkedTask, TakenTask
 from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
@@ -237,12 +237,18 @@ class StateManager:
             self._note_if_large(ref, "parameters", {task.task_id: task.parameters for task in planned.tasks})
         return outcome
 
-    def complete_tasks(self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, EncodedJson]) -> StageCheck:
-        """End tasks as completed and see whether they were the stage's last. Small messages share a call, as claims."""
-        check = self._joined.complete(ref, Completion(lease_id, results))
+    def complete_tasks(
+        self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, EncodedJson], wanted: NextTask | None = None
+    ) -> tuple[StageCheck, Claim | None]:
+        """End tasks as completed and see whether they were the stage's last. Small messages share a call, as claims.
+
+        Returns:
+            With it, the claim of the next task in line, if it is wanted and one waits.
+        """
+        check, claim = self._joined.complete(ref, Completion(lease_id, results), wanted)
         tell_ended("TASK_COMPLETE", ref, results, check)
         self._note_if_large(ref, "result", results)
-        return check
+        return check, claim
 
     def complete_stage_and_plan_next(
         self,

@@ -81,9 +81,10 @@ module environmentResources 'resources.bicep' = {
 
 output AZURE_LOCATION string = location
 output AZURE_RESOURCE_GROUP string = group.name
-// What prepare_database.sh reads.
+// What before_deploy.sh reads.
 output DATABASE_HOST string = environmentResources.outputs.databaseHost
 output DATABASE_ADMINISTRATOR string = principalName
 output DATABASE_ROLES string = environmentResources.outputs.databaseRoles
+output COREMACHINE_SCHEMA string = settings.?COREMACHINE_SCHEMA ?? 'app'
 // For the command line.
 output COREMACHINE_URL string = environmentResources.outputs.url

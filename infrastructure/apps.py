@@ -32,7 +32,11 @@ _WAITING = SQL(
     "   limit %(tasks)s) w"
     " group by w.queue, w.task_type order by since"
 )
-_INSTANCES_OF = SQL("select {columns} from {instances} order by app_name, started_at, instance limit %s")
+# Of many, as apps that scale leave within a day, those that run first: the others explain what nobody reads.
+_INSTANCES_OF = SQL(
+    "select {columns} from (select * from {instances} order by ended_at is not null, seen_at desc limit %s) a"
+    " order by app_name, started_at, instance"
+)
 _TASK_LOADS = SQL(
     "select queue, count(*) filter (where lease_id is null)::integer as waiting,"
     " count(*) filter (where lease_id is not null)::integer as running,"

@@ -30,6 +30,7 @@ C = TypeVar("C")
 
 ISOLATION = "default_transaction_isolation"
 READ_COMMITTED = "read committed"
+CATALOG = "pg_catalog"
 ENCODING = "UTF8"
 # The engine has about 60 statements; more come from the filters of lists.
 MOST_CURSORS = 100
@@ -43,19 +44,37 @@ class Wanted:
         value: What it is set to.
         fits: Beginnings of other values that do as well.
         is_tracked: Poolers keep it for each client, as PgBouncer does for what the server reports.
+        will_do: What else is accepted where a session cannot set it.
+        is_list: Of names, which SQL writes without quotes.
     """
 
     name: str
     value: str
     fits: tuple[str, ...] = ()
     is_tracked: bool = False
+    will_do: Callable[[str], bool] = lambda _: False
+    is_list: bool = False
 
     def is_met(self, found: str) -> bool:
         return found == self.value or found.startswith(self.fits)
 
+    @property
+    def in_sql(self) -> str:
+        return self.value if self.is_list else f"'{self.value}'"
+
+
+def has_catalog_first(path: str) -> bool:
+    """Whether a `search_path` finds what PostgreSQL itself defines before another of the same name and arguments."""
+    names = [name.strip().strip('"') for name in path.split(",")]
+    # Where it is not named, it is looked at first.
+    return CATALOG not in names or names[0] == CATALOG
+
 
 # All others that were tried change no answer; docs/reference/operations.md has them.
 WANTED = (
+    # Our own names have their schema; functions, operators and types of PostgreSQL have none. With any other schema in
+    # the path, one there that fits the arguments better would be taken.
+    Wanted("search_path", f"{CATALOG}, pg_temp", will_do=has_catalog_first, is_list=True),
     Wanted(ISOLATION, READ_COMMITTED),
     # psycopg reads no instants of another style.
     Wanted("DateStyle", "ISO, MDY", ("ISO",), is_tracked=True),
@@ -69,10 +88,10 @@ WANTED = (
     # As a replica, the deadlines' triggers and the guards of transitions do not fire.
     Wanted("session_replication_role", "origin", ("local",)),
 )
-_LOOK = "select pg_backend_pid() as pid, array[{}] as settings".format(
-    ", ".join(f"current_setting('{wanted.name}')" for wanted in WANTED)
-)
-_SET = "select set_config(%s, %s, false)"
+# With their schema, since the path is not set yet.
+_SETTINGS = ", ".join(f"{CATALOG}.current_setting('{wanted.name}')" for wanted in WANTED)
+_LOOK = f"select {CATALOG}.pg_backend_pid() as pid, array[{_SETTINGS}] as settings"
+_SET = f"select {CATALOG}.set_config(%s, %s, false)"
 
 # A server that vanished without a word is noticed after about half a minute, not after a quarter of an hour.
 _CONNINFO_DEFAULTS = {
@@ -198,6 +217,8 @@ class PooledConnection(Connection[DictRow]):
             if self.is_pooled and wanted.name == ISOLATION:
                 self.names_isolation = True
             elif self.is_pooled and not wanted.is_tracked:
+                if wanted.will_do(found):
+                    continue
                 raise _unsuitable(wanted, found, "a pooler in between lets no session set it")
             else:
                 try:
@@ -241,7 +262,7 @@ def _unsuitable(wanted: Wanted, found: str, why: str) -> DatabaseUnsuitable:
     return DatabaseUnsuitable(
         "connect",
         f"expected {wanted.name} = {wanted.value}, found {found}, and {why}; run: alter role ... set {wanted.name} = "
-        f"'{wanted.value}' (or the same for the database or the server), and reload the pooler if there is one",
+        f"{wanted.in_sql} (or the same for the database or the server), and reload the pooler if there is one",
     )
 
 

@@ -6,14 +6,22 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from core.basics.first_imports import IMPORTS
+from core.safety.credentials import redacted_start
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import text_of, type_name
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
 
+log = safe_logger(__name__)
+
 DATABASE_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
 
-# A token is given out only while it lives this much longer. Entra's live for about an hour or more.
+# A token is renewed when it lives no longer than this. Entra's live for about an hour or more.
 _REFRESH_MARGIN_SECONDS = 300.0
+# How the SDK's own advice begins: links.
+_ADVICE = ("Visit ", "To mitigate ")
+_LONGEST_REASON = 1000
 
 
 def default_credential(client_id: str | None = None) -> "TokenCredential":
@@ -28,8 +36,23 @@ def default_credential(client_id: str | None = None) -> "TokenCredential":
     return DefaultAzureCredential(managed_identity_client_id=client_id) if client_id else DefaultAzureCredential()
 
 
+class TokenUnavailable(Exception):
+    """No token could be had; in one line, with what each way to sign in answered."""
+
+    def __init__(self, scope: str, error: Exception) -> None:
+        told = (line.strip().rstrip(".:") for line in text_of(error).splitlines())
+        reason = "; ".join(line for line in told if line and not line.startswith(_ADVICE))
+        super().__init__(
+            f"expected a token of Entra ID for {scope.removesuffix('/.default')}, found none; look at the app's "
+            "identity and AZURE_CLIENT_ID, or sign in with `az login` on your machine. "
+            f"{type_name(error)}: {redacted_start(reason, _LONGEST_REASON)}"
+        )
+
+
 class EntraTokens:
-    """A `PasswordSource` of access tokens, kept until shortly before they expire. Any thread may call it.
+    """A `PasswordSource` of access tokens, renewed shortly before they expire. Any thread may call it.
+
+    Calling it raises TokenUnavailable if there is no token. While the present one lives, a failed renewal is a warning.
 
     Args:
         make_credential: Called at first, and again for a renewal: a credential keeps the tokens that it got.
@@ -56,7 +79,17 @@ class EntraTokens:
             if refused is not None and self._token is not None and self._token.token == refused:
                 self._credential = self._token = None
             if self._token is None or self._token.expires_on - _REFRESH_MARGIN_SECONDS <= self._clock():
-                if self._credential is None:
-                    self._credential = self._make_credential()
-                self._token = self._credential.get_token(self._scope)
+                self._token = self._renew(self._token)
             return self._token.token
+
+    def _renew(self, present: "AccessToken | None") -> "AccessToken":
+        try:
+            if self._credential is None:
+                self._credential = self._make_credential()
+            return self._credential.get_token(self._scope)
+        except Exception as error:
+            problem = TokenUnavailable(self._scope, error)
+            if present is None or present.expires_on <= self._clock():
+                raise problem from error
+            log.warning("token_not_renewed", extra={"checkpoint": "TOKEN", "reason": str(problem)})
+            return present

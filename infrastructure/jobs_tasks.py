@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.rows import DictRow
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
-from core.models import JobRecord, JobRef, StageRef
+from core.models import JobRecord, JobRef, JobStatus, StageRef
 from core.models.announcement import LimitedTask, TakenTask
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -22,6 +22,7 @@ from core.models.transition import (
     DeadlineOutcome,
     Enforcement,
     JsonObject,
+    NextTasks,
     PlanOutcome,
     PostponedStep,
     PostponedTask,
@@ -298,6 +299,21 @@ class TaskRepository(PostgreSQLRepository):
         rows = self._call("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): LeaseOutcome.stored(row["outcome"]) for row in rows}
 
+    def is_any_stopping(self, job_ids: Collection[str]) -> bool:
+        """Whether one of the jobs is being cancelled or has ended."""
+        return bool(self._execute("is_any_stopping", self._stopping_text, (TextArray(job_ids),)))
+
+    @cached_property
+    def _stopping_text(self) -> str:
+        stopping = [status.value for status in JobStatus if status.is_terminal or status is JobStatus.CANCELLING]
+        # A look by key for each, whatever the plan makes of the number of ids.
+        query = SQL(
+            "select 1 from unnest(%s::text[]) w(job_id) "
+            "where (select j.status in ({}) from {} j where j.job_id = w.job_id) limit 1"
+        )
+        named = SQL(", ").join(Literal(status) for status in stopping)
+        return query.format(named, Identifier(self._schema, "jobs")).as_string()
+
     def renew_leases_of_owner(self, owner: str) -> list[RenewedLease]:
         """Extend whatever is leased under the name."""
         rows = self._call("renew_leases_of_owner", (owner,))
@@ -337,11 +353,23 @@ class StageCompletionRepository(PostgreSQLRepository):
 
     def complete_tasks_and_check_stage(self, ref: StageRef, completions: Sequence[Completion]) -> StageCheck:
         """End tasks of several messages as completed, each under the lease of its message, in one call."""
-        results = {task_id: result for one in completions for task_id, result in one.results.items()}
-        leases = UuidArray(one.lease_id for one in completions for _ in one.results)
-        parameters = (*ref, leases, TextArray(results), JsonbArray(results.values()))
-        (row,) = self._call("complete_tasks_and_check_stage", parameters)
+        (row,) = self._call("complete_tasks_and_check_stage", (*ref, *_columns_of_completions(completions)))
         return _check(row)
+
+    def complete_tasks_and_take_next(
+        self, ref: StageRef, completions: Sequence[Completion], wanted: NextTasks
+    ) -> tuple[StageCheck, list[ClaimedRow]]:
+        """As `complete_tasks_and_check_stage`, and claim tasks that wait for their turn, in the same call."""
+        parameters = (
+            *ref,
+            *_columns_of_completions(completions),
+            TextArray(wanted.task_types),
+            wanted.limit,
+            wanted.lease.lease_id,
+            wanted.lease.owner,
+        )
+        rows = self._call("complete_tasks_and_take_next", parameters)
+        return _check(rows[0]), [_claimed(row) for row in rows if row["task_id"] is not None]
 
     def complete_stage_and_plan_next(
         self,
@@ -439,6 +467,25 @@ class StageCompletionRepository(PostgreSQLRepository):
 def _check(row: DictRow) -> StageCheck:
     ids = tuple(row["updated_ids"])
     return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
+
+
+def _claimed(row: DictRow) -> ClaimedRow:
+    return ClaimedRow(
+        row["task_id"],
+        ClaimOutcome.CLAIMED,
+        row["attempt"],
+        row["interruptions"],
+        row["task_type"],
+        row["task_index"],
+        row["name"],
+        row["parameters"],
+    )
+
+
+def _columns_of_completions(completions: Sequence[Completion]) -> tuple[Any, ...]:
+    results = {task_id: result for one in completions for task_id, result in one.results.items()}
+    leases = UuidArray(one.lease_id for one in completions for _ in one.results)
+    return leases, TextArray(results), JsonbArray(results.values())
 
 
 def _columns_of(planned: SmallStage) -> tuple[Any, ...]:

@@ -104,13 +104,26 @@ def _check_networks(value: str) -> str:
     return value
 
 
-def _is_connection_string(text: str) -> bool:
-    parts = {name.strip().lower(): value for name, _, value in (part.partition("=") for part in text.split(";"))}
+def _parts_of(connection_string: str) -> dict[str, str]:
+    parts = (part.partition("=") for part in connection_string.split(";"))
+    return {name.strip().lower(): value.strip() for name, _, value in parts}
+
+
+def _is_connection_string(parts: Mapping[str, str]) -> bool:
     has_key = bool(parts.get("sharedaccesskeyname") and parts.get("sharedaccesskey"))
     return parts.get("endpoint", "").startswith("sb://") and (has_key or bool(parts.get("sharedaccesssignature")))
 
 
 _RealName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$", max_length=260)]
+
+
+def _check_one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("a character that is none to be read")
+    return value
+
+
+_OneLine = Annotated[str, AfterValidator(_check_one_line)]
 _TaskQueues = Annotated[
     Mapping[str, str],
     BeforeValidator(_pairs),
@@ -185,17 +198,17 @@ class Settings(BaseSettings):
         alias="COREMACHINE_WORKER_QUEUES",
         description="logical names of COREMACHINE_TASK_QUEUES, with commas between",
     )
-    app_name: str = Field(
+    app_name: _OneLine = Field(
         "local",
         validation_alias=AliasChoices("COREMACHINE_APP_NAME", "WEBSITE_SITE_NAME"),
         max_length=100,
-        description="a name of at most 100 characters",
+        description="a name of at most 100 characters, on one line",
     )
-    release: str = Field(
+    release: _OneLine = Field(
         "",
         alias="COREMACHINE_RELEASE",
         max_length=100,
-        description="a name of at most 100 characters for the release of your code, such as its commit",
+        description="a name of at most 100 characters on one line for the release of your code, such as its commit",
     )
     task_threads: int = Field(
         8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of tasks from 1 to 64"
@@ -286,7 +299,8 @@ class Settings(BaseSettings):
         None,
         alias="COREMACHINE_RETENTION_DAYS",
         gt=0,
-        description="a number of days after which ended jobs are deleted; left out, they are kept",
+        le=36_500,
+        description="a number of days up to 36500 after which ended jobs are deleted; left out, they are kept",
     )
     lease_stand_in_seconds: float = Field(
         1800.0,
@@ -399,8 +413,15 @@ class Settings(BaseSettings):
                 "or the second to the namespace's host name to use a managed identity"
             )
             return [problem]
-        if connection is not None and not _is_connection_string(connection.get_secret_value()):
+        parts = {} if connection is None else _parts_of(connection.get_secret_value())
+        if connection is not None and not _is_connection_string(parts):
             return [_problem(type(self).model_fields["service_bus_connection"], _NOT_SHOWN)]
+        if parts.get("entitypath"):
+            problem = (
+                "ServiceBusConnection: expected the connection string of the namespace, found that of the entity "
+                f"{brief_text(repr(parts['entitypath']))}; remove EntityPath, and give the key to all queues of the app"
+            )
+            return [problem]
         return []
 
 
@@ -465,7 +486,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """
     source = os.environ if environ is None else environ
     known = {name: field for field in Settings.model_fields.values() for name in variables_of(field)}
-    values: dict[str, Any] = {name: source[name] for name in known if source.get(name, "").strip()}
+    # Without blanks around them, as `triggers.app_shape` reads them.
+    values: dict[str, Any] = {name: source[name].strip() for name in known if source.get(name, "").strip()}
     unreadable = [name for name, value in values.items() if not _is_text(value)]
     if unreadable:
         raise SettingsError([_problem(known[name], "bytes that are no UTF-8") for name in unreadable])

@@ -654,7 +654,7 @@ begin
       ) w
     loop
       perform "app".record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
-      v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
+      v_reason := concat_ws(': ', v_task.task_id, v_task.error ->> 'type', v_task.error ->> 'message');
     end loop;
     perform "app".note_failed_tasks(p_job_id, p_run, p_stage, v_stage.failed_count - cardinality(p_failed_ids),
       v_stage.failed_count);
@@ -1044,8 +1044,52 @@ begin
   end if;
 end $$;
 
+-- Leases tasks that wait for their turn to a process that has just ended some of their stage: no message names them.
+-- At most p_limit, of these types, in order, and none that was tried before. Returns one row for each, fewer if others
+-- hold them; none of a stage with limits, max_parallel,
+-- or several tasks per message.
+-- The rows are locked before the window is looked at: take_next_tasks, which gives them messages, locks them as well.
+-- Fence: the status of task, stage and job; the window. Locks: task rows; those that another transaction holds are
+-- skipped, so it may be called under a stage's lock.
+create or replace function "app".claim_tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
+) returns table (
+  task_id text, attempt integer, interruptions integer, task_type text, task_index integer, name text, parameters jsonb
+)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_places tid[];
+begin
+  select array_agg(n.place) into v_places from (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.task_id > (
+        select s.window_after from "app".stages s
+        where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (coalesce((s.settings ->> 'tasks_per_message')::integer, 1) = 1 and s.settings ->> 'max_parallel' is null and s.settings ->> 'limits' is null)
+      )
+      and (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.attempt = 0 and t.task_type = any (p_task_types)
+    order by t.task_id limit p_limit for update skip locked
+  ) n;
+  if v_places is null then
+    return;
+  end if;
+  return query
+  update "app".tasks t
+  set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
+      lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+      due_at = null, started_at = v_now, timed_out_at = null
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null
+    and (least(j.deadline_at, s.deadline_at, s.queue_deadline_at) <= v_now) is not true
+    and (coalesce((s.settings ->> 'tasks_per_message')::integer, 1) = 1 and s.settings ->> 'max_parallel' is null and s.settings ->> 'limits' is null) and t.ctid = any (v_places) and t.task_id > s.window_after
+  returning t.task_id, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters;
+end $$;
+
 comment on function "app"."claim_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text) is 'Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.';
 comment on function "app"."claim_task"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text) is 'Leases one task that can be claimed, in one statement whose plan is made once.';
+comment on function "app"."claim_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'Leases tasks that wait for their turn to a process that has just ended some of their stage: no message names them.';
 
 -- Control: what operators do to a job that has not ended: cancel, pause, resume, adjust. rerun.sql begins an ended job
 -- again.
@@ -2607,7 +2651,7 @@ begin
     v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
     coalesce((v_window.settings ->> 'max_parallel')::integer, 2147483647), v_now) w;
   select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
-    array_agg(n.status) as statuses, count(*)::integer as count
+    count(*)::integer as count
   into v_next
   from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after,
     greatest(least(v_room - v_again.count, v_look.room), 0)) n;
@@ -2618,8 +2662,7 @@ begin
         window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   end if;
-  v_ids := v_again.ids || array(
-    select t.id from unnest(v_next.ids, v_next.statuses) as t(id, status) where t.status = 'pending');
+  v_ids := coalesce(v_again.ids || v_next.ids, array[]::text[]);
   update "app".tasks t
   set held_for = case when v_wait > 0 then v_limit.name end,
       status = case when v_wait > 0 then 'pending_retry' else t.status end,
@@ -2635,9 +2678,8 @@ begin
   return query
   select p_job_id, p_run, p_stage, t.id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id, v_per_message,
     1, v_wait
-  from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
-    as t(id, queue, attempt)
-  where t.id = any (v_ids);
+  from unnest(v_ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
+    as t(id, queue, attempt);
 end $$;
 
 -- Lets the next stage have its turn: this one's job is paused, and it waits on behind the others; or it is over.
@@ -4051,8 +4093,8 @@ comment on function "app"."delete_schedule"(p_name text) is 'Deletes a schedule,
 comment on function "app"."prune_ticks"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.';
 
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
--- call complete_task_and_check_stage, complete_tasks_and_check_stage and fail_task_and_check_stage; the others are parts
--- of them.
+-- call complete_task_and_check_stage, complete_tasks_and_check_stage, complete_tasks_and_take_next and
+-- fail_task_and_check_stage; the others are parts of them.
 -- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
 -- Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.
@@ -4085,6 +4127,34 @@ begin
   return query
   select * from "app".settle_tasks_of_leases(
     p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed');
+end $$;
+
+-- As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their
+-- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
+-- task if none was.
+create or replace function "app".complete_tasks_and_take_next(
+  p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[],
+  p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
+) returns table (
+  updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text,
+  task_id text, attempt integer, interruptions integer, task_type text, task_index integer, name text, parameters jsonb
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_check record;
+begin
+  if cardinality(p_task_ids) = 1 then
+    select c.* into v_check from "app".complete_task_and_check_stage(
+      p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids, p_results) c;
+  else
+    select c.* into v_check from "app".settle_tasks_of_leases(
+      p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed') c;
+  end if;
+  return query
+  select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, n.*
+  from (select) as answer left join "app".claim_tasks_in_line(
+    p_job_id, p_run, p_stage, p_task_types, p_limit, p_lease_id, p_owner) n on true;
 end $$;
 
 -- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.
@@ -4240,6 +4310,7 @@ end $$;
 
 comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.';
 comment on function "app"."complete_tasks_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[]) is 'As complete_task_and_check_stage, for tasks of several messages in one call: each has the lease of its own message.';
+comment on function "app"."complete_tasks_and_take_next"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[], p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their own: claim_tasks_in_line.';
 comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.';
 comment on function "app"."settle_task"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb) is 'Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few statements.';
 comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease: settle_tasks_of_leases.';
@@ -4973,11 +5044,12 @@ $$;
 -- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
 -- little room is free, as long as the message with the last task is still to end, whose process will call again. What
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
--- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again.
+-- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take
+-- tasks in line without a message (claim_tasks_in_line), the rows are locked, so that no task is given to both.
 -- mark_each: one message of this number should be marked, whose end calls again; and the last one.
 -- tasks_per_message: of a stage that declares none, what its tasks took so far decides (next_message_size).
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
--- window's, then the stage row.
+-- window's, then task rows by id, then the stage row.
 create or replace function "app".take_next_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
@@ -4998,7 +5070,8 @@ declare
 begin
   perform "app".lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
-    j.correlation_id, "app".window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
+    (coalesce((s.settings ->> 'tasks_per_message')::integer, 1) = 1 and s.settings ->> 'max_parallel' is null and s.settings ->> 'limits' is null) as goes_on, j.correlation_id,
+    "app".window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
     j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message' is not null as has_own_size
   into v_window
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
@@ -5024,10 +5097,20 @@ begin
   if v_room <= 0 then
     return;
   end if;
-  select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
-    array_agg(n.status) as statuses, count(*)::integer as count
-  into v_next
-  from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  if v_window.goes_on then
+    select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+      count(*)::integer as count
+    into v_next
+    from "app".lock_tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  else
+    select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+      count(*)::integer as count
+    into v_next
+    from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  end if;
+  if v_next.count = 0 then
+    return;
+  end if;
   update "app".stages s
   set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
       window_at = v_now, window_open = v_open + v_next.count,
@@ -5037,8 +5120,7 @@ begin
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
     case when v_max_parallel is null then greatest(v_size / v_per_message / 2, 1) else 1 end
-  from unnest(v_next.ids, v_next.queues, v_next.attempts, v_next.statuses) as t(task_id, queue, attempt, status)
-  where t.status = 'pending';
+  from unnest(v_next.ids, v_next.queues, v_next.attempts) as t(task_id, queue, attempt);
 end $$;
 
 -- How many tasks the next messages of a stage name, where its author declares none: the work of a message should last
@@ -5078,22 +5160,41 @@ begin
   );
 end $$;
 
--- The open tasks of a stage after the one with this id, in order.
--- Without sorts: a planner that does not know how many are asked for would read them all and sort them.
+-- The tasks of a stage after the one with this id that wait for their turn, in order.
+-- Others after it run without a message, or wait for another attempt or for the janitor. Without sorts: a planner that
+-- does not know how many are asked for would read them all and sort them.
 create or replace function "app".tasks_in_line(
   p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
 ) returns table (task_id text, queue text, attempt integer, status text)
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
 begin
   return query
   select t.task_id, t.queue, t.attempt, t.status from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-    and t.task_id > p_after
+    and t.task_id > p_after and (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null)
   order by t.task_id limit p_limit;
 end $$;
 
--- Whether a stage has open tasks that wait for their turn.
+-- The same, each as it is when nobody else has it, and locked. Locks: task rows by id.
+create or replace function "app".lock_tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
+) returns table (task_id text, queue text, attempt integer)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  select t.task_id, t.queue, t.attempt from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    and t.task_id > p_after and (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null)
+  order by t.task_id limit p_limit for update;
+end $$;
+
+-- Whether a stage has tasks that wait for their turn.
 create or replace function "app".has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
 returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
@@ -5170,8 +5271,9 @@ comment on function "app"."window_weight"(p_priority text) is 'A job''s weight a
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.';
 comment on function "app"."next_message_size"(p_size integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name, where its author declares none: the work of a message should last about {message_seconds} seconds.';
 comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
-comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The open tasks of a stage after the one with this id, in order.';
-comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has open tasks that wait for their turn.';
+comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The tasks of a stage after the one with this id that wait for their turn, in order.';
+comment on function "app"."lock_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The same, each as it is when nobody else has it, and locked.';
+comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has tasks that wait for their turn.';
 comment on function "app"."look_at_window"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer, p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz) is 'What is open in a window, and the room that is left in it: 0 if it is better used later.';
 comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision) is 'Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process that should have died, is of a release that knows no windows, or runs tasks that last long.';
 

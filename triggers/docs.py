@@ -38,10 +38,9 @@ async def get_document(request: Request, query: NoQuery) -> dict[str, Any]:
     state = request.app.state
     if state.document is None:
         try:
-            services = await find_services(request)
+            state.document = describe(request.app, (await find_services(request)).registry)
         except ServicesNotReady:
             return describe(request.app, None)
-        state.document = describe(request.app, services.registry)
     document: dict[str, Any] = state.document
     return document
 

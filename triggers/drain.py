@@ -40,7 +40,9 @@ def drain_made_services() -> int:
     """Hand back what this process holds: how many tasks. Makes nothing if nothing was needed so far."""
     # Looked up, not imported: an app that never ran anything has none, and its process is about to end.
     module = sys.modules.get("triggers.services")
-    services: Services | None = module.find_services() if module is not None else None
+    # One that is being imported in this moment has nothing either.
+    find: Callable[[], Services | None] | None = getattr(module, "find_services", None)
+    services = find() if find is not None else None
     try:
         if services is None:
             return 0

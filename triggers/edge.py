@@ -5,6 +5,7 @@ answer forbids caches to keep it and browsers to guess its type. HEAD is there w
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from http import HTTPStatus
 
@@ -21,6 +22,13 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+# Which of two was meant, nobody knows; those of which HTTP makes a list (Accept, Prefer, If-None-Match) are not here.
+_GIVEN_ONCE = frozenset(
+    {
+        *(b"authorization", b"content-encoding", b"content-length", b"content-type", b"idempotency-key"),
+        *(b"last-event-id", b"traceparent", b"x-correlation-id", b"x-functions-key"),
+    }
+)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _MAX_PORT = 65535
 
@@ -31,6 +39,15 @@ def find_host_problem(host: str | None) -> ProblemError | None:
     if host is None or (found is not None and int(found[1] or 0) <= _MAX_PORT):
         return None
     return invalid_request([wrong_field("host", "a host name or address, and perhaps a port", ascii(host[:100]))])
+
+
+def find_doubled_header(headers: Iterable[tuple[bytes, bytes]]) -> ProblemError | None:
+    """Which headers that have one value came more than once."""
+    given = [name for name, _ in headers if name in _GIVEN_ONCE]
+    if len(given) == len(set(given)):
+        return None
+    doubled = [name.decode() for name, count in Counter(given).items() if count > 1]
+    return invalid_request([wrong_field(name, "one value", "several", "give the header once") for name in doubled])
 
 
 class MethodTable:
@@ -97,7 +114,7 @@ class Edge:
         """The answer to a request that no endpoint is for."""
         path, method = scope["path"], scope["method"]
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        problem = find_host_problem(", ".join(hosts) if hosts else None)
+        problem = find_host_problem(", ".join(hosts) if hosts else None) or find_doubled_header(scope["headers"])
         if problem is not None:
             return answer(path, problem)
         allowed = self._methods.find(path)

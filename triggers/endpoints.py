@@ -16,7 +16,7 @@ from core.models.fields import JobIdText
 from jobs.parameters import MAX_PROBLEMS, nearest_name_hint
 from triggers import api_models as models
 from triggers import problems
-from triggers.ports import ApiServices
+from triggers.ports import ApiServices, Missing
 from triggers.request_body import read_json_object
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -31,9 +31,12 @@ def services_of(request: Request) -> ApiServices:
 async def find_services(request: Request) -> ApiServices:
     """The same; in a thread only until they are there, which may take a second."""
     state = request.app.state
-    if state.services is None:
-        state.services = await run_in_threadpool(services_of, request)
-    services: ApiServices = state.services
+    if state.services is not None:
+        services: ApiServices = state.services
+        return services
+    services = await run_in_threadpool(services_of, request)
+    if not isinstance(services.registry, Missing):
+        state.services = services
     return services
 
 

@@ -16,7 +16,7 @@ from triggers.edge import HEADERS, find_host_problem
 from triggers.ports import ApiServices, ServicesNotReady
 from triggers.problems import PROBLEM_MEDIA_TYPE, ProblemError, invalid_request, problem_document, wrong_field
 from triggers.read_audit import wants_reads
-from triggers.services import get_services
+from triggers.services import get_api_services
 from triggers.traces import TracedRequests
 
 log = safe_logger(__name__)
@@ -58,7 +58,7 @@ def _refusal(problem: ProblemError) -> func.HttpResponse:
 
 
 def _record_read(job_id: str, actor: str | None, path: str) -> None:
-    get_services().audit.record_read(job_id, actor, path)
+    get_api_services().audit.record_read(job_id, actor, path)
 
 
 def _is_no_answer(record: logging.LogRecord) -> bool:
@@ -74,7 +74,7 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     trusts = is_authentication_on(os.environ)
     access = AccessRules.read(os.environ, trusts_principal=trusts)
     record_read = _record_read if wants_reads(os.environ) else None
-    services = refuse if problems else get_services
+    services = refuse if problems else get_api_services
     api = create_api(services, trusts_principal=trusts, access=access, record_read=record_read)
     logging.getLogger().addFilter(_is_no_answer)
     return func.AsgiMiddleware(TracedRequests(api))  # type: ignore[no-untyped-call]

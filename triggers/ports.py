@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.models import JobEvent, JobQueueMessage, StageCompleteMessage, TaskQueueMessage, TaskStatus
 from core.models.control import AdjustAnswer, AdjustRequest, ControlAnswer, RerunRequest
@@ -17,6 +17,20 @@ from jobs.base import JobBase
 
 class ServicesNotReady(Exception):
     """The app cannot work as it is set up; the text is the reason."""
+
+
+class JobsNotLoaded(ServicesNotReady):
+    """The author's modules cannot be loaded; the text has the file, the line and the reason."""
+
+
+class Missing:
+    """In the place of a part that cannot be made: whatever is asked of it raises `ServicesNotReady` with the reason."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> Any:
+        raise ServicesNotReady(self._reason)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The composition for the triggers: made once, at the first request or message, and shared by all threads."""
 
+import functools
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.basics.first_imports import IMPORTS, keep_imported
 from core.basics.outage import outage
@@ -15,7 +16,7 @@ from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
 from core.safety.safe_log import safe_logger
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
-from triggers.ports import Check, ServicesNotReady
+from triggers.ports import Check, JobsNotLoaded, Missing, ServicesNotReady
 
 if TYPE_CHECKING:
     from core.models.insight import Finding
@@ -157,10 +158,10 @@ def load_registry(name: str, queues: Iterable[str]) -> "Registry":
         queues: The logical names of this deployment's task queues.
 
     Raises:
-        ServicesNotReady: The modules cannot be imported, have no such function or no job class, or the function
-            returned something else.
-        JobDefinitionError: The jobs do not fit together.
+        JobsNotLoaded: The modules cannot be imported, have no such function or no job class, the function returned
+            something else, or the jobs do not fit together.
     """
+    from jobs.base import JobDefinitionError  # noqa: PLC0415
     from jobs.loading import ModuleNotLoaded, NoJobs, discover, load_module  # noqa: PLC0415 - as late as its contents
     from jobs.registry import Registry  # noqa: PLC0415
 
@@ -168,16 +169,18 @@ def load_registry(name: str, queues: Iterable[str]) -> "Registry":
     try:
         if not colon:
             return discover(name, queues)
-        function = getattr(load_module(module_name), function_name)
+        function = getattr(load_module(module_name), function_name, None)
+        registry = None if function is None else function(queues)
     except (ModuleNotLoaded, NoJobs) as error:
-        raise ServicesNotReady(f"COREMACHINE_JOBS={name}: {error}") from error
-    except AttributeError as error:
-        raise ServicesNotReady(
+        raise JobsNotLoaded(f"COREMACHINE_JOBS={name}: {error}") from error
+    except JobDefinitionError as error:
+        raise JobsNotLoaded(str(error)) from error
+    if function is None:
+        raise JobsNotLoaded(
             f"COREMACHINE_JOBS={name}: expected a function {function_name} in {module_name}, found none; fix the name"
-        ) from error
-    registry = function(queues)
+        )
     if not isinstance(registry, Registry):
-        raise ServicesNotReady(
+        raise JobsNotLoaded(
             f"COREMACHINE_JOBS: expected {name} to return a jobs.registry.Registry, found {type(registry).__name__}"
         )
     return registry
@@ -202,6 +205,50 @@ def get_services() -> Services:
     return _services
 
 
+def get_api_services() -> Services:
+    """The same for HTTP: where the jobs cannot be loaded, what reads the database works without them.
+
+    Raises:
+        ServicesNotReady: The settings cannot be used.
+    """
+    try:
+        return get_services()
+    except JobsNotLoaded as error:
+        return _make_readers(str(error))
+
+
+@functools.cache
+def _make_readers(reason: str) -> Services:
+    from infrastructure.factory import RepositoryFactory  # noqa: PLC0415 - `_make` has imported it
+    from infrastructure.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    factory = RepositoryFactory(settings)
+    missing: Any = Missing(reason)
+    names = ("registry", "machine", "janitor", "schedules", "bulk", "presence")
+    return Services(settings=settings, factory=factory, **_make_readers_of(factory), **dict.fromkeys(names, missing))
+
+
+def _make_readers_of(factory: "RepositoryFactory") -> dict[str, Any]:
+    """The parts that need no job type."""
+    repositories = factory.create_repositories()
+    return {
+        "queries": repositories.queries,
+        "dead_letters": factory.create_dead_letters(),
+        "dead_letter_queries": repositories.dead_letters,
+        "failures": repositories.failures,
+        "insight": repositories.insight,
+        "dashboard": repositories.dashboard,
+        "queue_probe": factory.create_queue_probe(),
+        "schedule_queries": repositories.schedules,
+        "audit": repositories.audit,
+        "apps": repositories.apps,
+        "limits": repositories.limits,
+        "webhooks": factory.create_webhooks(),
+        "webhook_queries": repositories.webhooks,
+    }
+
+
 def find_services() -> Services | None:
     """The process's services if they have been made."""
     return _services
@@ -222,7 +269,7 @@ def _make() -> Services:
             process_pool().configure(settings.task_processes)
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
         factory = RepositoryFactory(settings)
-        repositories = factory.create_repositories()
+        readers = _make_readers_of(factory)
         machine = factory.create_machine(registry)
         return Services(
             settings=settings,
@@ -230,27 +277,17 @@ def _make() -> Services:
             factory=factory,
             machine=machine,
             janitor=factory.create_janitor(registry),
-            queries=repositories.queries,
-            dead_letters=factory.create_dead_letters(),
-            dead_letter_queries=repositories.dead_letters,
-            failures=repositories.failures,
-            insight=repositories.insight,
-            dashboard=repositories.dashboard,
-            queue_probe=factory.create_queue_probe(),
             schedules=factory.create_schedules(registry),
-            schedule_queries=repositories.schedules,
-            bulk=BulkControl(machine, repositories.queries, repositories.audit),
-            audit=repositories.audit,
-            apps=repositories.apps,
-            limits=repositories.limits,
+            bulk=BulkControl(machine, readers["queries"], readers["audit"]),
             presence=factory.create_presence(
                 machine.owner, task_types=registry.task_types, job_types=registry.job_types
             ),
-            webhooks=factory.create_webhooks(),
-            webhook_queries=repositories.webhooks,
+            **readers,
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})
+        if isinstance(error, ServicesNotReady):
+            raise
         raise ServicesNotReady(str(error)) from error
 
 

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from core.basics.canonical import shown
 from core.errors import OtherParameters, StoreUnavailable
 from core.models import JobStatus
-from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText
+from core.models.fields import CorrelationIdHeader, IdempotencyKeyHeader, JobTypeText
 from core.models.job_filter import read_tags
 from core.models.message_schema import submission_schema
 from core.models.submission import Submission, SubmissionOutcome, SubmitRequest
@@ -118,10 +118,10 @@ async def submit_job(
     response: Response,
     query: Annotated[api_models.SubmitQuery, InQuery()],
     idempotency_key: Annotated[
-        IdempotencyKey | None,
+        IdempotencyKeyHeader | None,
         Header(description="A name for this request: sent again with the same content, it gives the same job."),
     ] = None,
-    x_correlation_id: Annotated[CorrelationId | None, Header()] = None,
+    x_correlation_id: Annotated[CorrelationIdHeader | None, Header()] = None,
     prefer: Annotated[
         str | None, Header(description="`wait=<seconds>`, at most 30: answer when the job has ended, with `job`.")
     ] = None,

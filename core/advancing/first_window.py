@@ -2,7 +2,7 @@
 
 import math
 
-from core.models.definition import FIRST_MESSAGES, StageDefinition
+from core.models.definition import FIRST_MESSAGES, SLICE_SECONDS, StageDefinition
 
 # What is sent at first should be worked off in about half a second by this number of slots.
 TARGET_SECONDS, SLOTS = 0.5, 8
@@ -17,7 +17,7 @@ def first_window(stage: StageDefinition, tasks_per_message: int, mean_seconds: f
     Args:
         mean_seconds: How long tasks of this stage lasted in the last job of the type; None if there was none.
     """
-    messages = FIRST_MESSAGES if mean_seconds is None else _messages(tasks_per_message, mean_seconds)
+    messages = FIRST_MESSAGES if mean_seconds is None else _messages(stage, tasks_per_message, mean_seconds)
     return min(messages * tasks_per_message, stage.max_parallel or messages * tasks_per_message)
 
 
@@ -26,7 +26,9 @@ def fewest_in_first_window(stage: StageDefinition, tasks_per_message: int) -> in
     return min(FEWEST_MESSAGES * tasks_per_message, stage.max_parallel or FEWEST_MESSAGES * tasks_per_message)
 
 
-def _messages(tasks_per_message: int, mean_seconds: float) -> int:
+def _messages(stage: StageDefinition, tasks_per_message: int, mean_seconds: float) -> int:
     seconds = max(mean_seconds, 0.001) * math.ceil(tasks_per_message / SLOTS)
+    if tasks_per_message == 1 and stage.goes_on and mean_seconds <= SLICE_SECONDS / 2:
+        seconds = SLICE_SECONDS
     messages = min(int(TARGET_SECONDS * SLOTS / seconds), MOST_MESSAGES, MOST_TASKS // tasks_per_message)
     return max(messages, FEWEST_MESSAGES)

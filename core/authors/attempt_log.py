@@ -1,8 +1,9 @@
 """What a handler logs and prints: each record carries its job, stage, task and attempt, and the last lines are kept.
 
 Both follow the handler into the threads that it starts and the calls that it submits to a ThreadPoolExecutor. For that,
-four places of the standard library are wrapped once, at the first attempt of a process: `Logger.callHandlers`,
-`Thread.start`, `ThreadPoolExecutor.submit`, and the streams of `sys`. Outside of an attempt they do what they did.
+five places of the standard library are wrapped once, at the first attempt of a process: `Logger.callHandlers`,
+`Logger.isEnabledFor`, `Thread.start`, `ThreadPoolExecutor.submit`, and the streams of `sys`. Outside of an attempt they
+do what they did.
 """
 
 import logging
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as executor_threads
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import wraps
@@ -20,6 +22,7 @@ from typing import Any, Self
 from core.authors.printed_lines import PrintedLines
 from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
 from core.safety.credentials import redact
+from core.safety.log_guard import hearing
 from core.safety.safe_log import safe_logger, without_credentials
 from core.safety.safe_text import MOST_TEXT_BYTES, bounded_text, text_of, trace_of
 
@@ -154,8 +157,25 @@ class _Stream:
         if kept is None or getattr(_writing, "depth", 0) > 0 or not isinstance(text, str):
             return int(self._stream.write(text))
         for line in kept.lines_of(self._name, text):
-            print_line(line, lambda line: self._stream.write(line + "\n"))
+            print_line(line, self._pass_on)
         return len(text)
+
+    def _pass_on(self, line: str) -> None:
+        # A disk that is full, or a reader that is gone, fails no task: the line is kept with the attempt.
+        with suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
+        if _attempt.get() is None:
+            self._stream.flush()
+        else:
+            with suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def close(self) -> None:
+        # Of an attempt it is not: all others write to it too.
+        if _attempt.get() is None:
+            self._stream.close()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -163,15 +183,21 @@ class _Stream:
 
 
 def _install() -> None:
+    # Others put their own there and take it away again.
+    if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
+        _wrap_streams()
+    if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
+        logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
+        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
+        threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
+        ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
+
+
+def _wrap_streams() -> None:
     for name in ("stdout", "stderr"):
-        # Others put their own there and take it away again.
         stream = getattr(sys, name)
         if stream is not None and type(stream) is not _Stream:
             setattr(sys, name, _Stream(name, stream))
-    if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
-        logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
-        threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
-        ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 
 
 def _with_fields(call_handlers: Any) -> Any:

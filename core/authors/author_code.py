@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from core.authors import forks
 from core.errors import AuthorError, ContractViolationError, Failure, StoreUnavailable, classify
+from core.safety.log_guard import log_guard
 from core.safety.safe_text import repr_of, type_name
 
 P = ParamSpec("P")
@@ -56,6 +57,12 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         AuthorError: It raised something, SystemExit and KeyboardInterrupt among it.
         StoreUnavailable: Earlier results were being read (`read_once`), and the database is away.
     """
+    with log_guard:
+        return call_guarded(function, *args, **kwargs)
+
+
+def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `call_author`, where `log_guard` was entered: once for many calls."""
     process = forks.process
     trace, profile = sys.gettrace(), sys.getprofile()
     hooks = threading.gettrace(), threading.getprofile()
@@ -65,9 +72,11 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         finally:
             # In here, since a profiler that raises does so at the next call. Python drops it then.
             try:
-                sys.setprofile(profile)
+                if sys.getprofile() is not profile:
+                    sys.setprofile(profile if callable(profile) else None)  # that of cProfile is its own matter
             finally:
-                sys.settrace(trace)
+                if sys.gettrace() is not trace:
+                    sys.settrace(trace)
     except BaseException as error:
         _tidy(*hooks)
         if forks.process is not process:
@@ -99,15 +108,16 @@ def author_items(
     """
     # One for all steps of a generator, which is one call to its author.
     in_context: Callable[..., Any] = copy_context().run
-    items = call_author(in_context, _iterator, what, function, *args, **kwargs)
-    for count in itertools.count():
-        item = call_author(in_context, _read_next, items, read, count)
-        if item is _END:
-            return
-        if count == MOST_TASKS:
-            found = f"more; the generator of {what} may have no end, or split the job"
-            raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
-        yield item
+    with log_guard:
+        items = call_guarded(in_context, _iterator, what, function, *args, **kwargs)
+        for count in itertools.count():
+            item = call_guarded(in_context, _read_next, items, read, count)
+            if item is _END:
+                return
+            if count == MOST_TASKS:
+                found = f"more; the generator of {what} may have no end, or split the job"
+                raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
+            yield item
 
 
 def refusal(message: str) -> Failure:

@@ -56,9 +56,8 @@ def _validated(
         raise ContractViolationError(
             f"validate_job_parameters of {job_type!r}: expected it to return a dict, found {found}"
         )
-    own = validated if type(validated) is dict else dict(validated)
     try:
-        encoded = encode_storable(own, "parameters", most_bytes=most_bytes)
+        encoded = encode_storable(validated, "parameters", most_bytes=most_bytes)
     except ValueTooLarge as too_large:
         return too_large
     return json.loads(encoded), encoded

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.authors.author_code import describe_returned
-from core.basics.canonical import ValueTooLarge, describe, encode_storable
+from core.basics.canonical import NotJson, ValueTooLarge, describe, encode_storable, plain_copy
 from core.basics.strict_json import EncodedJson
 from core.errors import ContractViolationError, Failure
 from core.models import TaskResult
@@ -33,12 +33,14 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
         raise ContractViolationError(
             f"handler of {task_type!r}: expected it to return a mapping or None, found {describe_returned(returned)}"
         )
-    success = returned.get("success", True)
-    if success is not True and _is_told_failure(task_type, returned, success):
-        return _told_failure(returned)
     try:
-        return encode_storable(returned, "result", most_bytes=most_bytes)
-    except ValueError as problem:  # NotJson, ValueTooLarge
+        # Read once: what is judged is what is stored.
+        own = returned if type(returned) is dict else plain_copy(returned, "result")
+        success = own.get("success", True)
+        if success is not True and _is_told_failure(task_type, own, success):
+            return _told_failure(own)
+        return encode_storable(own, "result", most_bytes=most_bytes)
+    except (NotJson, ValueTooLarge) as problem:
         raise ContractViolationError(f"handler of {task_type!r}: {text_of(problem)}") from problem
 
 

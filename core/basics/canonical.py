@@ -4,7 +4,7 @@ import hashlib
 import json.encoder
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
@@ -30,6 +30,8 @@ LARGE_VALUE_BYTES = 64 * 1024
 MOST_VALUE_BYTES = 16 * 1024 * 1024
 # PostgreSQL reads an array into memory 32 bytes an element and 1 GB at most: 2 ** 24 elements, of two characters each.
 MOST_JSONB_BYTES = 32 * 1024 * 1024
+# As many are in that: each has a character and a comma. A value that holds itself has no end.
+MOST_VALUES = MOST_JSONB_BYTES // 2
 # Values that are written in one call are not more than this together, unless it is one: a message to it has 1 GB.
 MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
 
@@ -103,9 +105,11 @@ def canonical_json(value: Any) -> str:
         NotJson: names the path of the first value that JSON cannot carry.
     """
     # Room for the levels around a value that was checked.
+    if not _is_plain(value, [MOST_VALUES], -_LEVELS_AROUND):
+        value = plain_copy(value, levels=-_LEVELS_AROUND)
     for problem in find_json_problems(value, levels=-_LEVELS_AROUND):
         raise problem
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None) -> EncodedJson:
@@ -120,16 +124,72 @@ def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None
         ValueTooLarge: Has its size and the largest permitted one.
     """
     try:
-        text = _encode(value) if _is_sound(value, 0) else None
+        text = _encode(value) if _is_plain(value, [MOST_VALUES]) else None
     except (TypeError, ValueError):
         text = None
+    if text is None:
+        value = plain_copy(value, path)
     if text is None or ("\\u" in text and _UNSTORABLE_ESCAPE.search(text)):
         for problem in find_json_problems(value, path):
             raise problem
-    encoded = EncodedJson(text if text is not None else _ENCODER.encode(value))
+    if text is None:
+        text = _encode(value)
+    encoded = EncodedJson(text)
     if most_bytes is not None and len(encoded) > most_bytes:
         raise ValueTooLarge(path, len(encoded), most_bytes)
     return encoded
+
+
+def plain_copy(value: Any, path: str = "", levels: int = 0) -> Any:
+    """The value in dicts, lists and scalars of exactly Python's own types; what JSON does not know stays as it is.
+
+    Each mapping and list is read once, so that what is checked is what is stored: a class of an author's may give
+    other items each time, or never end.
+
+    Raises:
+        NotJson: More than 100 levels, more than MOST_VALUES, a name that is no text, or a name twice in one mapping.
+    """
+    return _PlainCopy().of(value, path, levels)
+
+
+class _PlainCopy:
+    """One copy, and the number of values that it may still have."""
+
+    def __init__(self) -> None:
+        self._left = MOST_VALUES
+
+    def of(self, value: Any, path: str, levels: int) -> Any:
+        kind = type(value)
+        if kind in _SCALARS:
+            return value
+        # Of the type, whatever class the value claims to have.
+        if not issubclass(kind, _HOLDERS):
+            return next((own(value) for base, own in _OWN_FORMS if issubclass(kind, base)), value)
+        if levels >= MOST_LEVELS:
+            raise NotJson(path, f"at most {MOST_LEVELS} levels of nesting", "more, or a value that holds itself")
+        if issubclass(kind, Mapping):
+            return self._mapping(value.items(), path, levels)
+        return [
+            self.of(inner, f"{path}[{index}]", levels + 1) for index, inner in enumerate(self._counted(value, path))
+        ]
+
+    def _mapping(self, items: Iterable[tuple[Any, Any]], path: str, levels: int) -> dict[Any, Any]:
+        copy: dict[Any, Any] = {}
+        for name, inner in self._counted(items, path):
+            if not issubclass(type(name), str):
+                raise NotJson(path, "names that are str", describe(name))
+            own = str.__str__(name)
+            if own in copy:
+                raise NotJson(path, "each name once", f"{describe(own)} twice")
+            copy[own] = self.of(inner, join_path(path, own), levels + 1)
+        return copy
+
+    def _counted(self, values: Iterable[Any], path: str) -> Iterator[Any]:
+        for value in values:
+            self._left -= 1
+            if self._left < 0:
+                raise NotJson(path, f"at most {MOST_VALUES:,} values in all", "more, or a value without an end")
+            yield value
 
 
 def copied(value: Any) -> Any:
@@ -165,32 +225,33 @@ def forced_job_id_for(job_type: str, parameters: Mapping[str, Any], nonce: str) 
     return hashlib.sha256(canonical_json([job_type, parameters, nonce]).encode("ascii")).hexdigest()
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    """Mappings other than dict, which json.dumps does not know."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type_name(value)} is no JSON value")
-
-
-def _is_sound(value: Any, levels: int) -> bool:
-    """Whether the encoder sees in the value what is there: it would make text of names that are none.
+def _is_plain(value: Any, left: list[int], levels: int = 0) -> bool:
+    """Whether all of the value is of Python's own types and no larger than that: the encoder sees what is there.
 
     Every result comes through here, so that the most of it is left to the interpreter's own loops.
+
+    Args:
+        left: How many values there may still be.
     """
     kind = type(value)
-    if kind is dict or isinstance(value, Mapping):
-        if not _NAMES.issuperset(map(type, value)) and not all(isinstance(name, str) for name in value):
+    if kind is dict:
+        if not _NAMES.issuperset(map(type, value)):
             return False
-        inside: Iterable[Any] = value.values()
-    elif kind is list or isinstance(value, list | tuple):
+        inside: Collection[Any] = value.values()
+    elif kind is list or kind is tuple:
         inside = value
     else:
-        return True
-    if levels >= MOST_LEVELS:
+        return kind in _SCALARS
+    left[0] -= len(inside)
+    if levels >= MOST_LEVELS or left[0] < 0:
         return False
     if _SCALARS.issuperset(map(type, inside)):
         return True
-    return all([_is_sound(inner, levels + 1) for inner in inside if type(inner) not in _SCALARS])  # noqa: C419 - quicker
+    # A loop, which ends at the first that is not: a value that holds itself twice has no end.
+    for inner in inside:  # noqa: SIM110 - quicker
+        if type(inner) not in _SCALARS and not _is_plain(inner, left, levels + 1):
+            return False
+    return True
 
 
 def _expected_instead(value: Any) -> str | None:
@@ -224,18 +285,24 @@ def _stored_number(text: str) -> int | float:
 _NAMES = frozenset({str})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _HOLDERS = (Mapping, list, tuple)
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
+# What a subclass holds, whatever its methods say of it.
+_OWN_FORMS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def _encoder() -> Callable[[Any], str]:
     """`_ENCODER.encode` without what it does anew for each value, which takes longer than a small one.
 
-    It finds no value that holds itself: nesting is bounded before (`_is_sound`).
+    It finds no value that holds itself: nesting is bounded before (`_is_plain`).
     """
     make = vars(json.encoder).get("c_make_encoder")
     if make is None:
         return _ENCODER.encode
-    encode = make(None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
+    encode = make(None, _ENCODER.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
     return lambda value: "".join(encode(value, 0))
 
 

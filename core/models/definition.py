@@ -35,6 +35,9 @@ FIRST_MESSAGES = 32
 # A message's work should last about this long: long enough to pay for itself, short enough to be shared out.
 MESSAGE_SECONDS = 1.5
 MOST_TASKS_PER_MESSAGE = 100
+# A message of one short task goes on with the next ones of its stage for this long. It is also what a message of
+# another job waits for, once for each of those before it in the queue that runs side by side with others.
+SLICE_SECONDS = 0.1
 
 StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]
 
@@ -221,6 +224,14 @@ class StageDefinition(FrozenModel):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"limits: expected each name once, found {', '.join(twice)} twice")
         return self
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a message of one task may go on with tasks that have none: nothing bounds how many run at once.
+
+        The database decides it again (`claim_tasks_in_line`): `max_parallel` may change while the stage runs.
+        """
+        return self.tasks_per_message in {None, 1} and self.max_parallel is None and not self.limits
 
     @property
     def limit_names(self) -> tuple[str, ...]:

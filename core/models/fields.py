@@ -43,11 +43,26 @@ def check_no_credential(text: str) -> str:
     return text
 
 
+def check_no_credentials(texts: dict[str, str]) -> dict[str, str]:
+    """The texts themselves, if none is below a name such as `password`."""
+    found = find_credential(texts)
+    if found is not None:
+        raise expectation("texts without credentials", f"{found.kind} at {found.path!r}", "leave it out: it is shown")
+    return texts
+
+
 def check_digits(value: Any) -> Any:
     """The value itself; a text only if it is a number as people write it, which `1_0`, `+1` and ` 1` are not."""
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
         found = repr(value) if len(value) <= _LONGEST_NUMBER else f"{len(value)} characters"
         raise expectation(f"a number of at most {_LONGEST_NUMBER} digits", found)
+    return value
+
+
+def check_one_header(value: Any) -> Any:
+    """The value itself; one with a comma may be that of two headers."""
+    if isinstance(value, str) and "," in value:
+        raise expectation("one value without a comma", f"{value.count(',') + 1} of them", "give the header once")
     return value
 
 
@@ -83,6 +98,16 @@ CorrelationId = Annotated[
     Field(pattern=r"^[\x21-\x7e]{1,128}$", description="Goes with the job, its messages and log lines."),
 ]
 IdempotencyKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+# In a header: Azure's host gives an app one text for a header that came twice, with a comma between.
+IdempotencyKeyHeader = Annotated[
+    str, BeforeValidator(check_one_header), Field(pattern=r"^[\x21-\x2b\x2d-\x7e]{1,255}$")
+]
+CorrelationIdHeader = Annotated[
+    str,
+    BeforeValidator(check_one_header),
+    AfterValidator(check_no_credential),
+    Field(pattern=r"^[\x21-\x2b\x2d-\x7e]{1,128}$", description="Goes with the job, its messages and log lines."),
+]
 Cursor = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,1000}$", description="`next_cursor` of the page before.")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Of a group.")]
 # Runs, stages, tasks.
@@ -99,6 +124,7 @@ TagValue = Annotated[StorableText, AfterValidator(check_no_credential), Field(mi
 Tags = Annotated[
     dict[TagName, TagValue],
     Field(max_length=MOST_TAGS, description="Short texts by name, to find the job by.", examples=[{"team": "geo"}]),
+    AfterValidator(check_no_credentials),
 ]
 TAGS: TypeAdapter[dict[str, str]] = TypeAdapter(Tags)
 

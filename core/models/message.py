@@ -305,6 +305,9 @@ def _check_submission(body: bytes | str) -> None:
 
 
 def _read(queue: str, body: bytes | str, parse: Callable[[bytes | str], M]) -> M | UnknownMessage:
+    # As over HTTP: programs on Windows begin a file with it.
+    mark = b"\xef\xbb\xbf" if isinstance(body, bytes) else "\ufeff"
+    body = body.removeprefix(mark)  # type: ignore[arg-type]
     try:
         return parse(body)
     except ValidationError:

@@ -3,7 +3,7 @@
 Outcomes are the words that the functions of `sql/functions` return; a test holds them against each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -116,6 +116,15 @@ class Completion:
 
     lease_id: UUID
     results: Mapping[str, EncodedJson]
+
+
+@dataclass(frozen=True, slots=True)
+class NextTasks:
+    """What a process asks for that goes on without messages: tasks of these types, at most `limit`, and their lease."""
+
+    task_types: Collection[str]
+    limit: int
+    lease: Lease
 
 
 @dataclass(frozen=True)

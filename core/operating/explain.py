@@ -439,7 +439,7 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
     yield Finding(
         "waits_for_turn",
         Severity.INFO,
-        f"waiting for their turn: {what}; {_tasks(taken)} announced, and more as those end",
+        f"waiting for their turn: {what}; {_tasks(taken)} announced or running, and more as those end",
         advice="large stages are announced in windows, so that other jobs which use the queue have their turn; for a "
         f"larger share: coremachine adjust {facts.job_id[:12]} --priority high",
     )

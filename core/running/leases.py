@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
@@ -17,6 +18,8 @@ log = safe_logger(__name__)
 # A lease is renewed when a third of its life is over, so that two renewals may fail.
 RENEWALS_PER_LEASE = 3
 RETRY_SECONDS = 1.0
+# How soon a task learns that its job is being cancelled: a look by key, for all tasks of the process together.
+LOOK_SECONDS = 1.5
 # How long the thread of a process without leases stays.
 IDLE_SECONDS = 30.0
 # An attempt's time began in the database a moment before it did here; asked a moment late, the answer is final.
@@ -116,34 +119,50 @@ class LeaseKeeper:
 
     def _renew_while_held(self) -> None:
         due: float | None = None
+        look_at = time.monotonic() + LOOK_SECONDS
         while True:
             with self._changed:
-                if not self._held and not self._changed.wait_for(lambda: bool(self._held), timeout=IDLE_SECONDS):
-                    self._thread = None
-                    return
+                if not self._held:
+                    if not self._changed.wait_for(lambda: bool(self._held), timeout=IDLE_SECONDS):
+                        self._thread = None
+                        return
+                    look_at = time.monotonic() + LOOK_SECONDS
                 self._shortest = min(lease.lease_seconds for lease in self._held)
                 soonest = time.monotonic() + self._shortest / RENEWALS_PER_LEASE * random.uniform(0.8, 1.0)
                 asks = [lease.ask_at for lease in self._held if lease.ask_at is not None]
                 due = min(asks + [soonest] + ([] if due is None else [due]))
-                self._changed.wait(timeout=max(0.0, due - time.monotonic()))
-            if time.monotonic() < due:
-                continue  # woken for a shorter lease
-            is_renewed = self._try_to_renew()
+                self._changed.wait(timeout=max(0.0, min(due, look_at) - time.monotonic()))
+            now = time.monotonic()
+            if now >= look_at:
+                look_at = now + LOOK_SECONDS
+                if now < due and self._try(self._is_any_job_stopping):
+                    due = now
+            if now < due:
+                continue  # woken for a shorter lease, or after a look
+            is_renewed = self._try(self._renew)
             observer().measure(RENEWAL_LAG, time.monotonic() - due)
             due = None if is_renewed else time.monotonic() + RETRY_SECONDS * random.uniform(0.5, 1.5)
 
-    def _try_to_renew(self) -> bool:
+    def _renew(self) -> bool:
+        self.renew_now()
+        return True
+
+    def _is_any_job_stopping(self) -> bool:
+        """Whether a renewal now would tell a task to stop: its job is being cancelled, or has ended."""
+        jobs = {lease.job_id for lease in self.held() if not lease.is_stop_requested}
+        return bool(jobs) and self._store.is_any_stopping(jobs)
+
+    def _try(self, ask: Callable[[], bool]) -> bool:
+        """The answer, or False where there is none."""
         try:
-            self.renew_now()
+            return ask()
         except StoreUnavailable as error:
             self._note_failure()
             outage.note(str(error))
-            return False
         except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
             self._note_failure()
             log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
-            return False
-        return True
+        return False
 
     def _note_failure(self) -> None:
         self.renewal_failures += 1

@@ -14,6 +14,7 @@ from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot
+from core.running.time_slice import TimeSlice
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
@@ -40,6 +41,7 @@ class MessageRunner:
         *,
         suspects: list[str] | None = None,
         is_alone: bool = False,
+        goes_on: bool = False,
     ) -> str | None:
         """Claim, run and settle the tasks that a message names. Returns the job's status if it moved on, else None.
 
@@ -47,6 +49,7 @@ class MessageRunner:
 
         Args:
             suspects: Takes those that must run alone: given back unbegun, and not announced. None: run them too.
+            goes_on: It takes the stage's next tasks as well, one after the other, as long as its time lasts.
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
         """
@@ -69,7 +72,11 @@ class MessageRunner:
             if stage.limits:
                 # Before they run, which may take hours: a rate may have room for others now.
                 self._turns.serve(stage.limit_names)
-            self.run_claimed(writer, claimed, slot)
+            time_slice = TimeSlice(self._parts) if goes_on else None
+            self.run_claimed(writer, claimed, slot, time_slice)
+            while (following := writer.next_claim) is not None:
+                writer = writer.under(following.lease_id)
+                self.run_claimed(writer, following.rows, time_slice=time_slice)
             return writer.job_status
         finally:
             if slot is not None:
@@ -129,11 +136,18 @@ class MessageRunner:
             )
         return moved_to
 
-    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedRow], slot: Slot | None = None) -> None:
+    def run_claimed(
+        self,
+        writer: OutcomeWriter,
+        claimed: Sequence[ClaimedRow],
+        slot: Slot | None = None,
+        time_slice: TimeSlice | None = None,
+    ) -> None:
         """Run tasks under this process's lease, and let `writer` write their outcomes.
 
         Args:
             slot: For the first of them; None: they wait for one.
+            time_slice: In which a task that completes takes the next one, for the writer's `next_claim`.
         """
         fault_point("task.claimed")
         parts = self._parts
@@ -155,7 +169,7 @@ class MessageRunner:
             for group in batch.outcomes():
                 if group:
                     fault_point("task.ran")
-                    writer.write(group)
+                    writer.write(group, time_slice.next_after(group) if time_slice is not None else None)
                     fault_point("task.settled")
                 if batch.is_to_be_split:
                     writer.release(batch.give_up_waiting(), tasks_per_message=parts.slots.count)

@@ -9,9 +9,10 @@ from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
+from core.joined_tasks import NextTask
 from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.announcement import UnannouncedTask
-from core.models.transition import ClaimedRow, RetryOutcome
+from core.models.transition import Claim, ClaimedRow, RetryOutcome
 from core.orchestration_manager import OrchestrationManager
 from core.running.task_batch import TaskOutcome
 from core.safety.safe_log import safe_logger
@@ -39,9 +40,21 @@ class OutcomeWriter:
         self.lease_id = lease_id
         # The job's status if one of these tasks was its stage's last.
         self.job_status: str | None = None
+        # The task that its message goes on with.
+        self.next_claim: Claim | None = None
+        self._wanted: NextTask | None = None
 
-    def write(self, outcomes: Sequence[TaskOutcome]) -> None:
-        """Write each outcome by its kind; successes first, in one call unless they are very large."""
+    def under(self, lease_id: UUID) -> "OutcomeWriter":
+        """The same for tasks under another lease."""
+        return OutcomeWriter(self._state, self._orchestration, self.job, self.stage, lease_id)
+
+    def write(self, outcomes: Sequence[TaskOutcome], wanted: NextTask | None = None) -> None:
+        """Write each outcome by its kind; successes first, in one call unless they are very large.
+
+        Args:
+            wanted: What to claim in the same call, for `next_claim`; only with the outcome of one task.
+        """
+        self._wanted = wanted
         with log_fields(_outcomes=outcomes):
             failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
             for results in _portions(outcomes):
@@ -112,7 +125,9 @@ class OutcomeWriter:
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
         """Write results; the ids of the tasks that ended with them. The others were no longer this process's."""
-        check = self._state.complete_tasks(self.ref, lease_id=self.lease_id, results=results)
+        check, self.next_claim = self._state.complete_tasks(
+            self.ref, lease_id=self.lease_id, results=results, wanted=self._wanted
+        )
         if check.is_last_task_in_stage:
             self.job_status = check.job_status
         return check.updated_ids

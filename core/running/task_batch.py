@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
 from core.authors.attempt_log import AttemptLog
-from core.authors.author_code import call_author
+from core.authors.author_code import call_guarded
 from core.authors.returned import judge_returned
 from core.basics.canonical import MOST_VALUE_BYTES
 from core.basics.strict_json import EncodedJson
@@ -27,6 +27,7 @@ from core.ports import JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.task_slots import Slot, TaskSlots
 from core.running.threads import ThreadReserve
+from core.safety.log_guard import log_guard
 from core.safety.safe_log import safe_logger
 from core.telemetry.observer import observer
 
@@ -139,6 +140,7 @@ class TaskBatch:
         self._patience_seconds = min(stage.lease_seconds, stage.task_timeout_seconds or stage.lease_seconds)
 
     def __enter__(self) -> Self:
+        log_guard.enter()
         self._keeper.hold(list(self.leases.values()))
         return self
 
@@ -146,6 +148,7 @@ class TaskBatch:
         # Left behind by an error: nobody writes their outcomes, so they begin no more and take no slots.
         self._take_all()
         self._keeper.drop(list(self.leases.values()))
+        log_guard.leave()
 
     def outcomes(self) -> Iterator[list[TaskOutcome]]:
         """Groups of outcomes as they come, until every task has one or was taken back by `give_up_waiting`.
@@ -336,7 +339,7 @@ class TaskBatch:
         }
         with AttemptLog(fields) as kept:
             try:
-                outcome = call_author(self._call_handler, task)
+                outcome = call_guarded(self._call_handler, task)
             except AuthorError as error:
                 outcome = TaskOutcome(task, failure=error.failure)
             except Exception as error:  # noqa: BLE001 - the database is away, which a handler may meet
@@ -374,7 +377,7 @@ class TaskBatch:
             job_parameters=self.job.parameters,
             correlation_id=self.job.correlation_id,
             # The tasks of a message share one lease, and no attempt shares the name of its files with another.
-            lease_id=UUID(int=self.lease_id.int ^ task.task_index),
+            lease_id=cast("UUID", self.lease_id.int ^ task.task_index),  # becomes one when it is read
             _report=lease.report,
             _stop_requested=lambda: lease.is_stop_requested,
             _timed_out=lambda: lease.is_timed_out,

@@ -7,13 +7,14 @@ values below a mapping's name here; letters of any case:
 
 - `name=value` where the name is or ends in password, secret, token, api_key, AccountKey, access_key and the like, or is
   `sig` of a query; also with `:` after a quoted name, as JSON writes it (escaped or not), after any name where the
-  value has letters and digits (`X-Api-Key: ...`), as an XML element, as an option (`--password x1`), as a pair
-  (`('X-Api-Key', 'x1')`) and as an entry (`"name": "DB_PASSWORD", "value": "x"`); `pass=` with letters and digits;
-  `code=` of a query with a function key;
-- `Authorization:` with a scheme or a long token, `Bearer` or `Basic` with what belongs to them, `://user:password@host`,
-  private keys (PEM), JSON web tokens;
+  value has letters and digits (`X-Api-Key: ...`), as an XML element or attribute, as a field of a form, as an option
+  (`--password x1`), as a pair (`('X-Api-Key', 'x1')`) and as an entry (`"name": "DB_PASSWORD", "value": "x"`); each of
+  them percent-encoded too; `pass=` with letters and digits; `code=` of a query with a function key;
+- `Authorization:` with a scheme or a long token, `Bearer`, `Basic` or `SharedKey` with what belongs to them,
+  `://user:password@host`, `-u user:password`, `auth=('user', 'x1')`, private keys (PEM), JSON web tokens;
 - ids and tokens whose beginning shows what they are (AWS, GitHub, GitLab, Google, Slack and others);
-- every text or number below a mapping's name that ends in one of these words, and the `value` beside such a `name`.
+- every text or number below a mapping's name that ends in one of these words, the `value` beside such a `name`, and
+  what has letters and digits behind such a name in a list of pairs.
 
 Words alone are no credential: "the token has expired" and `{"max_tokens": 5}` pass. So do values that open nothing:
 true, none, numbers below 1000, placeholders such as `[MASK]`, tokens of less than 6 characters or of digits alone, and
@@ -45,6 +46,8 @@ _SIGNATURE, _SHORTEST_SIGNATURE = "sig", 40
 # Smaller ones are counts and flags.
 _FIRST_LARGE_NUMBER = 1000
 _BETWEEN = re.compile(r"[-_ .]")
+_PAIR = 2
+_MIXED = re.compile(r"(?=\S{0,60}[0-9])(?=\S{0,60}[A-Za-z])\S{6}")
 _NAMINGS = ("name", "key", "header", "Name", "Key", "Header", "NAME", "KEY", "HEADER")
 _VALUES = ("value", "Value", "VALUE")
 
@@ -130,6 +133,11 @@ def _look(value: Any, under: _Under | None, depth: int) -> None:
             _look_at_named(str(name), inner, under, beside if name in _VALUES else None, depth)
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
+            pair = _name_of_pair(inner)
+            if pair is not None:
+                found = _Found(pair.kind)
+                found.steps += [1, index]
+                raise found
             _look_inside(inner, index, under, depth)
 
 
@@ -179,6 +187,20 @@ def _name_beside(value: Mapping[Any, Any]) -> _Under | None:
         return None
     names = (value[naming] for naming in _NAMINGS if naming in value)
     return next(filter(None, (_under(name[-_LONGEST_NAME:]) for name in names if isinstance(name, str))), None)
+
+
+def _name_of_pair(value: Any) -> _Under | None:
+    """`["X-Api-Key", "x1y2z3"]` in a list, as headers are listed, if it holds a credential; not two words."""
+    if not isinstance(value, list | tuple) or len(value) != _PAIR:
+        return None
+    name, text = value
+    if not isinstance(name, str) or not isinstance(text, str) or not _MIXED.match(text):
+        return None
+    under = _under(name[-_LONGEST_NAME:])
+    if under is None:
+        return None
+    is_loose = under.ending.endswith(_LOOSE_NAME_ENDS) or under.ending == _SIGNATURE
+    return under if (_is_given_loosely(text, under) if is_loose else _is_given(text, under)) else None
 
 
 @lru_cache(maxsize=1024)

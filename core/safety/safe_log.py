@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from core.safety.credentials import redact
+from core.safety.log_guard import log_guard
 from core.safety.safe_text import text_of, trace_of, type_name
 
 REPEAT_SECONDS = 60.0
@@ -36,6 +37,7 @@ class SafeLogger:
 
     def is_enabled_for(self, level: int) -> bool:
         """Whether anybody wants records of this level."""
+        log_guard.put_back()
         self._logger.disabled = False
         return self._logger.isEnabledFor(level)
 

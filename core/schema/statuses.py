@@ -90,6 +90,20 @@ STAGE_IS_OPEN = SQL("(j.status = {job} and j.run = s.run and s.status = {stage})
     job=Literal(JobStatus.PROCESSING.value), stage=Literal(StageStatus.PROCESSING.value)
 )
 
+# Of a stage `s`: a process that ends one of its tasks may claim the next one in line, without a message.
+GOES_ON = Composed(
+    [
+        SQL(
+            "(coalesce((s.settings ->> 'tasks_per_message')::integer, 1) = 1"
+            " and s.settings ->> 'max_parallel' is null and s.settings ->> 'limits' is null)"
+        )
+    ]
+)
+# Of a task `t` after its stage's window: it waits for its turn, and not for a time, or for its job to be resumed.
+IS_IN_LINE = SQL("(t.status = {} and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null)").format(
+    Literal(TaskStatus.PENDING.value)
+)
+
 
 # Jobs that an early release began to cancel have no deadline in their row.
 CANCEL_DEADLINE = SQL("coalesce(j.cancel_deadline_at, j.updated_at + {} * interval '1 second')").format(
@@ -98,6 +112,8 @@ CANCEL_DEADLINE = SQL("coalesce(j.cancel_deadline_at, j.updated_at + {} * interv
 _NAMES: dict[str, Composed] = {
     **STATUS_SETS,
     "stage_is_open": STAGE_IS_OPEN,
+    "goes_on": GOES_ON,
+    "is_in_line": IS_IN_LINE,
     "cancel_deadline": CANCEL_DEADLINE,
     "first_messages": SQL("{}").format(Literal(FIRST_MESSAGES)),
     "message_seconds": SQL("{}").format(Literal(MESSAGE_SECONDS)),

@@ -196,7 +196,7 @@ def _hold(action: str, job_id: str, reason: str | None, output: Any, url: str | 
 
 def audit(
     job_id: Annotated[
-        str | None, typer.Argument(help="One job, by its whole id: it may be gone.", metavar="[JOB_ID]")
+        str | None, typer.Argument(help="One job, by its whole id: it may be gone.", metavar="JOB_ID")
     ] = None,
     actor: Annotated[str | None, typer.Option("--actor", help="What this person or app did.")] = None,
     action: Annotated[AuditAction | None, typer.Option("--action", help="What was done.")] = None,

@@ -244,6 +244,18 @@ class ApiClient:
     def list_audit(self, *, limit: int, **query: Any) -> list[Json]:
         return self._collect(limit, operations.list_audit, **query)
 
+    def look_at_jobs(self, *, limit: int, timeout_seconds: float) -> list[Json]:
+        """The newest jobs, asked for once; empty where the server gives none in time."""
+        return self._look_at_page(operations.list_jobs(limit=limit), timeout_seconds)
+
+    def look_at_job_types(self, *, timeout_seconds: float) -> list[Json]:
+        """As `look_at_jobs`."""
+        return self._look_at_page(operations.list_job_types(), timeout_seconds)
+
+    def _look_at_page(self, call: Call[Any], timeout_seconds: float) -> list[Json]:
+        found = self._look(replace(call, timeout_seconds=timeout_seconds), _PAGE_SHAPE)
+        return [] if found is None else list(found["value"])
+
     def look_at_logs(self, job_id: str, **query: Any) -> list[Json]:
         """A page of `list_logs`, asked for once; empty where the server gives none now."""
         found = self._look(self._call(operations.list_logs, job_id, limit=_PAGE, **query), _PAGE_SHAPE)

@@ -1,5 +1,6 @@
 """Commands about the database's schema; they need the database itself, not a server."""
 
+import logging
 import os
 import re
 import sys
@@ -227,7 +228,7 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
         DatabaseUnsuitable,
         RepositoryError,
     )
-    from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
+    from infrastructure.entra import EntraTokens, TokenUnavailable, default_credential  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
     from infrastructure.settings import DatabaseAuth, SettingsError, read_database_identity  # noqa: PLC0415
 
@@ -237,10 +238,15 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
     except SettingsError as error:
         raise DatabaseProblem(str(error), Exit.USAGE) from error
     tokens = EntraTokens(partial(default_credential, client_id)) if auth is DatabaseAuth.ENTRA else None
+    if tokens is not None:
+        # The library's records would say the same once more, on several lines.
+        logging.getLogger("azure").addHandler(logging.NullHandler())
     try:
         try_to_connect(url, tokens)
         with create_pool(url, password=tokens, max_size=1) as pool:
             yield pool
+    except TokenUnavailable as error:
+        raise DatabaseProblem(str(error), Exit.UNREACHABLE) from error
     except DatabaseUnsuitable as error:
         raise DatabaseProblem(str(error), Exit.CONFLICT) from error
     except DatabaseUnavailable as error:
@@ -269,7 +275,13 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
         text = "expected a PostgreSQL URL or libpq connection string, found one that cannot be read; see --database-url"
         raise DatabaseProblem(text, Exit.USAGE) from error
     except psycopg.Error as error:
-        raise DatabaseProblem(f"{redact(str(error))}\nSee --database-url.", Exit.UNREACHABLE) from error
+        advice = "See --database-url."
+        if password is not None and error.pgconn is not None and error.pgconn.used_password:
+            advice = (
+                "The server refused the token. The user of the database must be the role of the identity that signs in "
+                "(`coremachine db grant ROLE --entra`); COREMACHINE_DATABASE_CLIENT_ID or AZURE_CLIENT_ID chooses it."
+            )
+        raise DatabaseProblem(f"{redact(str(error))}\n{advice}", Exit.UNREACHABLE) from error
 
 
 def choose_database(given: str | None) -> str:

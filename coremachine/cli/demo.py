@@ -16,9 +16,10 @@ from coremachine.cli.client import ApiClient, Json, Server
 from coremachine.cli.errors import CliError, Exit, TimeIsUp
 from coremachine.cli.progress import JobProgress
 from coremachine.cli.render import console, error_text, status_markup
-from coremachine.cli.up import log_to_stderr, stop_signals_interrupt
+from coremachine.cli.up import log_to_stderr
 from coremachine.extras import how_to_install
 from coremachine.local.stack_file import StackError
+from coremachine.local.stop_signals import stop_signals_interrupt
 
 JOB_TYPE = "flood_risk_cog"
 CONVERT_TASK = "flood_risk_convert"

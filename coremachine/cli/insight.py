@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from coremachine.cli.client import ApiClient, Json, choose_server
+from coremachine.cli.completion import complete_job_id, complete_job_type
 from coremachine.cli.errors import Exit, UsageProblem
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.overview import find_troubles
@@ -80,9 +81,16 @@ def show_findings(findings: Iterable[Json]) -> None:
 
 def failures(
     job_id: Annotated[
-        str | None, typer.Argument(metavar="JOB_ID", help="Job id, or enough of its beginning. Default: all jobs.")
+        str | None,
+        typer.Argument(
+            metavar="JOB_ID",
+            help="Job id, or enough of its beginning. Default: all jobs.",
+            autocompletion=complete_job_id,
+        ),
     ] = None,
-    job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
+    job_type: Annotated[
+        str | None, typer.Option("--type", help="Jobs of this type only.", autocompletion=complete_job_type)
+    ] = None,
     fingerprint: FingerprintOption = None,
     each: Annotated[bool, typer.Option("--each", help="One line per task instead of one per group.")] = False,
     limit: LimitOption = 50,

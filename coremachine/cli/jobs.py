@@ -16,6 +16,7 @@ from core.models.job_filter import JobSort
 from core.models.status import JobPriority
 from coremachine.cli.batch import submit_lines
 from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
+from coremachine.cli.completion import complete_job_type
 from coremachine.cli.draft import show_draft
 from coremachine.cli.errors import Exit, NoResult, UsageProblem
 from coremachine.cli.options import (
@@ -61,7 +62,12 @@ _WHY_CHARACTERS = 100
 
 def submit(
     job_type: Annotated[
-        str, typer.Argument(metavar="JOB_TYPE", help="See `coremachine job-types`; none with --from-jsonl.")
+        str,
+        typer.Argument(
+            metavar="JOB_TYPE",
+            help="See `coremachine job-types`; none with --from-jsonl.",
+            autocompletion=complete_job_type,
+        ),
     ] = "",
     param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Repeatable.")] = None,
     params_file: Annotated[Path | None, typer.Option(help="A JSON object; - is stdin.")] = None,
@@ -203,7 +209,9 @@ def _no_result(job: Json) -> NoResult:
 
 def list_jobs(
     status: Annotated[str | None, typer.Option("--status", help="For example processing, failed.")] = None,
-    job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
+    job_type: Annotated[
+        str | None, typer.Option("--type", help="Jobs of this type only.", autocompletion=complete_job_type)
+    ] = None,
     paused: Annotated[
         bool | None, typer.Option("--paused/--not-paused", help="Paused jobs only, or only the others.")
     ] = None,

@@ -17,6 +17,7 @@ from coremachine.cli.db_grant import grant
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.functions import functions
+from coremachine.cli.help_text import HelpfulCommand, HelpfulGroup, make_helpful
 from coremachine.cli.limits import limits
 from coremachine.cli.options import begin_command, errors_are_json, note_profile
 from coremachine.cli.proof import verify
@@ -33,6 +34,7 @@ from coremachine.cli.webhooks import webhooks
 
 app = typer.Typer(
     name="coremachine",
+    cls=HelpfulGroup,
     help="Run jobs of sequential stages and parallel tasks. Exit codes: 0 ok, 1 the job failed or was cancelled, now "
     "or before (nothing was run), 2 usage, 3 not found, 4 conflict, 5 timeout, 6 no server, 130 Ctrl-C in a wait.",
     no_args_is_help=True,
@@ -117,9 +119,10 @@ _GROUPS: dict[str, dict[str, Callable[..., object] | typer.Typer]] = {
 for _group, _commands in _GROUPS.items():
     for _name, _command in _commands.items():
         if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name, rich_help_panel=_group)
+            make_helpful(_command)
+            app.add_typer(_command, name=_name, cls=HelpfulGroup, rich_help_panel=_group)
         else:
-            app.command(_name, rich_help_panel=_group)(_command)
+            app.command(_name, cls=HelpfulCommand, rich_help_panel=_group)(_command)
 
 
 def _end_after(error: OSError) -> int:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from coremachine.cli.completion import complete_job_id
+
 
 class Output(StrEnum):
     """How a result is written."""
@@ -65,7 +67,10 @@ OutputOption = Annotated[
         "--output", "-o", callback=_note_output, help="Default: table on a terminal, json elsewhere. json: errors too."
     ),
 ]
-JobArgument = Annotated[str, typer.Argument(help="Job id, or enough of its beginning.", metavar="JOB_ID")]
+JobArgument = Annotated[
+    str,
+    typer.Argument(help="Job id, or enough of its beginning.", metavar="JOB_ID", autocompletion=complete_job_id),
+]
 TagOption = Annotated[
     list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="To find jobs by. Repeatable: all of them.")
 ]

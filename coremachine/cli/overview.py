@@ -10,6 +10,8 @@ from coremachine.cli.render import SHORT_ID
 
 # The newest jobs that are looked at, of the open ones and of those that failed within a day.
 MOST_JOBS = 500
+# Each is a request.
+MOST_SCHEDULES = 50
 _DAY = timedelta(days=1)
 _OPEN = [status.value for status in JobStatus if not status.is_terminal]
 _SHOWN_IDS = 3
@@ -17,11 +19,11 @@ _ORDER = {"error": 0, "warning": 1}
 
 
 def find_troubles(client: ApiClient) -> list[Json]:
-    """Findings as `explain` has them, errors first: of queues and apps, dead letters, and jobs.
+    """Findings as `explain` has them, errors first: of queues and apps, dead letters, schedules, and jobs.
 
     What goes on by itself is left out.
     """
-    found = [*client.list_queues()["findings"], *_dead_letters(client)]
+    found = [*client.list_queues()["findings"], *_dead_letters(client), *_schedules(client)]
     found += _of_jobs(client.list_jobs(status=_OPEN, reasons=True, limit=MOST_JOBS))
     since = datetime.now(UTC) - _DAY
     found += _of_jobs(client.list_jobs(status="failed", created_after=since, reasons=True, limit=MOST_JOBS))
@@ -38,6 +40,13 @@ def _dead_letters(client: ApiClient) -> Iterator[Json]:
             "message": f"{group['count']} {letters} on the queue {', '.join(group['queues'])}: {why}",
             "advice": f"coremachine dead list --fingerprint {group['fingerprint']}",
         }
+
+
+def _schedules(client: ApiClient) -> Iterator[Json]:
+    for schedule in client.list_schedules(limit=MOST_SCHEDULES):
+        name = schedule["name"]
+        for finding in client.explain_schedule(name)["findings"]:
+            yield {**finding, "message": f"schedule {name}: {finding['message']}"}
 
 
 def _of_jobs(jobs: Iterable[Json]) -> Iterator[Json]:

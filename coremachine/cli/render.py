@@ -195,10 +195,10 @@ def status_markup(status: str) -> str:
     return f"[{colour}]{escape(visible(status))}[/{colour}]"
 
 
-def local_time(text: str) -> str:
+def local_time(text: str, *, milliseconds: bool = False) -> str:
     """An RFC 3339 instant on this machine's clock (with --utc in UTC), with its zone; its date if that is not today."""
     try:
-        return show_time(datetime.fromisoformat(text))
+        return show_time(datetime.fromisoformat(text), milliseconds=milliseconds)
     except (ValueError, OverflowError):
         return escape(visible(text))
 

@@ -147,14 +147,13 @@ def _find_handler(task_type: str) -> "HandlerFunction":
 
 
 def _load_registry() -> "Registry":
-    from jobs.base import JobDefinitionError  # noqa: PLC0415 - other commands start faster without
-    from triggers.ports import ServicesNotReady  # noqa: PLC0415
+    from triggers.ports import ServicesNotReady  # noqa: PLC0415 - other commands start faster without
     from triggers.services import load_registry  # noqa: PLC0415
 
     queues, _ = read_task_queues(os.environ.get("COREMACHINE_TASK_QUEUES") or DEFAULT_TASK_QUEUES)
     try:
         return load_registry(_jobs_name(), queues)
-    except (ServicesNotReady, JobDefinitionError) as error:
+    except ServicesNotReady as error:
         raise UsageProblem(str(error)) from error
 
 

@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from coremachine.cli.client import ApiClient, Json, choose_server
+from coremachine.cli.completion import complete_job_type
 from coremachine.cli.control import ReasonOption
 from coremachine.cli.insight import show_findings
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
@@ -24,7 +25,9 @@ _TICK_COLUMNS = ["tick_at", "until_at", "status", "job_id", "why"]
 
 @schedules.command("list")
 def list_schedules(
-    job_type: Annotated[str | None, typer.Option("--type", help="Of this job type only.")] = None,
+    job_type: Annotated[
+        str | None, typer.Option("--type", help="Of this job type only.", autocompletion=complete_job_type)
+    ] = None,
     paused: Annotated[bool | None, typer.Option("--paused/--not-paused", help="Only paused ones, or others.")] = None,
     limit: LimitOption = 100,
     output: OutputOption = None,
@@ -67,7 +70,9 @@ def show(
 @schedules.command("set")
 def set_schedule(
     name: NameArgument,
-    job_type: Annotated[str, typer.Argument(metavar="JOB_TYPE", help="See `coremachine job-types`.")],
+    job_type: Annotated[
+        str, typer.Argument(metavar="JOB_TYPE", help="See `coremachine job-types`.", autocompletion=complete_job_type)
+    ],
     cron: Annotated[str, typer.Option("--cron", help="Minute, hour, day of month, month, day of week: '30 2 * * *'.")],
     zone: Annotated[str, typer.Option("--zone", help="IANA time zone, such as Europe/Berlin.")] = "UTC",
     param: Annotated[

@@ -298,12 +298,18 @@ def _show_logs(found: Iterable[Json], *, as_json: bool) -> None:
             continue
         last_run = _show_run(_run_of(item, last_run), last_run, show)
         if "line" in item:
-            # The same in all of them.
-            show.print(Text(_OF_THE_JOB.sub("", visible_lines(item["line"]))), soft_wrap=True)
+            show.print(_stack_line(item["line"]), soft_wrap=True)
         else:
             show.print(Text.assemble((f"{local_time(item['at'])}  ", "dim"), sentence_of(item)), soft_wrap=True)
             if log := (item.get("detail") or {}).get("log"):
                 show_lines(log, show, "    ")
+
+
+def _stack_line(line: str) -> Text:
+    """A line of a stack's log with its time as commands show times, without what is the same in all lines of a job."""
+    at, space, rest = _OF_THE_JOB.sub("", visible_lines(line)).partition(" ")
+    shown = local_time(at, milliseconds=True) if at.endswith("Z") else at
+    return Text.assemble((shown, "dim"), space, rest)
 
 
 def _from_stack(client: ApiClient, job_id: str, task_id: str | None, file: Path, *, follow: bool) -> Iterator[Json]:

@@ -38,15 +38,18 @@ def read_time(option: str, text: str | None) -> str | None:
         raise UsageProblem(f"{option}: expected {expected}, found {text!r:.100}") from error
 
 
-def show_time(moment: datetime, now: datetime | None = None) -> str:
+def show_time(moment: datetime, now: datetime | None = None, *, milliseconds: bool = False) -> str:
     """`14:30:05 CET`; with the date where it is not today's.
 
     Args:
         now: Another moment as the present one.
+        milliseconds: `14:30:05.123 CET`.
     """
     shown = moment.astimezone(_Zone.chosen)
     today = (now or datetime.now(UTC)).astimezone(_Zone.chosen).date()
-    return shown.strftime("%H:%M:%S %Z" if shown.date() == today else "%Y-%m-%d %H:%M:%S %Z").rstrip()
+    date = "" if shown.date() == today else f"{shown.date().isoformat()} "
+    clock = shown.time().isoformat(timespec="milliseconds" if milliseconds else "seconds")
+    return f"{date}{clock} {shown.tzname() or ''}".rstrip()
 
 
 def own_time(text: str) -> str:

@@ -3,10 +3,9 @@
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from coremachine.local.app_fleet import ONE_APP, LocalApp, find_unread_queues, r
 from coremachine.local.app_folder import BUILT_IN_APP, find_app
 from coremachine.local.source_watch import SourceWatch
 from coremachine.local.stack_file import USUAL_DATA, StackError
+from coremachine.local.stop_signals import stop_signals_interrupt
 
 if TYPE_CHECKING:
     from coremachine.local.stack import LocalStack
@@ -152,6 +152,7 @@ def reload_on_change(stack: "LocalStack", folder: Path) -> None:
     show = console()
     watch = SourceWatch(folder)
     while True:
+        stack.prepare_reload()
         names = [str(path) for path in watch.wait_for_change()]
         began = time.monotonic()
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -171,23 +172,9 @@ def log_to_stderr(level: int) -> None:
     """The level is the handler's: the stack lets more records pass, for its file."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(level)
-    logging.basicConfig(handlers=[handler], format="%(asctime)s %(levelname)s %(message)s", force=True)
+    line = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(handlers=[handler], format=line, datefmt="%H:%M:%S %Z", force=True)
 
 
 class StackCannotStart(CliError):
     """With the reason and what to do."""
-
-
-@contextlib.contextmanager
-def stop_signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP act as Ctrl-C: a KeyboardInterrupt in the main thread."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    # A shell starts background jobs with SIGINT ignored; kill -INT must work there too.
-    before_int = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before_int)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -57,7 +57,7 @@ def show(
 def set_webhook(
     name: NameArgument,
     address: Annotated[
-        str | None, typer.Argument(metavar="[ADDRESS]", help="https://..., or leave it out and give --address-setting.")
+        str | None, typer.Argument(metavar="ADDRESS", help="https://..., or leave it out and give --address-setting.")
     ] = None,
     event: Annotated[
         list[str] | None,

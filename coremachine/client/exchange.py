@@ -27,7 +27,7 @@ from coremachine.client.errors import (
 
 T = TypeVar("T")
 # Settings or code that somebody must change first: it does not help to ask again.
-NOT_READY = "app_not_ready"
+NEEDS_CHANGE = frozenset({"app_not_ready", "app_cannot_be_loaded"})
 # The local host's 500 for a request that runs while the host ends.
 _ENDS = "invocation_aborted"
 _FIRST_PAUSE_SECONDS = 0.5
@@ -129,7 +129,7 @@ def exchange(
 def is_outage(error: ClientError) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, ApiProblem):
-        is_away = isinstance(error, Unavailable | Throttled) and error.code != NOT_READY
+        is_away = isinstance(error, Unavailable | Throttled) and error.code not in NEEDS_CHANGE
         return is_away or error.code == _ENDS
     return isinstance(error, ServerUnreachable)
 

@@ -75,17 +75,20 @@ def read_apps(text: str, environment: Mapping[str, str]) -> tuple[LocalApp, ...]
 
 def _read_app(part: str, queues: Mapping[str, str]) -> LocalApp:
     mode, colon, names = part.partition(":")
+    mode = mode.strip()
     if mode not in {*_WITH_HTTP, "worker"}:
         raise StackError(f"{_OPTION}: expected standalone, platform or worker, found {mode!r} in {part!r}")
     if colon and mode != "worker":
         raise StackError(f"{_OPTION}: expected queues behind worker only, found {part!r}; remove :{names}")
-    read = tuple(names.split("+")) if colon else ()
+    read = tuple(name.strip() for name in names.split("+")) if colon else ()
     for name in read:
         if name not in queues:
+            advice = f", or add {name}=<its real name> to {TASK_QUEUES_SETTING}" if name else ""
             raise StackError(
-                f"{_OPTION}: {part!r}: expected queues of {', '.join(queues)}, found {name!r}; correct it, or add "
-                f"{name}=<its real name> to {TASK_QUEUES_SETTING}"
+                f"{_OPTION}: {part!r}: expected queues of {', '.join(queues)}, found {name!r}; correct it{advice}"
             )
+    if len(set(read)) < len(read):
+        raise StackError(f"{_OPTION}: {part!r}: expected each queue once; remove the second")
     return LocalApp("-".join([mode, *read]), mode, read)
 
 
@@ -124,6 +127,11 @@ class AppFleet:
             host.replace_workers(grace_seconds)
         for host in self.hosts:
             host.wait_ready(timeout_seconds)
+
+    def fill_spares(self, modules: Sequence[str]) -> None:
+        """Have processes ready for `replace_workers`, which have imported the modules."""
+        for host in self.hosts:
+            host.fill_spares(modules)
 
     def stop(self) -> None:
         """End all at the same time: their grace periods run beside each other."""

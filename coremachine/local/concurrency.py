@@ -10,13 +10,16 @@ from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 CALLS_SETTING = f"{OVERRIDE_PREFIX}extensions__serviceBus__maxConcurrentCalls"
 
 
-def concurrency_settings(app_dir: Path, environment: Mapping[str, str], *, workers: int) -> dict[str, str]:
+def concurrency_settings(
+    app_dir: Path, environment: Mapping[str, str], *, workers: int, reads_local_settings: bool = True
+) -> dict[str, str]:
     """Settings of the host, without those that somebody chose.
 
     Each worker takes as many messages as host.json has for an instance with one: else two workers would have half of
     their slots each. And there is room for timers and requests while every message's handler works.
     """
-    environment = app_environment(app_dir, environment)
+    if reads_local_settings:
+        environment = app_environment(app_dir, environment)
     calls = read_host_settings(app_dir, environment).service_bus.max_concurrent_calls
     found = {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
     if workers > 1 and not any(name.lower() == CALLS_SETTING.lower() for name in environment):

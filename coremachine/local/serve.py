@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from core.app_queues import DEFAULT_SWEEP_SCHEDULE
 from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.concurrency import concurrency_settings
 from coremachine.local.health import HealthServer
-from coremachine.local.host.errors import HostError
-from coremachine.local.host.local_settings import app_environment
+from coremachine.local.host.errors import HostError, ScheduleError
+from coremachine.local.host.local_settings import FILE as LOCAL_SETTINGS
+from coremachine.local.host.logs import FORMAT_SETTING, LOG_FORMATS
+from coremachine.local.host.ncrontab import parse_schedule
 from coremachine.local.host.supervisor import HOST_KEY_SETTING, HostSupervisor
+from coremachine.local.jobs_check import find_jobs_problem
 from infrastructure.settings import SettingsError, load_settings
 from triggers.app_shape import AppShape, read_shape
 
@@ -70,12 +74,18 @@ def check_environment(serving: Serving, environment: Mapping[str, str]) -> dict[
             had better not start.
     """
     try:
-        given = app_environment(serving.app_dir, environment)
-        settings = {**read_project_settings(serving.work_dir), **given}
+        settings = {**read_project_settings(serving.work_dir), **environment}
         load_settings(settings)
         shape = read_shape(settings)
-        problems = [*shape.problems, *_key_problems(shape, settings)]
-        concurrency = concurrency_settings(serving.app_dir, settings, workers=serving.workers)
+        problems = [
+            *shape.problems,
+            *_key_problems(shape, settings),
+            *_log_problems(settings),
+            *_schedule_problems(shape),
+        ]
+        concurrency = concurrency_settings(
+            serving.app_dir, settings, workers=serving.workers, reads_local_settings=False
+        )
     except (SettingsError, ProjectFileError) as error:
         raise CannotServe(error.problems) from error
     except HostError as error:
@@ -98,29 +108,52 @@ def _key_problems(shape: AppShape, settings: Mapping[str, str]) -> list[str]:
     return [f"{KEY_SETTING}: {expected}; {advice}"]
 
 
+def _schedule_problems(shape: AppShape) -> list[str]:
+    try:
+        parse_schedule(shape.sweep_schedule or DEFAULT_SWEEP_SCHEDULE)
+    except ScheduleError as error:
+        return [f"COREMACHINE_SWEEP_SCHEDULE: {error}"]
+    return []
+
+
+def _log_problems(settings: Mapping[str, str]) -> list[str]:
+    chosen = settings.get(FORMAT_SETTING) or LOG_FORMATS[0]
+    if chosen in LOG_FORMATS:
+        return []
+    return [f"{FORMAT_SETTING}: expected one of {', '.join(LOG_FORMATS)}, found {chosen!r}; fix it or remove it"]
+
+
 class AppServer:
     """Serves until SIGTERM or SIGINT. Use `run` in the main thread."""
 
     def __init__(self, serving: Serving, environment: Mapping[str, str]) -> None:
         self._serving = serving
         self._state = "starting"
+        self._settings = check_environment(serving, environment)
         self._host = HostSupervisor(
             serving.app_dir,
             host=serving.address,
             port=serving.port,
             workers=serving.workers,
-            environment=check_environment(serving, environment),
+            environment=self._settings,
             enable_auth=True,
             log_level=None,
             work_dir=serving.work_dir,
             grace_seconds=serving.grace_seconds,
+            reads_local_settings=False,
         )
+        if (serving.app_dir / LOCAL_SETTINGS).exists():
+            log.warning(
+                "local_settings_not_read file=%s: it is for `coremachine up` and Core Tools; here variables count, "
+                "as in Azure",
+                serving.app_dir / LOCAL_SETTINGS,
+            )
 
     def run(self) -> None:
         """Serve, and drain at the end.
 
         Raises:
-            CannotServe: The app cannot be loaded, or a port is in use.
+            CannotServe: The app or its jobs cannot be loaded, or a port is in use.
         """
         before = [signal.signal(number, _interrupt_once) for number in _SIGNALS]
         try:
@@ -134,9 +167,9 @@ class AppServer:
                 signal.signal(number, handler)
 
     def _run(self) -> None:
-        serving = self._serving
-        with HealthServer(serving.address, serving.health_port, self.look) as health:
+        with self._probes() as health:
             try:
+                self._check_jobs()
                 self._host.start()
                 self._host.wait_ready(_READY_SECONDS)
                 self._state = "ready"
@@ -145,6 +178,20 @@ class AppServer:
             finally:
                 self._state = "draining"
                 self._host.stop()
+
+    def _check_jobs(self) -> None:
+        """A worker begins to load them with its first message: a new release would seem to be ready without them."""
+        problem = find_jobs_problem(self._serving.app_dir, self._serving.work_dir, self._settings, _READY_SECONDS)
+        if problem is not None:
+            raise CannotServe([problem])
+
+    def _probes(self) -> HealthServer:
+        address, port = self._serving.address, self._serving.health_port
+        try:
+            return HealthServer(address, port, self.look)
+        except OSError as error:
+            problem = f"cannot listen for probes on {address}, port {port}: {error}"
+            raise CannotServe([f"{problem}; choose another --host or --health-port"]) from error
 
     def look(self) -> str:
         """starting, ready or draining; ready only while every worker serves the app."""

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_fleet import ONE_APP, AppFleet, LocalApp, name_app, state_folder
 from coremachine.local.app_folder import BUILT_IN_APP
+from coremachine.local.app_modules import MODULES
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.concurrency import concurrency_settings
 from coremachine.local.host.errors import HostError
@@ -212,6 +213,11 @@ class LocalStack:
             self.fleet.replace_workers(_RELOAD_GRACE_SECONDS, _READY_SECONDS)
         except HostError as error:
             raise StackError(str(error)) from error
+
+    def prepare_reload(self) -> None:
+        """Start the processes that the next `reload` will take. They import all but the app ahead of time."""
+        assert self.fleet is not None  # noqa: S101 - the stack runs
+        self.fleet.fill_spares(MODULES)
 
     def _read_environment(self) -> dict[str, str]:
         """What the workers will see: the project's own settings, and those that win over them."""

@@ -307,6 +307,12 @@ MESSAGES = {
 }
 
 APP = {
+    "token_not_renewed": Record(
+        "The token for the database could not be renewed (`reason`); the present one is used while it lives.",
+        "TOKEN",
+        "warning",
+        "reason",
+    ),
     "telemetry_started": Record(
         "Spans, measures and records go to these OpenTelemetry exporters from now on, or to those `present`.",
         "TELEMETRY",
@@ -323,6 +329,12 @@ APP = {
         "TELEMETRY",
         "warning",
         "operation error",
+    ),
+    "telemetry_not_flushed": Record(
+        "The process ends, and these signals were not sent within three seconds: the collector is slow or away.",
+        "TELEMETRY",
+        "warning",
+        "signals",
     ),
     "janitor_swept": Record(
         "A sweep ended; one more field per kind of repair counts it. Warning where there was something to repair.",

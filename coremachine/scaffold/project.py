@@ -20,6 +20,7 @@ _FILES = {
     "pyproject.toml": "pyproject.txt",
     ".gitignore": "gitignore.txt",
     ".funcignore": "funcignore.txt",
+    ".dockerignore": "dockerignore.txt",
     ".github/workflows/ci.yml": "ci.txt",
     "local.settings.example.json": "settings.txt",
 }

@@ -146,7 +146,9 @@ class OpenTelemetryObserver(Observer):
 
     def flush(self) -> None:
         with _quietly("flush"):
-            self._providers.flush()
+            late = self._providers.flush()
+            if late:
+                log.warning("telemetry_not_flushed", extra={"checkpoint": "TELEMETRY", "signals": late})
 
     @contextmanager
     def _span(

@@ -1,8 +1,10 @@
 """Where spans, measures and records go: to the exporters that are wanted, or where the process sends them already."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from threading import Thread
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -17,11 +19,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from core.basics.version import VERSION
+from core.safety.safe_log import safe_logger
 from core.safety.safe_text import text_of
+from infrastructure.telemetry.blanked import BlankingExporter
 from infrastructure.telemetry.ids import ChosenIds
 from infrastructure.telemetry.wanted import AZURE_MONITOR, Exporters
 
-_FLUSH_MILLISECONDS = 3000
+log = safe_logger(__name__)
+
+FLUSH_SECONDS = 3.0
 # In place of exporters, for a signal that somebody else in the process has set up.
 PRESENT = ("present",)
 
@@ -58,12 +64,36 @@ class Providers:
     logs: LoggerProvider | None
     used: Exporters = field(default_factory=Exporters)
 
-    def flush(self) -> None:
-        """Send what was gathered, for at most a few seconds."""
-        for one in (self.traces, self.metrics, self.logs):
-            flush = getattr(one, "force_flush", None)
-            if flush is not None:
-                flush(_FLUSH_MILLISECONDS)
+    def flush(self, seconds: float = FLUSH_SECONDS) -> list[str]:
+        """Send what was gathered: all signals beside each other, for at most these seconds.
+
+        The SDK's own limit does not hold: a collector that accepts connections and does not answer would keep each
+        signal for the time of an export, and the process from its end.
+
+        Returns:
+            The signals that were not sent in time.
+        """
+        signals = {"traces": self.traces, "metrics": self.metrics, "logs": self.logs}
+        flushes = {name: found for name, one in signals.items() if (found := getattr(one, "force_flush", None))}
+        threads = {
+            name: Thread(target=_quiet_flush, args=(flush, seconds), name=f"flush-{name}", daemon=True)
+            for name, flush in flushes.items()
+        }
+        for thread in threads.values():
+            thread.start()
+        until = time.monotonic() + seconds
+        for thread in threads.values():
+            thread.join(max(0.0, until - time.monotonic()))
+        return [name for name, thread in threads.items() if thread.is_alive()]
+
+
+def _quiet_flush(flush: Callable[[int], object], seconds: float) -> None:
+    try:
+        flush(int(seconds * 1000))
+    except Exception as error:  # noqa: BLE001 - exporters are anybody's code
+        log.warning(
+            "telemetry_failed", extra={"checkpoint": "TELEMETRY", "operation": "flush", "error": text_of(error)}
+        )
 
 
 def make_providers(exporters: Exporters, service_name: str, environ: Mapping[str, str]) -> tuple[Providers, ChosenIds]:
@@ -94,19 +124,20 @@ def make_providers(exporters: Exporters, service_name: str, environ: Mapping[str
 
 def _make_traces(names: Iterable[str], resource: Resource) -> TracerProvider:
     exporters = [_load("traces", name) for name in names]
-    provider = TracerProvider(resource=resource)
+    # `shutdown_on_exit` would wait for the collector once more, and come before the drain: that flushes at the end.
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(BatchSpanProcessor(BlankingExporter(exporter)))
     return provider
 
 
 def _make_meters(names: Iterable[str], resource: Resource) -> SdkMeterProvider:
-    return SdkMeterProvider([_reader(_load("metrics", name)) for name in names], resource)
+    return SdkMeterProvider([_reader(_load("metrics", name)) for name in names], resource, shutdown_on_exit=False)
 
 
 def _make_logs(names: Iterable[str], resource: Resource) -> LoggerProvider:
     exporters = [_load("logs", name) for name in names]
-    provider = LoggerProvider(resource)
+    provider = LoggerProvider(resource, shutdown_on_exit=False)
     for exporter in exporters:
         provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
     return provider

@@ -1,5 +1,6 @@
 """Which exporters the variables ask for; read without OpenTelemetry, as cold start wants it."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -9,6 +10,8 @@ AZURE_MONITOR = "azure_monitor_opentelemetry_exporter"
 _CONNECTION_STRING = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 _GRPC, _HTTP = "grpc", "http/protobuf"
 _OTLP = {_GRPC: "otlp_proto_grpc", _HTTP: "otlp_proto_http"}
+# As the SDK reads them: a token, and printable ASCII but `"`, `,`, `;` and `\\`.
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
 
 
 class TelemetryMisconfigured(Exception):
@@ -45,7 +48,7 @@ def read_exporters(environ: Mapping[str, str], has_azure: Callable[[], bool] = h
     that Azure's host passes on have to be asked for by name: they would arrive twice.
 
     Raises:
-        TelemetryMisconfigured: A protocol is not known.
+        TelemetryMisconfigured: A protocol is not known, or headers cannot be read.
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Exporters()
@@ -58,7 +61,9 @@ def _names(environ: Mapping[str, str], signal: str, others: tuple[str, ...]) -> 
     names = tuple(name.strip() for name in given.split(",") if name.strip())
     if not names and not (signal == "LOGS" and _host_passes_records_on(environ)):
         names = ("otlp",) if _first(environ, signal, "ENDPOINT") else others
-    return tuple(_otlp(environ, signal) if name == "otlp" else name for name in names if name != "none")
+    chosen = (_otlp(environ, signal) if name == "otlp" else name for name in names if name != "none")
+    # Each once: everything would arrive twice.
+    return tuple(dict.fromkeys(chosen))
 
 
 def _host_passes_records_on(environ: Mapping[str, str]) -> bool:
@@ -72,7 +77,20 @@ def _otlp(environ: Mapping[str, str], signal: str) -> str:
     protocol = _first(environ, signal, "PROTOCOL") or _GRPC
     if protocol not in _OTLP:
         raise TelemetryMisconfigured(f"OTEL_EXPORTER_OTLP_PROTOCOL: expected {_GRPC} or {_HTTP}, found {protocol!r}")
+    _check_headers(environ, signal)
     return _OTLP[protocol]
+
+
+def _check_headers(environ: Mapping[str, str], signal: str) -> None:
+    """Before the SDK looks: it would log what it cannot read, and that is where a key is."""
+    for name in (f"OTEL_EXPORTER_OTLP_{signal}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        parts = [part for part in environ.get(name, "").split(",") if part.strip()]
+        wrong = next((place for place, part in enumerate(parts, 1) if not _HEADER.fullmatch(part.strip())), None)
+        if wrong is not None:
+            raise TelemetryMisconfigured(
+                f"{name}: expected name=value with commas between, values URL-encoded, such as x-team=geo,x-key=a%20b, "
+                f"found something else as entry {wrong} (not shown, since it may hold a secret)"
+            )
 
 
 def _first(environ: Mapping[str, str], signal: str, what: str) -> str:

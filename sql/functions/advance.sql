@@ -45,7 +45,7 @@ begin
       ) w
     loop
       perform {schema}.record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
-      v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
+      v_reason := concat_ws(': ', v_task.task_id, v_task.error ->> 'type', v_task.error ->> 'message');
     end loop;
     perform {schema}.note_failed_tasks(p_job_id, p_run, p_stage, v_stage.failed_count - cardinality(p_failed_ids),
       v_stage.failed_count);

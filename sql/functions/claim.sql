@@ -159,3 +159,46 @@ begin
     perform set_config('synchronous_commit', 'off', true);
   end if;
 end $$;
+
+-- Leases tasks that wait for their turn to a process that has just ended some of their stage: no message names them.
+-- At most p_limit, of these types, in order, and none that was tried before. Returns one row for each, fewer if others
+-- hold them; none of a stage with limits, max_parallel,
+-- or several tasks per message.
+-- The rows are locked before the window is looked at: take_next_tasks, which gives them messages, locks them as well.
+-- Fence: the status of task, stage and job; the window. Locks: task rows; those that another transaction holds are
+-- skipped, so it may be called under a stage's lock.
+create or replace function {schema}.claim_tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
+) returns table (
+  task_id text, attempt integer, interruptions integer, task_type text, task_index integer, name text, parameters jsonb
+)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_places tid[];
+begin
+  select array_agg(n.place) into v_places from (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
+      and t.task_id > (
+        select s.window_after from {schema}.stages s
+        where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {goes_on}
+      )
+      and {is_in_line} and t.attempt = 0 and t.task_type = any (p_task_types)
+    order by t.task_id limit p_limit for update skip locked
+  ) n;
+  if v_places is null then
+    return;
+  end if;
+  return query
+  update {schema}.tasks t
+  set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
+      lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+      due_at = null, started_at = v_now, timed_out_at = null
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and j.paused_at is null
+    and (least(j.deadline_at, s.deadline_at, s.queue_deadline_at) <= v_now) is not true
+    and {goes_on} and t.ctid = any (v_places) and t.task_id > s.window_after
+  returning t.task_id, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters;
+end $$;

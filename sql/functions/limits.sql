@@ -270,7 +270,7 @@ begin
     v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
     coalesce((v_window.settings ->> 'max_parallel')::integer, 2147483647), v_now) w;
   select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
-    array_agg(n.status) as statuses, count(*)::integer as count
+    count(*)::integer as count
   into v_next
   from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after,
     greatest(least(v_room - v_again.count, v_look.room), 0)) n;
@@ -281,8 +281,7 @@ begin
         window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   end if;
-  v_ids := v_again.ids || array(
-    select t.id from unnest(v_next.ids, v_next.statuses) as t(id, status) where t.status = 'pending');
+  v_ids := coalesce(v_again.ids || v_next.ids, array[]::text[]);
   update {schema}.tasks t
   set held_for = case when v_wait > 0 then v_limit.name end,
       status = case when v_wait > 0 then 'pending_retry' else t.status end,
@@ -298,9 +297,8 @@ begin
   return query
   select p_job_id, p_run, p_stage, t.id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id, v_per_message,
     1, v_wait
-  from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
-    as t(id, queue, attempt)
-  where t.id = any (v_ids);
+  from unnest(v_ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
+    as t(id, queue, attempt);
 end $$;
 
 -- Lets the next stage have its turn: this one's job is paused, and it waits on behind the others; or it is over.

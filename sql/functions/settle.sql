@@ -1,6 +1,6 @@
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
--- call complete_task_and_check_stage, complete_tasks_and_check_stage and fail_task_and_check_stage; the others are parts
--- of them.
+-- call complete_task_and_check_stage, complete_tasks_and_check_stage, complete_tasks_and_take_next and
+-- fail_task_and_check_stage; the others are parts of them.
 -- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
 -- Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.
@@ -33,6 +33,34 @@ begin
   return query
   select * from {schema}.settle_tasks_of_leases(
     p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed');
+end $$;
+
+-- As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their
+-- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
+-- task if none was.
+create or replace function {schema}.complete_tasks_and_take_next(
+  p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[],
+  p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
+) returns table (
+  updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text,
+  task_id text, attempt integer, interruptions integer, task_type text, task_index integer, name text, parameters jsonb
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_check record;
+begin
+  if cardinality(p_task_ids) = 1 then
+    select c.* into v_check from {schema}.complete_task_and_check_stage(
+      p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids, p_results) c;
+  else
+    select c.* into v_check from {schema}.settle_tasks_of_leases(
+      p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed') c;
+  end if;
+  return query
+  select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, n.*
+  from (select) as answer left join {schema}.claim_tasks_in_line(
+    p_job_id, p_run, p_stage, p_task_types, p_limit, p_lease_id, p_owner) n on true;
 end $$;
 
 -- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.

@@ -49,11 +49,12 @@ $$;
 -- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
 -- little room is free, as long as the message with the last task is still to end, whose process will call again. What
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
--- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again.
+-- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take
+-- tasks in line without a message (claim_tasks_in_line), the rows are locked, so that no task is given to both.
 -- mark_each: one message of this number should be marked, whose end calls again; and the last one.
 -- tasks_per_message: of a stage that declares none, what its tasks took so far decides (next_message_size).
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
--- window's, then the stage row.
+-- window's, then task rows by id, then the stage row.
 create or replace function {schema}.take_next_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
@@ -74,7 +75,8 @@ declare
 begin
   perform {schema}.lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
-    j.correlation_id, {schema}.window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
+    {goes_on} as goes_on, j.correlation_id,
+    {schema}.window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
     j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message' is not null as has_own_size
   into v_window
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
@@ -100,10 +102,20 @@ begin
   if v_room <= 0 then
     return;
   end if;
-  select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
-    array_agg(n.status) as statuses, count(*)::integer as count
-  into v_next
-  from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  if v_window.goes_on then
+    select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+      count(*)::integer as count
+    into v_next
+    from {schema}.lock_tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  else
+    select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+      count(*)::integer as count
+    into v_next
+    from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  end if;
+  if v_next.count = 0 then
+    return;
+  end if;
   update {schema}.stages s
   set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
       window_at = v_now, window_open = v_open + v_next.count,
@@ -113,8 +125,7 @@ begin
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
     case when v_max_parallel is null then greatest(v_size / v_per_message / 2, 1) else 1 end
-  from unnest(v_next.ids, v_next.queues, v_next.attempts, v_next.statuses) as t(task_id, queue, attempt, status)
-  where t.status = 'pending';
+  from unnest(v_next.ids, v_next.queues, v_next.attempts) as t(task_id, queue, attempt);
 end $$;
 
 -- How many tasks the next messages of a stage name, where its author declares none: the work of a message should last
@@ -154,22 +165,41 @@ begin
   );
 end $$;
 
--- The open tasks of a stage after the one with this id, in order.
--- Without sorts: a planner that does not know how many are asked for would read them all and sort them.
+-- The tasks of a stage after the one with this id that wait for their turn, in order.
+-- Others after it run without a message, or wait for another attempt or for the janitor. Without sorts: a planner that
+-- does not know how many are asked for would read them all and sort them.
 create or replace function {schema}.tasks_in_line(
   p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
 ) returns table (task_id text, queue text, attempt integer, status text)
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
 begin
   return query
   select t.task_id, t.queue, t.attempt, t.status from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
-    and t.task_id > p_after
+    and t.task_id > p_after and {is_in_line}
   order by t.task_id limit p_limit;
 end $$;
 
--- Whether a stage has open tasks that wait for their turn.
+-- The same, each as it is when nobody else has it, and locked. Locks: task rows by id.
+create or replace function {schema}.lock_tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
+) returns table (task_id text, queue text, attempt integer)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+begin
+  return query
+  select t.task_id, t.queue, t.attempt from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
+    and t.task_id > p_after and {is_in_line}
+  order by t.task_id limit p_limit for update;
+end $$;
+
+-- Whether a stage has tasks that wait for their turn.
 create or replace function {schema}.has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
 returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.acceptance
 
 ROOT = Path(__file__).parents[2]
 FILES = [
+    ".dockerignore",
     ".funcignore",
     ".github/workflows/ci.yml",
     ".gitignore",

@@ -25,7 +25,7 @@ OWN_QUEUES = {"COREMACHINE_TASK_QUEUES": "a=real-a,b=real-b"}
     [
         ("standalone", {}, [("standalone", "standalone", ())]),
         (
-            " worker:raster, platform ,worker:tasks,",
+            " worker : raster, platform ,worker:tasks,",
             {},
             [
                 ("platform", "platform", ()),
@@ -58,7 +58,8 @@ def test_text_names_apps_the_one_with_http_first(text, environment, apps):
             "platform,worker:gpu",
             r"expected queues of tasks, raster, found 'gpu'; .* gpu=<its real name> to COREMACHINE",
         ),
-        ("platform,worker:", "expected queues of tasks, raster, found ''"),
+        ("platform,worker:", "expected queues of tasks, raster, found ''; correct it$"),
+        ("platform,worker:raster+raster", "'worker:raster.raster': expected each queue once; remove the second"),
     ],
 )
 def test_what_is_wrong_is_named(text, problem):

@@ -66,7 +66,7 @@ def test_the_zip_has_the_code_of_the_app_and_nothing_else(made, kind):
     names = made[kind].namelist()
     assert {name.partition("/")[0] for name in names} == PACKAGES | FILES
     below = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
-    wanted = {path.relative_to(ROOT).as_posix() for path in below if path.suffix not in {".pyc", ".md"}}
+    wanted = {path.relative_to(ROOT).as_posix() for path in below if path.suffix != ".pyc"}
     assert set(names) == wanted | FILES
     assert set(names) >= LICENCES
 

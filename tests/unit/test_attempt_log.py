@@ -1,9 +1,12 @@
 """What a handler logs and prints carries its job, stage, task and attempt; the last lines are kept."""
 
 import logging
+import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -20,6 +23,7 @@ from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
 from core.safety.safe_text import MOST_TEXT_BYTES
 
+ROOT = Path(__file__).resolve().parents[2]
 log = logging.getLogger("an.author")
 
 
@@ -202,3 +206,34 @@ def test_attempts_of_one_message_have_lease_ids_of_their_own():
         with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
             assert sum(len(outcomes) for outcomes in batch.outcomes()) == 20
     assert len(set(seen)) == 40
+
+
+FULL_DISK = """
+import logging, os, sys
+logging.basicConfig(level=sys.argv[1])
+from core.authors.attempt_log import AttemptLog
+def handler():
+    print("a line")
+    print("flushed", flush=True)
+    sys.stderr.write("more\\n")
+    sys.stderr.flush()
+    logging.warning("logged")
+    sys.stdout.close()
+    print("after close")
+with AttemptLog({"task_id": "t"}) as kept:
+    handler()
+os.write(int(sys.argv[2]), "\\n".join(line.rpartition(": ")[2] for line in kept.text().splitlines()).encode())
+"""
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARNING"])
+def test_full_disk_of_the_log_file_fails_no_handler_that_prints(level):
+    """`print` raised `No space left on device` where nobody wanted records of its level."""
+    reader, writer = os.pipe()
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-c", FULL_DISK, level, str(writer)]
+        subprocess.run(command, stdout=full, stderr=full, pass_fds=[writer], cwd=ROOT, check=False, timeout=60)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        lines = told.read().splitlines()
+    assert [line.split(" ")[-1] for line in lines] == ["line", "flushed", "more", "logged", "close"]

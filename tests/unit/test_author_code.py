@@ -1,6 +1,7 @@
 """Whatever an author's code does comes out as a value or as one error of ours, with a reason that can be stored."""
 
 import asyncio
+import cProfile
 import json
 import logging
 import queue
@@ -364,6 +365,10 @@ class AllRenewed:
     def renew_leases(self, held):
         return {(lease.lease_id, lease.task_id): LeaseOutcome.RENEWED for lease in held}
 
+    def is_any_stopping(self, job_ids):
+        del job_ids
+        return False
+
 
 def outcomes_of(handler, names):
     """One batch over a handler, in real threads; it ends, or the test does not."""
@@ -410,8 +415,8 @@ class BadMapping(dict):
     __iter__ = values = items
 
 
-class BadGet(dict):
-    def get(self, *_):
+class BadItems(dict):
+    def items(self, *_):
         raise KeyboardInterrupt
 
 
@@ -423,7 +428,7 @@ async def coroutine():
     ("returned", "said"),
     [
         (lambda: BadMapping(a=1), "sys.exit(1)"),
-        (lambda: BadGet(a=1), "KeyboardInterrupt"),
+        (lambda: BadItems(a=1), "KeyboardInterrupt"),
         (coroutine, "found a coroutine; write an ordinary function"),
         (lambda: (one for one in [1]), "found a generator, of which nothing has run"),
         (lambda: {1: 2}, "result: expected names that are str, found int 1"),
@@ -552,6 +557,18 @@ def test_steps_of_a_generator_have_one_context():
 
     assert list(author_items("items", lambda _, item: item, items)) == ["begun", "begun", None]
     assert _LEFT.get() is None
+
+
+def test_process_that_is_profiled_fails_no_call():
+    """The profiler of cProfile is no function: to set it again was a TypeError, and each task had failed."""
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        assert call_author(lambda: 7) == 7
+        call_author(sys.setprofile, None)
+        assert call_author(lambda: 8) == 8
+    finally:
+        profile.disable()
 
 
 @pytest.mark.parametrize("ends", ["returns", "raises"])

@@ -73,6 +73,19 @@ def copied():
     return [source for *sources, _ in words for source in sources]
 
 
+def test_the_secret_is_made_where_the_pods_look_for_it():
+    """The command had no namespace: the pods waited for a secret that was in another one."""
+    (namespace,) = of_kind("Namespace")
+    names = {
+        each["valueFrom"]["secretKeyRef"]["name"]
+        for pod in PODS
+        for each in container_of(pod).get("env", [])
+        if "valueFrom" in each
+    }
+    text = (FOLDER / "settings.yaml").read_text()
+    assert all(f"kubectl -n {namespace} create secret generic {name} " in text for name in names)
+
+
 def test_dockerfile_passes_the_linter():
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, timeout=60, check=False)

@@ -113,6 +113,29 @@ CREDENTIALS = [
     ("glpat-abcdefghij1234567890", "abcdefghij"),
     ("AIzaSyDaGmWKa4JsXZ-HjGw7ISLn_3namBGewQe", "AIzaSy"),
     ("abc8Q~" + "aB3." * 8, "aB3."),
+    # Encoded, wrapped, in lists and elements.
+    ("%7B%22password%22%3A%22hunter22%22%7D", "hunter22"),
+    ("password%3A%20hunter22", "hunter22"),
+    ("Settings(api_key=SecretStr('hunter22'))", "hunter22"),
+    ("[(b'x-api-key', b'hunter22')]", "hunter22"),
+    ('[["x-api-key", "hunter22"]]', "hunter22"),
+    ('[["accept", "*/*"], ["x-api-key", "hunter22"]]', "hunter22"),
+    ('{\n  "password":\n    "hunter22"\n}', "hunter22"),
+    ("password: |\n  hunter22\n", "hunter22"),
+    ('<add key="Password" value="hunter22"/>', "hunter22"),
+    ('form-data; name="password"\r\n\r\nhunter22\r\n--x', "hunter22"),
+    ("-----BEGIN+RSA+PRIVATE+KEY-----%0D%0AMIIEow%0D%0A-----END+RSA+PRIVATE+KEY-----", "MIIEow"),
+    (PEM.replace("\n", "\r\n"), "MIIEow"),
+    (repr(PEM.replace("\n", "\r\n")), "MIIEow"),
+    # Users and passwords.
+    ("no answer from user:Hunter22xyz@db.example.com", "Hunter22xyz"),
+    ("https://Hunter22xyzHunter22@host.example/x", "Hunter22xyz"),
+    ("curl -u admin:hunter22 https://host", "hunter22"),
+    ("curl --user=admin:hunter22 https://host", "hunter22"),
+    ("get(url, auth=('user', 'hunter22'))", "hunter22"),
+    ("HTTPBasicAuth('user', 'hunter22')", "hunter22"),
+    ("SharedKey devstoreaccount1:" + "Zm9vYmFy" * 6, "Zm9vYmFy"),
+    ("BlobServiceClient(url, credential='" + "Zm9vYmFy1" * 6 + "==')", "Zm9vYmFy"),
 ]
 HARMLESS = [
     "",
@@ -168,6 +191,17 @@ HARMLESS = [
     "basic \u212a\u212a\u212a\u212a\u212a\u212a",
     "basic \u017f\u017f\u017f\u017f\u017f\u017f\u017f",
     "if secret>limit",
+    "mail to john.smith2@example.com, cc:bob2020@example.com, mailto:AnnSmith2@example.com",
+    "registry.example/app:v1.2.3@sha256:ab12",
+    "at 2026-01-02T10:11:12@host.example",
+    "https://my-organisation-2@dev.azure.com/x",
+    "abfss://container-2026-RasterData@account.dfs.core.windows.net/x",
+    "git log -u origin/main, sudo -u user:group",
+    "auth=('basic', 'digest')",
+    '["password", "sha256sum"]',
+    '[["key", "a1b2c3"]]',
+    '<option key="Password" value="">',
+    "credential='managed-identity-of-the-app'",
 ]
 
 
@@ -257,6 +291,7 @@ def test_it_is_found_however_deep(value, path):
         {"credentials": {"type": "managed-identity", "client_id": "6f9619ff-8b86-d011-b42d-00cf4fc964ff"}},
         {"has_password": "false", "password": "${DB_PASSWORD}", "secret": {"a": None, "b": [False, 1]}},
         {"name": "colour", "value": "red12345"},
+        {"pairs": [["token", "none"], ["password", "field"], ["x", "a1b2c3d4"], ["secret", 12345678, 1]]},
         {"sig": 0.3, "signature_date": "2026-01-02", "signature": "Ann Smith", "pwd": "/home/me"},
         {"sig": "0.3", "api_key": "$API_KEY"},
         json.loads("[" * 500 + "]" * 500),
@@ -289,6 +324,8 @@ def test_long_name_above_many_values_costs_nothing_and_its_path_is_cut():
         ({"secret": {"max_token": "12345678"}}, "secret.max_token"),
         ({"token": {"password": "x"}}, "token.password"),
         ({"password": {"a": [None, {"b": "x"}]}}, "password.a[1].b"),
+        ({"headers": [["Accept", "a/b"], ["X-Api-Key", "a1b2c3d4"]]}, "headers[1][1]"),
+        ({"headers": [("Authorization", "Bearer a1b2c3d4e5")]}, "headers[0][1]"),
     ],
 )
 def test_strictest_name_above_decides(value, path):
@@ -346,6 +383,10 @@ def test_strictest_name_above_decides(value, path):
         "cookie: ",
         "authorization: digest ",
         "private-lines: ",
+        ":A1a",
+        "-u a:",
+        "password=a(",
+        "password%3a",
     ],
 )
 def test_time_grows_with_the_length_alone(piece):

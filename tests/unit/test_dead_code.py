@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from triggers.api import create_api
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", "coremachine", "infrastructure", "jobs", "triggers")
 SOURCES = [ROOT / "function_app.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+TEMPLATES = sorted((ROOT / "triggers").rglob("*.html"))
 FUNCTION_FILES = sorted((ROOT / "sql" / "functions").glob("*.sql"))
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
 
@@ -34,7 +35,8 @@ HOOKS = {
     "dump",  # psycopg
     "pytest_addoption",
     "pytest_unconfigure",
-    "capture_signals",  # uvicorn, as are the next two
+    "capture_signals",  # uvicorn, as are the next three
+    "main_loop",
     "send_400_response",
     "_unsupported_upgrade_warning",
     "thread_local_storage",  # azure.functions.Context, as are the next three
@@ -76,18 +78,28 @@ def mentions(tree: ast.Module) -> Iterator[str]:
             yield from re.findall(r"\w+", node.value)
 
 
-def unused(trees: list[ast.Module]) -> set[str]:
-    return {name for tree in trees for name in definitions(tree)} - {name for tree in trees for name in mentions(tree)}
+def asked_by(template: str) -> Iterator[str]:
+    """Names in what a page of the dashboard computes."""
+    for part in re.findall(r"{[{%].*?[%}]}", template, flags=re.DOTALL):
+        yield from re.findall(r"\w+", part)
+
+
+def unused(trees: list[ast.Module], templates: Iterable[str] = ()) -> set[str]:
+    mentioned = {name for tree in trees for name in mentions(tree)}
+    mentioned |= {name for template in templates for name in asked_by(template)}
+    return {name for tree in trees for name in definitions(tree)} - mentioned
 
 
 def test_every_function_and_class_is_mentioned_outside_its_definition():
     """Code that nothing called was taken for a feature (lesson D44)."""
-    assert unused([ast.parse(path.read_text()) for path in SOURCES]) == HOOKS | TOOLS
+    templates = [path.read_text() for path in TEMPLATES]
+    assert unused([ast.parse(path.read_text()) for path in SOURCES], templates) == HOOKS | TOOLS
 
 
 def test_a_function_that_nothing_calls_is_found():
     tree = ast.parse("def batch(): ...\ndef one(): ...\nclass A:\n    def many(self): one()\nA()")
     assert unused([tree]) == {"batch", "many"}
+    assert unused([tree], ["<p>batch {% if x.many %}{{ one }}{% endif %}"]) == {"batch"}
 
 
 def uncalled(sql: str, code: str) -> list[str]:

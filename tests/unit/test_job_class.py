@@ -112,9 +112,14 @@ class Liar(dict):
 
 
 def test_validated_parameters_are_the_engines_own():
-    validated, encoded = validate(job_that(validate_job_parameters=lambda _: Liar(n=1)), "x", {}, 1000)
+    validated, encoded = validate(job_that(validate_job_parameters=lambda _: OrderedDict(n=1)), "x", {}, 1000)
 
     assert (validated, type(validated), encoded) == ({"n": 1}, dict, '{"n":1}')
+
+
+def test_validated_parameters_that_say_what_cannot_be_stored_are_refused():
+    with pytest.raises(AuthorError, match=r"parameters\.n: expected text without NUL"):
+        validate(job_that(validate_job_parameters=lambda _: Liar(n=1)), "x", {}, 1000)
 
 
 @dataclasses.dataclass

@@ -19,12 +19,19 @@ class ScriptedStore:
         self.outcomes = [LeaseOutcome(outcome) for outcome in outcomes]
         self.renewals = 0
         self.asked = threading.Event()
+        self.stopping = set()
+        self.looked = threading.Event()
 
     def renew_leases(self, held):
         self.renewals += 1
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         self.asked.set()
         return {(lease.lease_id, lease.task_id): outcome for lease in held if outcome != "lost"}
+
+    def is_any_stopping(self, job_ids):
+        found = bool(self.stopping.intersection(job_ids))
+        self.looked.set()
+        return found
 
 
 def lease_of(lease_seconds=3600.0, **settings):
@@ -136,3 +143,31 @@ def test_heartbeat_that_ends_is_begun_again(monkeypatch):
     keeper.hold([next_lease])
     assert store.asked.wait(60)
     keeper.drop([lease, next_lease])
+
+
+def test_task_of_a_long_lease_learns_soon_that_its_job_is_cancelled(monkeypatch):
+    """It learned with the next renewal: 15 s after the cancel, with the usual lease."""
+    monkeypatch.setattr(leases, "LOOK_SECONDS", 0.001)
+    store = ScriptedStore("stop")
+    keeper, lease, lease_stopped = LeaseKeeper(store), lease_of(), threading.Event()
+    stop = lease.stop
+    lease.stop = lambda outcome: (stop(outcome), lease_stopped.set())
+    keeper.hold([lease])
+    assert store.looked.wait(30)
+    assert store.renewals == 0
+    store.stopping.add("j")
+    assert store.asked.wait(30)
+    assert lease_stopped.wait(30)
+    assert store.renewals == 1
+    keeper.drop([lease])
+
+
+def test_task_that_knows_is_not_asked_about_again():
+    store = ScriptedStore("stop")
+    store.stopping.add("j")
+    keeper, lease = LeaseKeeper(store), lease_of()
+    keeper.hold([lease])
+    assert keeper._is_any_job_stopping()
+    keeper.renew_now()
+    assert not keeper._is_any_job_stopping()
+    keeper.drop([lease])

@@ -188,7 +188,7 @@ def test_lease_thread_outlives_a_broken_log():
     keeper, lease = LeaseKeeper(store), HeldTask("j", 1, "t", uuid4(), 3600.0)
     keeper.hold([lease])
     for store.error in (StoreUnavailable("away"), ValueError("a bug")):
-        assert not keeper._try_to_renew()
+        assert not keeper._try(keeper._renew)
     keeper.drop([lease])
 
 
@@ -204,7 +204,7 @@ def test_engine_has_no_other_loggers(place):
     ]
     # They pass on what authors' loggers wrote in other processes, filter or read a library's, or look at the handlers.
     own = {
-        "core": ["core/isolation/log_records.py", "core/safety/safe_log.py"],
+        "core": ["core/isolation/log_records.py", "core/safety/log_guard.py", "core/safety/safe_log.py"],
         "infrastructure": ["infrastructure/postgresql.py", "infrastructure/telemetry/start.py"],
         "jobs": ["jobs/flood_risk_cog/intact.py"],
         "triggers": ["triggers/http.py", "triggers/worker_log.py"],

@@ -1,9 +1,11 @@
 """What `coremachine init` and `new` write, and what they refuse; the files themselves are tested as a project."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
+import pathspec
 import pytest
 
 from core.project_file import read_project_settings
@@ -138,3 +140,41 @@ def test_the_steps_of_the_script_for_azure_are_those_of_the_page():
     _, *steps = script.split("\n\n")
     said = [step.split("\n", 1)[1].strip().replace("@package@", "my_pipelines") for step in steps]
     assert [block.strip() for block in blocks] == said
+
+
+# What lies around in the folder of an app, some of it with secrets; and what has names alike and is the app's.
+LEFT_OUT = [
+    *(".azure/test/.env", ".env", ".env.production", "deploy.env", "my_app/.env", "tls.key", "local.settings.json"),
+    *("local.settings.prod.json", ".coremachine/stack.json", ".venv/pyvenv.cfg", "venv/pyvenv.cfg", ".git/config"),
+    *(".coverage", "dist/app.zip", "old.zip", "my_app/__pycache__/a.pyc", "node_modules/a/b.js", "tests/test_a.py"),
+    *("README.md", "azure.yaml", "infra/main.bicep", ".idea/workspace.xml", "host.log"),
+]
+TAKEN_ALONG = [
+    *("function_app.py", "host.json", "requirements.txt", "my_app/a.py", "my_app/azure.py", "my_app/build/steps.py"),
+    *("my_app/tests/samples.py", "my_app/prompt.md", "my_app/infra/a.py", "my_app/dist.py", "certificates/ca.pem"),
+]
+
+
+@pytest.mark.parametrize("name", ["checkout", "project", "image"])
+def test_no_secret_is_deployed_and_no_module_is_left_out(name, tmp_path):
+    """`my_app/azure.py` was missing in Azure alone, and the checkout's `.azure` and `.env` were in its zip."""
+    write_project(tmp_path / "mine", azure=True)
+    file = {"checkout": ROOT / ".funcignore", "project": tmp_path / "mine" / ".funcignore"}.get(
+        name, tmp_path / "mine" / ".dockerignore"
+    )
+    # Docker's patterns begin at the top, those of git where there is a slash in them.
+    lines = [
+        re.sub(r"^(?=[^*#/]|\*\.)", "/", line) if name == "image" else line for line in file.read_text().splitlines()
+    ]
+    ignored = pathspec.GitIgnoreSpec.from_lines(lines)
+    assert [path for path in LEFT_OUT if not ignored.match_file(path)] == []
+    assert [path for path in TAKEN_ALONG if ignored.match_file(path)] == []
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "coremachine" / "scaffold" / "templates"])
+def test_no_secret_is_committed(folder):
+    file = folder / (".gitignore" if folder == ROOT else "gitignore.txt")
+    ignored = pathspec.GitIgnoreSpec.from_lines(file.read_text().splitlines())
+    secret = [path for path in LEFT_OUT if ".env" in path or "settings" in path or ".azure" in path]
+    assert [path for path in secret if not ignored.match_file(path)] == []
+    assert not ignored.match_file("local.settings.example.json")

@@ -119,6 +119,32 @@ def test_real_names_by_logical_names():
         settings.queue_name("heavy")
 
 
+def test_blanks_around_a_value_are_none_of_it():
+    """The app's shape was that of a worker, without HTTP to say that its mode could not be used."""
+    settings = load_settings(GIVEN | {"COREMACHINE_APP_MODE": " worker ", "COREMACHINE_SCHEMA": "other\n"})
+    assert (settings.app_mode, settings.schema_name) == (AppMode.WORKER, "other")
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        (
+            {"ServiceBusConnection": f"{CONNECTION};EntityPath=orders"},
+            "ServiceBusConnection: expected the connection string of the namespace, found that of the entity 'orders'",
+        ),
+        (
+            {"COREMACHINE_APP_NAME": "a\x1b[31m"},
+            "COREMACHINE_APP_NAME or WEBSITE_SITE_NAME: expected a name of at most",
+        ),
+        ({"COREMACHINE_RELEASE": "1\n2"}, "COREMACHINE_RELEASE: expected a name of at most 100 characters on one line"),
+        ({"COREMACHINE_RETENTION_DAYS": "inf"}, "COREMACHINE_RETENTION_DAYS: expected a number of days up to 36500"),
+    ],
+)
+def test_what_would_fail_later_is_refused_at_once(variables, problem):
+    (found,) = problems(**variables)
+    assert found.startswith(problem)
+
+
 def test_settings_do_not_change():
     settings = load_settings(GIVEN)
     with pytest.raises(ValidationError, match="frozen"):

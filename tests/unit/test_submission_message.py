@@ -86,3 +86,17 @@ def test_the_page_s_shell_example_sends_a_submission(tmp_path):
     assert headers["authorization"] == "Bearer a-token"
     assert headers["content-type"] == "application/json"
     assert read_job_message("jobs", body.decode()).job_type == "hello_world"
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_message():
+    """Programs on Windows write it, and HTTP takes it."""
+    text = json.dumps(PLAIN)
+    assert read_job_message("jobs", text.encode("utf-8-sig")).job_type == "hello_world"
+    assert read_job_message("jobs", f"\ufeff{text}").job_type == "hello_world"
+
+
+def test_a_tag_holds_no_credential_by_its_name_either():
+    """Tags are kept and shown; parameters below such a name are refused, too."""
+    with pytest.raises(ValidationError, match=r"expected texts without credentials, found .*'password'") as refused:
+        read_job_message("jobs", json.dumps(PLAIN | {"tags": {"password": "hush1234"}}))
+    assert "hush" not in str(refused.value.errors(include_input=False))

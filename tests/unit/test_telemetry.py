@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 from opentelemetry import trace
@@ -15,6 +16,7 @@ from core.models import JobRef
 from core.telemetry.instruments import INSTRUMENTS, TASKS_ENDED
 from core.telemetry.observer import Observer, observe_with, observer
 from coremachine.local.broker.certificates import server_context
+from infrastructure.telemetry.blanked import BlankingExporter, blanked
 from infrastructure.telemetry.ids import ChosenIds, attempt_span, job_span, stage_span, submission_of
 from infrastructure.telemetry.observer import OpenTelemetryObserver
 from infrastructure.telemetry.providers import Providers
@@ -43,7 +45,9 @@ ALL_AZURE = Exporters(*((AZURE,),) * 3)
         (ENDPOINT | {"OTEL_LOGS_EXPORTER": "none"}, Exporters(OTLP.traces, OTLP.metrics, ())),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:4317"}, Exporters(OTLP.traces)),
         ({"OTEL_TRACES_EXPORTER": "console, otlp"}, Exporters(("console", "otlp_proto_grpc"))),
+        ({"OTEL_TRACES_EXPORTER": "otlp,otlp_proto_grpc,otlp"}, Exporters(("otlp_proto_grpc",))),
         ({"OTEL_METRICS_EXPORTER": AZURE}, Exporters(metrics=(AZURE,))),
+        (ENDPOINT | {"OTEL_EXPORTER_OTLP_HEADERS": "x-key=a%20key, authorization=Basic a:b=="}, OTLP),
         (
             ENDPOINT | {"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf"},
             Exporters(OTLP.traces, ("otlp_proto_http",), OTLP.logs),
@@ -238,6 +242,50 @@ with observer().submission("a") as traceparent:
     print(traceparent)
 observer().flush()
 """
+
+
+@pytest.mark.parametrize("headers", ["Authorization: Bearer hush123", "x-team=geo,hush123", "x-key=hush\u00e4"])
+def test_headers_that_cannot_be_read_are_not_shown(headers):
+    """The SDK would log them, with the key that they hold."""
+    with pytest.raises(TelemetryMisconfigured, match="OTEL_EXPORTER_OTLP_HEADERS: expected name=value") as raised:
+        read_exporters(ENDPOINT | {"OTEL_EXPORTER_OTLP_HEADERS": headers})
+    assert "hush" not in str(raised.value)
+
+
+def test_a_collector_that_does_not_answer_keeps_no_process_from_its_end():
+    """Nor do its signals wait for each other; the SDK's limit is not kept by its processors."""
+    asked, let_go = threading.Semaphore(0), threading.Event()
+
+    class Silent:
+        def force_flush(self, _milliseconds):
+            asked.release()
+            let_go.wait(60)
+
+    providers = Providers(Silent(), Silent(), Silent())
+    assert providers.flush(0.05) == ["traces", "metrics", "logs"]
+    assert all(asked.acquire(timeout=60) for _ in range(3))
+    let_go.set()
+
+
+def test_spans_leave_the_process_without_credentials():
+    """A function key in the address of a request (`?code=`) was in the span that FastAPI makes of it."""
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(BlankingExporter(kept)))
+    tracer = provider.get_tracer("a")
+    with tracer.start_as_current_span("GET", attributes={"url.query": "limit=1&code=hush1&a=b", "n": 5}) as span:
+        span.set_attribute("url.full", "http://x/api?sig=hush2%2B")
+        span.add_event("exception", {"exception.message": "password=hush3 was wrong"})
+        span.set_status(trace.StatusCode.ERROR, "AccountKey=hush4hush4hush4==")
+    with tracer.start_as_current_span("clean", attributes={"url.query": "limit=1"}):
+        pass
+    first, second = kept.get_finished_spans()
+    assert "hush" not in first.to_json()
+    assert dict(first.attributes) == {"url.query": "limit=1&code=***&a=b", "n": 5, "url.full": "http://x/api?sig=***"}
+    assert (first.name, first.context, first.parent, len(first.events)) == ("GET", span.context, None, 1)
+    assert first.start_time == span.start_time
+    assert first.end_time == span.end_time
+    assert blanked(second) is second
 
 
 def test_an_exporter_of_any_package_is_found_by_its_name(tmp_path):

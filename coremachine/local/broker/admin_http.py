@@ -5,9 +5,12 @@
     POST /queues/{name}/purge
     POST /faults/drop-connections
     POST /faults/server-busy?count=n
-    POST /faults/expire-locks?queue=name    (all queues without a name)
+    POST /faults/duplicate?count=n&queue=name           (sends to any queue or topic without a name)
+    POST /faults/delay?seconds=n&count=n&queue=name     (as above)
+    POST /faults/clear
+    POST /faults/expire-locks?queue=name                (all queues without a name)
     POST /faults/detach-links?queue=name
-    POST /clock/turn?seconds=n              (forward: locks end, messages expire, scheduled ones become active)
+    POST /clock/turn?seconds=n                          (forward: locks end, messages expire)
 
 Every other path is left to the administration protocol (`atom`). Pages of other origins are refused as by the Functions
 host, and so is a request that is not complete in time.
@@ -21,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from typing import NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
 from coremachine.local.broker.atom import AtomRequest, answer_atom
@@ -53,6 +56,12 @@ class Operations(Protocol):
     def drop_connections(self) -> int: ...
 
     def reject_sends(self, count: int) -> None: ...
+
+    def duplicate_messages(self, count: int, entity: str | None = None) -> None: ...
+
+    def delay_messages(self, count: int, seconds: float, entity: str | None = None) -> None: ...
+
+    def clear_faults(self) -> None: ...
 
     def expire_locks(self, queue: str | None = None) -> int: ...
 
@@ -172,26 +181,65 @@ class AdminHttp:
                 return Response(status, body, "application/atom+xml; charset=utf-8")
 
     def _fault(self, fault: str, request: Request) -> Response:
-        if fault == "drop-connections":
-            return Response.of({"dropped": self._operations.drop_connections()})
-        if fault == "server-busy":
-            count = _number(request, "count", "1")
-            self._operations.reject_sends(count)
-            return Response.of({"rejecting": count})
-        if fault == "detach-links":
-            wanted = request.query.get("queue", "")
-            return self._of_queue(wanted, lambda name: {"detached": self._operations.detach_links(name)})
-        if fault == "expire-locks":
-            queue = request.query.get("queue")
-            if queue is None:
-                return Response.of({"expired": self._operations.expire_locks()})
-            return self._of_queue(queue, lambda name: {"expired": self._operations.expire_locks(name)})
-        known = "drop-connections, server-busy, expire-locks or detach-links"
-        raise BadRequest(f"expected the fault {known}, found {fault!r}")
+        known = {
+            "clear": self._clear_faults,
+            "delay": self._delay,
+            "detach-links": self._detach_links,
+            "drop-connections": self._drop_connections,
+            "duplicate": self._duplicate,
+            "expire-locks": self._expire_locks,
+            "server-busy": self._server_busy,
+        }
+        if fault not in known:
+            raise BadRequest(f"expected the fault {', '.join(known)}, found {fault!r}")
+        return Response.of(known[fault](request))
+
+    def _clear_faults(self, _request: Request) -> dict[str, int]:
+        self._operations.clear_faults()
+        return {}
+
+    def _delay(self, request: Request) -> dict[str, int]:
+        count, seconds = _number(request, "count", "1"), _number(request, "seconds", None)
+        try:
+            self._operations.delay_messages(count, seconds, self._queue_in(request))
+        except ValueError as exc:
+            raise BadRequest(str(exc)) from exc
+        return {"delaying": count, "seconds": seconds}
+
+    def _detach_links(self, request: Request) -> dict[str, int]:
+        return {"detached": self._operations.detach_links(self._queue_in(request) or self._unknown(""))}
+
+    def _drop_connections(self, _request: Request) -> dict[str, int]:
+        return {"dropped": self._operations.drop_connections()}
+
+    def _duplicate(self, request: Request) -> dict[str, int]:
+        count = _number(request, "count", "1")
+        try:
+            self._operations.duplicate_messages(count, self._queue_in(request))
+        except ValueError as exc:
+            raise BadRequest(str(exc)) from exc
+        return {"duplicating": count}
+
+    def _expire_locks(self, request: Request) -> dict[str, int]:
+        return {"expired": self._operations.expire_locks(self._queue_in(request))}
+
+    def _server_busy(self, request: Request) -> dict[str, int]:
+        count = _number(request, "count", "1")
+        self._operations.reject_sends(count)
+        return {"rejecting": count}
+
+    def _queue_in(self, request: Request) -> str | None:
+        """The queue, topic or subscription that the query names, None where it names none."""
+        name = request.query.get("queue")
+        return name if name is None or self._operations.namespace.find(name) is not None else self._unknown(name)
+
+    @staticmethod
+    def _unknown(name: str) -> NoReturn:
+        raise RefusedError(Problem(404, "unknown_queue", f"expected a known queue, found {name!r}"))
 
     def _of_queue(self, name: str, action: Callable[[str], dict[str, int]]) -> Response:
         if self._operations.namespace.find(name) is None:
-            raise RefusedError(Problem(404, "unknown_queue", f"expected a known queue, found {name!r}"))
+            self._unknown(name)
         return Response.of(action(name))
 
 

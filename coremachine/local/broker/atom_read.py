@@ -1,12 +1,11 @@
 """Descriptions of entities and rules in the XML that administration clients send."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from xml.etree import ElementTree as ET
 
 from coremachine.local.broker import codec
+from coremachine.local.broker.atom_values import read_value
 from coremachine.local.broker.durations import parse_duration, parse_limit
 from coremachine.local.broker.rules import CorrelationFilter, FalseFilter, Filter, Rule, TrueFilter
 from coremachine.local.broker.sql_action import SqlAction
@@ -35,17 +34,6 @@ _NAMES = {
     "RuleDescription": re.compile(r"[$A-Za-z0-9]([\w\-.]{0,48}[\w])?"),
 }
 _CORRELATION = ("CorrelationId", "MessageId", "To", "ReplyTo", "Label", "SessionId", "ReplyToSessionId", "ContentType")
-_VALUES: dict[str, Callable[[str], object]] = {
-    "string": str,
-    "int": int,
-    "long": int,
-    "short": int,
-    "double": float,
-    "float": float,
-    "boolean": lambda text: text.strip().lower() in {"true", "1"},
-    "dateTime": lambda text: datetime.fromisoformat(text).timestamp() * 1000,
-    "duration": parse_duration,
-}
 
 
 def find_description(body: bytes, *kinds: str) -> tuple[str, ET.Element]:
@@ -146,9 +134,7 @@ def _read_properties(condition: ET.Element) -> dict[str, codec.Value]:
         if key is None or value is None:
             raise ValueError("expected a Key and a Value in each property or parameter of a rule")
         kind = value.get(_TYPE, "string").rpartition(":")[2]
-        if kind not in _VALUES:
-            raise ValueError(f"expected a value of type {', '.join(_VALUES)} for '{key}', found {kind!r}")
-        found[key] = _VALUES[kind](value.text or "")
+        found[key] = read_value(key, kind, value.text or "")
     return found
 
 

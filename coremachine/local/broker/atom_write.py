@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
+from coremachine.local.broker.atom_values import value_element
 from coremachine.local.broker.durations import UNLIMITED, format_duration
 from coremachine.local.broker.entity import Entity
 from coremachine.local.broker.rules import CorrelationFilter, FalseFilter, Filter, Rule, TrueFilter
@@ -17,7 +18,6 @@ _ATOM = "http://www.w3.org/2005/Atom"
 _SERVICE = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
 _COUNTS = "http://schemas.microsoft.com/netservices/2011/06/servicebus"
 _INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
-_SCHEMA = "http://www.w3.org/2001/XMLSchema"
 _DEFAULTS = {
     "AutoDeleteOnIdle": UNLIMITED,
     "EnableBatchedOperations": "true",
@@ -27,7 +27,6 @@ _DEFAULTS = {
 }
 _CORRELATION = ("CorrelationId", "MessageId", "To", "ReplyTo", "Label", "SessionId", "ReplyToSessionId", "ContentType")
 
-_INT32 = 2**31
 
 Values = list[tuple[str, str]]
 
@@ -191,17 +190,7 @@ def _filter(condition: Filter) -> str:
 
 
 def _property(name: str, value: object) -> str:
-    kinds = {bool: "boolean", int: "int", float: "double"}
-    text = _flag(value) if isinstance(value, bool) else str(value)
-    kind = kinds.get(type(value), "string")
-    if kind == "int" and not -_INT32 <= int(text) < _INT32:
-        # Not always: the client for JavaScript does not know it.
-        kind = "long"
-    return (
-        f"<KeyValueOfstringanyType><Key>{escape(name)}</Key>"
-        # The client for JavaScript counts the characters of the prefix.
-        f'<Value i:type="d6p1:{kind}" xmlns:d6p1="{_SCHEMA}">{escape(text)}</Value></KeyValueOfstringanyType>'
-    )
+    return f"<KeyValueOfstringanyType><Key>{escape(name)}</Key>{value_element(value)}</KeyValueOfstringanyType>"
 
 
 def _sql(expression: str, parameters: Mapping[str, object] | None = None) -> str:

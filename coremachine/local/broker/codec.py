@@ -21,6 +21,8 @@ DESCRIBED = 0x00
 # array of one null where it does not know the token of a lock.
 _MOST_EMPTY_ITEMS = 1000
 
+_TIMESPAN = "com.microsoft:timespan"
+
 Value = object
 Decoder = Callable[[bytes, int, int], tuple[Value, int]]
 
@@ -31,6 +33,14 @@ class DecodeError(ValueError):
     def __init__(self, expected: str, found: str, position: int) -> None:
         self.expected, self.found, self.position = expected, found, position
         super().__init__(f"expected {expected}, found {found} at byte {position}")
+
+
+class Moment(int):
+    """A point in time: milliseconds since the Unix epoch. Of another type than a number of the same size."""
+
+
+class Span(int):
+    """A duration, as .NET's clients send it: in units of 100 ns."""
 
 
 def boolean(value: bool) -> bytes:  # noqa: FBT001
@@ -70,8 +80,17 @@ def double(value: float) -> bytes:
 
 
 def timestamp(seconds: float) -> bytes:
-    """A point in time; AMQP counts milliseconds since the Unix epoch."""
+    """A point in time, by seconds since the Unix epoch."""
+    # Not by way of a Moment: each delivery has three.
     return struct.pack(">Bq", 0x83, int(seconds * 1000))
+
+
+def moment(value: Moment) -> bytes:
+    return struct.pack(">Bq", 0x83, value)
+
+
+def span(value: Span) -> bytes:
+    return bytes([DESCRIBED]) + symbol(_TIMESPAN) + long(value)
 
 
 def uuid(value: UUID) -> bytes:
@@ -208,6 +227,8 @@ def _compound_header(data: bytes, position: int) -> tuple[int, int, int]:
 
 
 _UINT32 = struct.Struct(">I")
+_INT64 = struct.Struct(">q")
+_SYMBOLS = {0xA3, 0xB3}
 _FIXED_WIDTHS = {0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16}
 
 
@@ -222,6 +243,10 @@ def _number(layout: str) -> Decoder:
 
 def _decode_boolean(data: bytes, position: int, _depth: int) -> tuple[Value, int]:
     return data[position] == 1, position + 1
+
+
+def _decode_moment(data: bytes, position: int, _depth: int) -> tuple[Value, int]:
+    return Moment(_INT64.unpack_from(data, position)[0]), position + 8
 
 
 def _decode_uuid(data: bytes, position: int, _depth: int) -> tuple[Value, int]:
@@ -313,7 +338,12 @@ def _array(*, large: bool) -> Decoder:
 
 
 def _decode_described(data: bytes, position: int, depth: int) -> tuple[Value, int]:
-    return decode(data, skip(data, position), _deeper(depth, position))
+    depth = _deeper(depth, position)
+    # Other descriptors are small numbers: those of sections.
+    descriptor = decode(data, position, depth)[0] if data[position] in _SYMBOLS else None
+    value, end = decode(data, skip(data, position), depth)
+    is_span = descriptor == _TIMESPAN and type(value) is int
+    return (Span(value) if is_span else value), end  # type: ignore[call-overload]
 
 
 _DECODERS: dict[int, Decoder] = {
@@ -340,7 +370,7 @@ _DECODERS: dict[int, Decoder] = {
     0x80: _number(">Q"),
     0x81: _number(">q"),
     0x82: _number(">d"),
-    0x83: _number(">q"),
+    0x83: _decode_moment,
     0x94: _decode_opaque,
     0x98: _decode_uuid,
     0xA0: _variable(large=False, text=False),

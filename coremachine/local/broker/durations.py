@@ -31,7 +31,7 @@ def format_duration(seconds: float | None) -> str:
     hours, minutes = divmod(int(minutes), 60)
     days, hours = divmod(hours, 24)
     date = f"{days}D" if days else ""
-    parts = [f"{hours}H" if hours else "", f"{minutes}M" if minutes else "", f"{round(rest, 7):g}S" if rest else ""]
+    parts = [f"{hours}H" if hours else "", f"{minutes}M" if minutes else "", f"{round(rest, 7):.9g}S" if rest else ""]
     time = "".join(parts)
     if not date and not time:
         return "PT0S"

@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 from coremachine.local.broker.codec import DecodeError
 from coremachine.local.broker.entity import Entity
+from coremachine.local.broker.faults import Faults
 from coremachine.local.broker.limits import LINK_CREDIT, MAX_MESSAGE_SIZE, MAX_REQUEST_SIZE, MAX_WAITING_BYTES
 from coremachine.local.broker.message import BATCH_FORMAT, Content, encode_delivery, parse_message, unpack_batch
-from coremachine.local.broker.namespace import Faults
 from coremachine.local.broker.performatives import (
     OUTCOME_ACCEPTED,
     UINT32,
@@ -189,7 +189,7 @@ class SenderLink(IncomingLink):
     def _receive(self, delivery: Transfer, data: bytes) -> None:
         self._faults.check_send()
         contents = unpack_batch(data) if delivery.message_format == BATCH_FORMAT else [parse_message(data)]
-        self._entity.send(contents)
+        self._entity.send(self._faults.applied(contents, self._entity.name))
 
 
 class RequestLink(IncomingLink):

@@ -13,6 +13,7 @@ from coremachine.local.broker.message import (
     decode_request,
     encode_delivery,
     encode_response,
+    lock_annotations,
     map_pairs,
     property_changes,
 )
@@ -166,7 +167,8 @@ class Management:
                 messages.append(map_answer(message=codec.binary(encoded)))
         else:
             for lock in entity.queue.lock_deferred(numbers):
-                encoded = encode_delivery(lock.message.content, lock.message.broker_properties(lock.locked_until))
+                added = lock.message.broker_properties(lock.locked_until)
+                encoded = encode_delivery(lock.message.content, added, lock_annotations(lock.token))
                 messages.append(map_answer(message=codec.binary(encoded), **{"lock-token": codec.uuid(lock.token)}))
         return _OK, map_answer(messages=codec.list_of(messages))
 

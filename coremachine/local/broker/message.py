@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from coremachine.local.broker import codec
 from coremachine.local.broker.codec import NULL, DecodeError
@@ -33,13 +33,14 @@ _REPLY_TO = 4
 _GROUP_ID = 10  # of the properties: the session id
 
 _SCHEDULED_TIME = "x-opt-scheduled-enqueue-time"
+_LOCK_TOKEN = "x-opt-lock-token"  # noqa: S105 - its name
 _SET_BY_BROKER = frozenset(
     {
         "x-opt-sequence-number",
         "x-opt-enqueued-time",
         "x-opt-locked-until",
         "x-opt-message-state",
-        "x-opt-lock-token",
+        _LOCK_TOKEN,
         "x-opt-deadletter-source",
         "x-opt-enqueue-sequence-number",
     }
@@ -96,6 +97,16 @@ class Content:
         items = codec.split_compound(self.properties, codec.skip(self.properties, 1)) if self.properties else []
         section = codec.described(PROPERTIES, codec.list_of([codec.string(message_id), *items[1:]]))
         return replace(self, message_id=message_id, properties=section)
+
+    def scheduled(self, at: float) -> "Content":
+        """The same message, which its sender did not schedule, for a time: seconds since the Unix epoch."""
+        pair = codec.symbol(_SCHEDULED_TIME) + codec.timestamp(at)
+        return replace(
+            self,
+            scheduled_at=_moment_in(codec.timestamp(at)),
+            annotations=self.annotations + pair,
+            annotation_count=self.annotation_count + 1,
+        )
 
     def modified(self, changes: RawPairs) -> "Content":
         """The same message with these application properties, in place of others of the same name."""
@@ -170,17 +181,26 @@ def unpack_batch(data: bytes) -> list[Content]:
     return inner
 
 
-def encode_delivery(content: Content, added: BrokerProperties) -> bytes:
+def encode_delivery(content: Content, added: BrokerProperties, delivery_annotations: bytes = b"") -> bytes:
     """The message as a receiver gets it."""
     return b"".join(
         (
             _encode_header(content.durable, content.priority, added.ttl_seconds, added.delivery_count),
+            delivery_annotations,
             _encode_annotations(content, added),
             content.properties,
             content.application_properties,
             content.body,
         )
     )
+
+
+def lock_annotations(token: UUID) -> bytes:
+    """Delivery annotations with the token of a lock, for a message that has no delivery tag.
+
+    Version 7.14 of the SDK for Python looks for it nowhere else.
+    """
+    return codec.described(DELIVERY_ANNOTATIONS, codec.map_of([(codec.symbol(_LOCK_TOKEN), codec.uuid(token))]))
 
 
 def encode_stored(content: Content) -> bytes:
@@ -285,11 +305,16 @@ def _read_annotations(section: bytes, fields: dict[str, object]) -> None:
         if key in _SET_BY_BROKER:
             continue
         if key == _SCHEDULED_TIME:
-            moment, _ = codec.decode(raw_value)
-            fields["scheduled_at"] = moment / 1000 if isinstance(moment, int) else None
+            fields["scheduled_at"] = _moment_in(raw_value)
         kept.append(raw_key + raw_value)
     fields["annotations"] = b"".join(kept)
     fields["annotation_count"] = len(kept)
+
+
+def _moment_in(raw_timestamp: bytes) -> float | None:
+    """Seconds since the Unix epoch, None where there is no timestamp."""
+    moment, _ = codec.decode(raw_timestamp)
+    return moment / 1000 if isinstance(moment, int) else None
 
 
 def _pairs(section: bytes) -> RawPairs:

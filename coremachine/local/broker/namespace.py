@@ -8,6 +8,7 @@ from typing import NoReturn, Protocol
 
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.entity import CallLater, Entity, SessionEntity, call_later
+from coremachine.local.broker.faults import Faults
 from coremachine.local.broker.message import Content
 from coremachine.local.broker.performatives import AmqpError
 from coremachine.local.broker.queue import Queue
@@ -22,19 +23,6 @@ MAX_HOPS = 4
 
 _AUTHORITY = re.compile(r"^[a-z]+://[^/]*/", re.IGNORECASE)
 _SUBSCRIPTION = re.compile(rf"^(?P<topic>.+)/{SUBSCRIPTIONS}/(?P<name>[^/]+)$", re.IGNORECASE)
-
-
-class Faults:
-    """Faults that tests ask for."""
-
-    def __init__(self) -> None:
-        self.sends_to_reject = 0
-
-    def check_send(self) -> None:
-        """Refuse a send if some are still to be refused."""
-        if self.sends_to_reject > 0:
-            self.sends_to_reject -= 1
-            raise AmqpError("com.microsoft:server-busy", "The request was rejected on demand of a test. Try again.")
 
 
 class Keeper(Protocol):
@@ -70,7 +58,7 @@ class Namespace:
         self._call_later = later
         self._keeper = keeper
         self._entities: dict[str, Entity] = {}
-        self.faults = Faults()
+        self.faults = Faults(clock)
         for settings in queues:
             self.add_queue(settings)
 

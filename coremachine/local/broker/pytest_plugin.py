@@ -48,6 +48,7 @@ def servicebus_broker(servicebus_config: BrokerConfig) -> Iterator[BrokerThread]
 
 @pytest.fixture
 def servicebus(servicebus_broker: BrokerThread) -> BrokerThread:
-    """The broker without messages. Its clock, once turned, stays so."""
+    """The broker without messages and faults that an earlier test left. Its clock, once turned, stays so."""
     servicebus_broker.purge_all()
+    servicebus_broker.clear_faults()
     return servicebus_broker

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from coremachine.local.broker import codec
 from coremachine.local.broker.message import Content
 from coremachine.local.broker.message_view import MessageView
 from coremachine.local.broker.sql_action import SqlAction
+from coremachine.local.broker.sql_expression import are_comparable
 from coremachine.local.broker.sql_filter import SqlFilter
 
 DEFAULT_RULE = "$Default"
@@ -45,13 +47,18 @@ class CorrelationFilter:
     """
 
     system: Mapping[str, str] = field(default_factory=dict)
-    properties: Mapping[str, object] = field(default_factory=dict)
+    properties: Mapping[str, codec.Value] = field(default_factory=dict)
 
     def matches(self, message: MessageView) -> bool:
         if any(message.system(name) != value for name, value in self.system.items()):
             return False
-        missing = object()
-        return all(message.properties.get(name, missing) == value for name, value in self.properties.items())
+        found = message.properties
+        return all(name in found and _is_equal(found[name], value) for name, value in self.properties.items())
+
+
+def _is_equal(found: codec.Value, wanted: codec.Value) -> bool:
+    # Not by == alone: for Python, true is 1.
+    return are_comparable(found, wanted) and found == wanted
 
 
 @dataclass(frozen=True, slots=True)

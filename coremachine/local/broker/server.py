@@ -224,7 +224,35 @@ class Broker:
 
     def reject_sends(self, count: int) -> None:
         """Answer the next sends with server-busy."""
-        self.namespace.faults.sends_to_reject = count
+        self.namespace.faults.reject(count)
+
+    def duplicate_messages(self, count: int, entity: str | None = None) -> None:
+        """Take each of the next messages twice: those to one queue or topic, or to any.
+
+        Raises:
+            ValueError: Clients do not send to this entity, or there is none.
+        """
+        self.namespace.faults.duplicate(count, self._target(entity))
+
+    def delay_messages(self, count: int, seconds: float, entity: str | None = None) -> None:
+        """Keep each of the next messages back for some seconds, as if its sender had scheduled it.
+
+        Raises:
+            ValueError: The seconds are not above 0, or the entity is none that clients send to.
+        """
+        self.namespace.faults.delay(count, seconds, self._target(entity))
+
+    def clear_faults(self) -> None:
+        """Forget the faults that were asked for and have not happened."""
+        self.namespace.faults.clear()
+
+    def _target(self, name: str | None) -> str | None:
+        entity = None if name is None else self.namespace.find(name)
+        # Dead-letter queues have none themselves.
+        is_target = entity is not None and entity.dead_letters is not None
+        if name is not None and (not is_target or self.namespace.find_subscription(name) is not None):
+            raise ValueError(f"expected a queue or topic that clients send to, found '{name[:300]}'")
+        return None if entity is None else entity.name
 
     def expire_locks(self, queue: str | None = None) -> int:
         """End all locks of a queue, or of all queues, now; returns how many there were."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from coremachine.local.broker import codec
@@ -13,6 +14,7 @@ from coremachine.local.broker.sql_tokens import Reader
 
 _PROPERTIES = 0x73
 _MAX_STATEMENTS = 32
+_TIMES = (codec.Moment, codec.Span)
 
 Step = Callable[[Content], Content]
 
@@ -77,6 +79,8 @@ def _converted(value: codec.Value, known: codec.Value) -> codec.Value:
     """A value in the type of the one that it replaces, where that is possible."""
     if value is None or known is None or type(value) is type(known):
         return value
+    if isinstance(value, _TIMES) or isinstance(known, _TIMES):
+        return value
     if isinstance(known, str):
         return str(value)
     for kind in (bool, int, float):
@@ -111,15 +115,19 @@ def _set_system(position: int, value: Expression) -> Step:
 
 
 def encode(value: codec.Value) -> bytes:
-    """A value as AMQP; numbers as long or double."""
+    """A value as AMQP; numbers as long or double, other types as they are."""
     if value is None:
         return NULL
-    if isinstance(value, bool):
-        return codec.boolean(value)
-    if isinstance(value, int):
-        return codec.long(max(-(2**63), min(value, 2**63 - 1)))
-    if isinstance(value, float):
-        return codec.double(value)
-    if isinstance(value, bytes):
-        return codec.binary(value)
-    return codec.uuid(value) if isinstance(value, UUID) else codec.string(str(value))
+    encoder = _ENCODERS.get(type(value))
+    return codec.string(str(value)) if encoder is None else encoder(value)
+
+
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    bool: codec.boolean,
+    bytes: codec.binary,
+    codec.Moment: codec.moment,
+    codec.Span: codec.span,
+    float: codec.double,
+    int: lambda value: codec.long(max(-(2**63), min(value, 2**63 - 1))),
+    UUID: codec.uuid,
+}

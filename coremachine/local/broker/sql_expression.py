@@ -47,7 +47,12 @@ _ARITHMETIC: dict[str, Callable[[Number, Number], Number]] = {
 
 
 def is_number(value: codec.Value) -> TypeGuard[Number]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool | codec.Moment | codec.Span)
+
+
+def are_comparable(first: codec.Value, second: codec.Value) -> bool:
+    """Whether one of two values may be equal to, smaller or larger than the other."""
+    return (is_number(first) and is_number(second)) or type(first) is type(second)
 
 
 def parse_value(reader: Reader) -> Expression:

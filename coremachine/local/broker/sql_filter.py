@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from coremachine.local.broker import codec
 from coremachine.local.broker.message_view import MessageView
-from coremachine.local.broker.sql_expression import Expression, is_number, parse_value
+from coremachine.local.broker.sql_expression import Expression, are_comparable, parse_value
 from coremachine.local.broker.sql_tokens import Reader
 
 Condition = Callable[[MessageView], bool | None]
@@ -133,7 +133,7 @@ def _parse_comparison(reader: Reader, left: Expression) -> Condition:
         first, second = left(message), right(message)
         if first is None or second is None:
             return None
-        if not _comparable(first, second):
+        if not are_comparable(first, second):
             return compare(0, 1) if is_equality else None
         try:
             return bool(compare(first, second))
@@ -141,10 +141,6 @@ def _parse_comparison(reader: Reader, left: Expression) -> Condition:
             return None
 
     return value_of
-
-
-def _comparable(first: codec.Value, second: codec.Value) -> bool:
-    return (is_number(first) and is_number(second)) or type(first) is type(second)
 
 
 def _parse_in(reader: Reader, left: Expression) -> Condition:
@@ -159,7 +155,7 @@ def _parse_in(reader: Reader, left: Expression) -> Condition:
         if first is None:
             return None
         others = [choice(message) for choice in choices]
-        if any(_comparable(first, other) and first == other for other in others):
+        if any(are_comparable(first, other) and first == other for other in others):
             return True
         return None if None in others else False
 

@@ -121,7 +121,20 @@ class BrokerThread:
         return self._call(lambda: self._running().drop_connections())
 
     def reject_sends(self, count: int) -> None:
+        """Answer the next sends with server-busy; a batch is one."""
         self._call(lambda: self._running().reject_sends(count))
+
+    def duplicate_messages(self, count: int, entity: str | None = None) -> None:
+        """Take each of the next messages twice: those to one queue or topic, or to any."""
+        self._call(lambda: self._running().duplicate_messages(count, entity))
+
+    def delay_messages(self, count: int, seconds: float, entity: str | None = None) -> None:
+        """Keep each of the next messages back for some seconds of the broker's clock, as if it had been scheduled."""
+        self._call(lambda: self._running().delay_messages(count, seconds, entity))
+
+    def clear_faults(self) -> None:
+        """Forget the faults that were asked for and have not happened."""
+        self._call(lambda: self._running().clear_faults())
 
     def expire_locks(self, queue: str | None = None) -> int:
         return self._call(lambda: self._running().expire_locks(queue))

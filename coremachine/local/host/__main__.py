@@ -1,66 +1,75 @@
-"""`python -m coremachine.local.host --app-dir . --port 7071 --workers 2`."""
+"""The command of the host alone: `coremachine-functions`, or `python -m coremachine.local.host`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import signal
+import re
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from coremachine.local.host.errors import HostError
-from coremachine.local.host.local_settings import read_local_settings
-from coremachine.local.host.logs import configure_logging
-from coremachine.local.host.supervisor import HostSupervisor
+from coremachine.local.host.foreground import StartOptions, run_in_foreground
 
-log = logging.getLogger("coremachine.local.host")
+_EXAMPLES = """for example:
+  {command}
+  {command} --reload --port 7072
+  {command} --app-dir orders --enable-auth
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parse(arguments)
-    configure_logging("host", "DEBUG" if options.verbose else "INFO")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    options = StartOptions(**vars(_parser().parse_args(arguments)))
     try:
-        local = read_local_settings(options.app_dir)
-        supervisor = HostSupervisor(
-            options.app_dir,
-            host=options.host or local.address or "127.0.0.1",
-            port=(local.port or 7071) if options.port is None else options.port,
-            workers=options.workers,
-            enable_auth=options.enable_auth,
-            log_level="debug" if options.verbose else None,
-            state_dir=options.state_dir,
-        )
-        with supervisor:
-            if supervisor.keys is not None:
-                sys.stderr.write(f"master key: {supervisor.keys.master}\nhost key:   {supervisor.keys.host}\n")
-            stop.wait()
+        run_in_foreground(options)
     except HostError as exc:
-        log.error("%s", exc)  # noqa: TRY400 - the message has the advice; a traceback would hide it
+        sys.stderr.write(f"{exc}\n")
         return 1
     return 0
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
+    # As it was started: by its own command, or with -m.
+    name = Path(sys.argv[0]).name
+    command = f"python -m {__package__}" if name == "__main__.py" else name
     parser = argparse.ArgumentParser(
-        prog="python -m coremachine.local.host", description="Run an Azure Functions app locally."
+        prog=command,
+        description="Run the functions of an Azure Functions app (Python, v2 model) here; Ctrl-C ends it.",
+        epilog=_EXAMPLES.format(command=command),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--app-dir", type=Path, default=Path(), help="holds function_app.py and host.json (default: here)"
+    processes = os.environ.get("FUNCTIONS_WORKER_PROCESS_COUNT", "1")
+    add = parser.add_argument
+    add("--app-dir", type=Path, help="holds function_app.py and host.json (default: here, or the nearest above)")
+    add(
+        "--port",
+        "-p",
+        type=_whole(0, 65535),
+        help="0 = any free one (default: LocalHttpPort of local.settings.json, 7071)",
     )
-    parser.add_argument("--host", help="(default: LocalHttpAddress of local.settings.json, 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=int, help="0 takes a free one (default: LocalHttpPort of local.settings.json, 7071)"
+    add("--address", help="(default: LocalHttpAddress of local.settings.json, 127.0.0.1: this machine alone)")
+    add("--reload", action="store_true", help="load the app anew when a .py file is saved")
+    add(
+        "--workers",
+        type=_whole(1, 64),
+        default=processes,
+        help="processes (or FUNCTIONS_WORKER_PROCESS_COUNT)",
     )
-    parser.add_argument("--workers", type=int, default=int(os.environ.get("FUNCTIONS_WORKER_PROCESS_COUNT", "2")))
-    parser.add_argument("--enable-auth", action="store_true", help="ask for function keys, as in Azure")
-    parser.add_argument("--state-dir", type=Path, help="keeps the timers' status between runs")
-    parser.add_argument("--verbose", action="store_true", help="log at debug level")
-    return parser.parse_args(arguments)
+    add("--enable-auth", action="store_true", help="ask for function keys, as Azure does")
+    add("--cors", default="", help="origins of web pages that may send requests, with commas; * = all")
+    add("--state-dir", type=Path, help="keeps the times of timers between runs")
+    add("--verbose", action="store_true", help="log at debug level")
+    return parser
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,5}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a number of {least} to {most}, found {text[:20]!r}")
+        return int(text)
+
+    return read
 
 
 if __name__ == "__main__":

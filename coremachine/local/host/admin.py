@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from azure.functions.meta import Datum
@@ -21,8 +22,10 @@ from coremachine.local.host.functions import (
     ServiceBusTrigger,
     TimerTrigger,
 )
-from coremachine.local.host.http import Request, Response, http_call
+from coremachine.local.host.http import Request, Response, http_call, json_response
 from coremachine.local.host.invoker import Call
+from coremachine.local.host.key_api import KeyApi
+from coremachine.local.host.key_store import KeyStore
 from coremachine.local.host.message_calls import manual_call
 from coremachine.local.host.storage import Storage
 from coremachine.local.host.storage_pump import queue_call
@@ -35,8 +38,9 @@ _VERSION = "4.0.0-local"
 class AdminApi:
     """Answers requests below /admin."""
 
-    def __init__(self, index: AppIndex, dispatcher: Dispatcher, storage: Storage) -> None:
+    def __init__(self, index: AppIndex, dispatcher: Dispatcher, storage: Storage, keys: KeyStore | None) -> None:
         self._index = index
+        self._keys = None if keys is None else KeyApi(keys)
         self._storage = storage
         self._dispatcher = dispatcher
         self._instance_id = uuid.uuid4().hex
@@ -47,17 +51,26 @@ class AdminApi:
         parts = request.path.strip("/").split("/")[1:]
         match request.method, [part.lower() for part in parts[:2]], len(parts):
             case "GET", ["host", "status"], 2:
-                return _json(200, self._status())
+                return json_response(200, self._status())
             case "GET" | "POST", ["host", "ping"], 2:
                 return Response(200)
             case "GET", ["functions"], 1:
-                return _json(200, [self._describe(function) for function in self._index.functions.values()])
+                return json_response(200, [self._describe(function) for function in self._index.functions.values()])
             case "GET", ["functions", _], 2:
                 function = self._find(parts[1])
-                return _json(200, self._describe(function)) if function else None
+                return json_response(200, self._describe(function)) if function else None
             case "POST", ["functions", _], 2:
                 function = self._find(parts[1])
                 return await self._run(function, request) if function else None
+        return self._answer_keys(request, parts)
+
+    def _answer_keys(self, request: Request, parts: Sequence[str]) -> Response | None:
+        """Where no keys are asked for, there are none."""
+        match [part.lower() for part in parts]:
+            case ["host", _, *_] if self._keys is not None:
+                return self._keys.answer_host(request, parts[1:])
+            case ["functions", _, "keys", *_] if self._keys is not None and (function := self._find(parts[1])):
+                return self._keys.answer_function(request, function.name, parts[3:])
         return None
 
     def _find(self, name: str) -> IndexedFunction | None:
@@ -122,7 +135,3 @@ class AdminApi:
         if isinstance(function.trigger, ServiceBusTrigger):
             return manual_call(function, function.trigger, text)
         raise TypeError(f"expected a trigger that text can start, found {type(function.trigger).__name__}")
-
-
-def _json(status: int, document: object) -> Response:
-    return Response(status, (("content-type", "application/json; charset=utf-8"),), json.dumps(document).encode())

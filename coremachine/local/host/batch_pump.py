@@ -6,7 +6,6 @@ duration), and when the function fails every message of its batch is abandoned.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,8 +17,6 @@ from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.loop_pump import RECEIVE_SECONDS, LoopPump, Settler
 from coremachine.local.host.message_calls import batch_call
 from coremachine.local.host.settings import ServiceBusOptions
-
-log = logging.getLogger(__name__)
 
 
 class BatchReceiver(Settler, Protocol):
@@ -51,7 +48,7 @@ class BatchPump(LoopPump):
         dispatcher: Dispatcher,
         options: ServiceBusOptions,
     ) -> None:
-        super().__init__(function, trigger.entity, limit=1)
+        super().__init__(function, trigger.entity, limit=1, is_dead_letter=trigger.is_dead_letter)
         self._trigger = trigger
         self._receivers = receivers
         self._dispatcher = dispatcher
@@ -95,8 +92,8 @@ class BatchPump(LoopPump):
                 batch_call(self._function, self._trigger, batch), f"{len(batch)} messages on {self._trigger.entity}"
             )
             succeeded = outcome.exception() is None
-        except Exception:  # messages that cannot be converted fail like a function that raises
-            log.exception("batch_unreadable function=%s messages=%d", self._function.name, len(batch))
+        except Exception as error:  # noqa: BLE001 - messages that cannot be converted fail as a function that raises
+            self._let_rest(batch, error)
             succeeded = False
         if not succeeded or self._auto_complete:
             self._settle(receiver, batch, succeeded=succeeded)

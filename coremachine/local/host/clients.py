@@ -62,4 +62,6 @@ def _identity(connection: str, environment: Mapping[str, str]) -> TokenCredentia
     # Late: azure-identity takes a quarter of a second to import, and a connection string does not need it.
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415
 
-    return DefaultAzureCredential(managed_identity_client_id=environment.get(f"{connection}__clientId"))
+    client_id = environment.get(f"{connection}__clientId")
+    # Without one it is that of AZURE_CLIENT_ID, as where the app sends; None would be another identity.
+    return DefaultAzureCredential(managed_identity_client_id=client_id) if client_id else DefaultAzureCredential()

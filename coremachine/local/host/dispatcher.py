@@ -19,6 +19,8 @@ from coremachine.local.host.invoker import Call, Invoker
 
 log = logging.getLogger(__name__)
 
+_BEYOND_SECONDS = 0.01
+
 
 @dataclass(frozen=True)
 class _Running:
@@ -72,6 +74,20 @@ class Dispatcher:
         limit = time.monotonic() - self._timeout_seconds
         with self._lock:
             return next((running.call for running in self._running.values() if running.started < limit), None)
+
+    def seconds_to_overdue(self) -> float:
+        """For how long no call can become overdue, those that are still to come among them.
+
+        Raises:
+            RuntimeError: There is no functionTimeout.
+        """
+        if self._timeout_seconds is None:
+            raise RuntimeError("expected a functionTimeout, found none")
+        now = time.monotonic()
+        with self._lock:
+            oldest = min((running.started for running in self._running.values()), default=now)
+        # A little later, so that the call is overdue then.
+        return max(0.0, oldest + self._timeout_seconds - now) + _BEYOND_SECONDS
 
     def drain(self, timeout_seconds: float) -> bool:
         """Block until nothing is in flight; False when the time is up before."""

@@ -2,6 +2,7 @@
 
 HostError
 +-- SettingsError           host.json, local.settings.json or an app setting cannot be used
++-- NoAppError              a folder has no app
 +-- AppLoadError            function_app.py cannot be loaded: nothing can run
 |   +-- SignatureError      a function does not fit its bindings: Azure's worker refuses the app
 +-- FunctionIndexError      one function cannot be indexed: the others still run
@@ -13,6 +14,8 @@ HostError
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class HostError(Exception):
@@ -30,6 +33,17 @@ class MissingSettingError(SettingsError):
         super().__init__(f"{used_by} needs the app setting {name!r}, which is not set: set it in the environment")
         self.name = name
         self.used_by = used_by
+
+
+class NoAppError(HostError):
+    """A folder has no app."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"expected host.json and function_app.py in {folder} or in a folder above it, found no host.json: "
+            "go to the app's folder, or name it with --app-dir"
+        )
+        self.folder = folder
 
 
 class AppLoadError(HostError):

@@ -20,11 +20,11 @@ from urllib.parse import parse_qsl
 
 from azure.functions.meta import Datum
 
-from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.errors import InvocationAbortedError
 from coremachine.local.host.functions import HttpTrigger, IndexedFunction
 from coremachine.local.host.invoker import Call
+from coremachine.local.host.key_store import KeyStore
 from coremachine.local.host.routes import Route, RouteTable, RouteTemplate
 from coremachine.local.host.settings import HttpOptions
 from coremachine.local.host.tracing import child_trace_parent
@@ -135,7 +135,7 @@ class HttpApp:
         dispatcher: Dispatcher,
         options: HttpOptions,
         *,
-        keys: AccessKeys | None,
+        keys: KeyStore | None,
         admin: Admin,
     ) -> None:
         self._routes = routes
@@ -172,7 +172,7 @@ class HttpApp:
             return _not_found(request)
         function, route_values = found
         trigger = function.trigger
-        if self._keys and isinstance(trigger, HttpTrigger) and not self._keys.allow(trigger.auth_level, request.key):
+        if isinstance(trigger, HttpTrigger) and not self._allows(trigger.auth_level, request, function.name):
             return Response.of(_UNAUTHORIZED, request.path)
         if self._slots is None:
             return await self.invoke(function, request, route_values)
@@ -180,9 +180,12 @@ class HttpApp:
             return await self.invoke(function, request, route_values)
 
     async def _answer_admin(self, request: Request) -> Response:
-        if self._keys and not self._keys.allow("admin", request.key):
+        if not self._allows("admin", request):
             return Response.of(_UNAUTHORIZED, request.path)
         return await self._admin(request) or _not_found(request)
+
+    def _allows(self, auth_level: str, request: Request, function: str = "") -> bool:
+        return self._keys is None or self._keys.allow(auth_level, request.key, function)
 
     async def invoke(self, function: IndexedFunction, request: Request, route_values: Mapping[str, str]) -> Response:
         """Run an HTTP function; one that raises answers 500, and the log has the traceback."""
@@ -199,6 +202,10 @@ class HttpApp:
             log.warning("function=%s set no HTTP response: set its func.Out[func.HttpResponse]", function.name)
             return Response(204)
         return _response(datum)
+
+
+def json_response(status: int, document: object) -> Response:
+    return Response(status, (("content-type", "application/json; charset=utf-8"),), json.dumps(document).encode())
 
 
 def _not_found(request: Request) -> Response:

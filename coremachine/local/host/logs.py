@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -98,11 +99,14 @@ def category_of(record: logging.LogRecord) -> str:
 
 
 def line_formatter(speaker: str) -> logging.Formatter:
-    """`time level [speaker] logger: message field=value ...`."""
-    return _LineFormatter(f"%(asctime)s.%(msecs)03d %(levelname)-7s [{speaker}] %(name)s: %(message)s", "%H:%M:%S")
+    """`time level [speaker] logger: message field=value ...`; the time is RFC 3339 in UTC."""
+    line = f"%(asctime)s.%(msecs)03dZ %(levelname)-7s [{speaker}] %(name)s: %(message)s"
+    return _LineFormatter(line, "%Y-%m-%dT%H:%M:%S")
 
 
 class _LineFormatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
         fields = {name: value for name, value in vars(record).items() if name not in _OWN_FIELDS}
         told = [f"{name}={_short(value)}" for name, value in fields.items() if value is not None]

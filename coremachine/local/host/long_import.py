@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coremachine.local.host.protocol import Channel
+from coremachine.local.host.worker_starter import is_own_file
 
 
 @contextlib.contextmanager
@@ -33,13 +34,7 @@ def place_of(thread_id: int, app_dir: Path) -> str:
     if frame is None:
         return "an unknown place"
     lines = traceback.extract_stack(frame)
-    own = [line for line in lines if _is_below(line.filename, app_dir)]
+    own = [line for line in lines if is_own_file(line.filename, app_dir)]
     line = own[-1] if own else lines[-1]
     name = Path(line.filename).relative_to(app_dir) if own else line.filename
     return f"{name}, line {line.lineno}, in {line.name}"
-
-
-def _is_below(filename: str, folder: Path) -> bool:
-    """Packages that are installed in the app's folder are not its own files."""
-    path = Path(filename)
-    return path.is_relative_to(folder) and "site-packages" not in path.parts

@@ -13,7 +13,7 @@ from typing import Protocol
 from azure.servicebus import ServiceBusReceivedMessage
 
 from coremachine.local.host.functions import IndexedFunction
-from coremachine.local.host.trouble import Trouble, back_off
+from coremachine.local.host.trouble import Trouble, Unreadable, back_off
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Settler(Protocol):
 class LoopPump(ABC):
     """Moves messages of one entity to one function, in up to `limit` threads."""
 
-    def __init__(self, function: IndexedFunction, entity: str, *, limit: int) -> None:
+    def __init__(self, function: IndexedFunction, entity: str, *, limit: int, is_dead_letter: bool = False) -> None:
         self._function = function
         self._entity = entity
         self._limit = limit
@@ -42,6 +42,7 @@ class LoopPump(ABC):
         self._opened = 0
         self._asking = 0
         self._trouble = Trouble(entity, log)
+        self._unreadable = Unreadable(function.name, is_dead_letter=is_dead_letter, log=log)
 
     def start(self) -> None:
         log.info("pump_started function=%s entity=%s threads<=%d", self._function.name, self._entity, self._limit)
@@ -115,6 +116,11 @@ class LoopPump(ABC):
         finally:
             with self._changed:
                 self._threads.discard(threading.current_thread())
+
+    def _let_rest(self, messages: Sequence[ServiceBusReceivedMessage], error: Exception) -> None:
+        """Report messages that no function can be given, and keep them for as long as they are to rest."""
+        pauses = [self._unreadable.report(one.message_id, one.delivery_count or 0, error) for one in messages]
+        self._stopping.wait(max(pauses))
 
     @contextlib.contextmanager
     def _receiving(self) -> Iterator[None]:

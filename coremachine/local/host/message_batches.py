@@ -36,7 +36,7 @@ def batch_datum(messages: Sequence[ServiceBusReceivedMessage], data_type: str) -
     """All bodies.
 
     Raises:
-        ValueError: a body is an AMQP value or sequence.
+        ValueError: a body cannot be converted; see `content_of`.
     """
     return as_collection([content_of(received_by_sdk(message)) for message in messages], data_type)
 

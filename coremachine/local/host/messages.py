@@ -40,10 +40,10 @@ def content_of(message: Received) -> bytes:
     """The body.
 
     Raises:
-        ValueError: it is an AMQP value or sequence, which the real host cannot convert either.
+        ValueError: it is an AMQP sequence, or a value that is no text, which the real host cannot convert either.
     """
     if message.body is None:
-        raise ValueError(f"expected a message body of AMQP data sections, found {message.body_type}")
+        raise ValueError(f"expected a message body of AMQP data or a text, found {message.body_type}")
     return message.body
 
 

@@ -94,7 +94,7 @@ def check_storage(function: str, service: str, connection: str, environment: Map
     if find_spec("azure.storage") is None or find_spec(f"azure.storage.{service}") is None:
         raise FunctionIndexError(
             function,
-            f"its {service} binding needs azure-storage-{service}: pip install 'coremachine[functions-storage]'",
+            f"its {service} binding needs azure-storage-{service}: pip install azure-storage-{service}",
         )
     check_connection(function, connection, environment, (f"{service}ServiceUri", "accountName"))
 

@@ -22,6 +22,8 @@ from typing import Any
 # A worker that ended itself because a function overran functionTimeout: it is replaced at once.
 EXIT_FUNCTION_TIMEOUT = 70
 EXIT_LOAD_FAILED = 71
+# A spare worker that has imported files of the app.
+EXIT_NOT_SPARE = 72
 ALIVE_SECONDS = 1.0
 
 
@@ -40,6 +42,8 @@ class WorkerOptions:
     load_seconds: float
     master_key: str | None
     host_key: str | None
+    # For the keys that are changed while the host runs.
+    keys_dir: str | None = None
     cors_origins: Sequence[str] = ()
     cors_credentials: bool = False
     # The reason why the app is not loaded again: the worker answers with it.

@@ -35,7 +35,7 @@ class Received:
     Args:
         properties: Of AMQP, by the names in `PROPERTY_NAMES`; those without a value may be missing.
         application_properties: As they came; names and texts may be bytes.
-        body: None if it is no data.
+        body: Data, or an AMQP value that is text or bytes, as senders of JMS write it; None if it is anything else.
         body_type: What the body is, for people.
         delivery_count: As on the wire: 0 at the first delivery.
     """
@@ -56,11 +56,10 @@ class Received:
 def received_by_sdk(message: ServiceBusReceivedMessage) -> Received:
     """Each of the SDK's own attributes looks at all of the message: here each is asked once."""
     amqp = message.raw_amqp_message.properties
-    is_data = message.body_type is AmqpMessageBodyType.DATA
     return Received(
         properties={name: getattr(amqp, name, None) for name in PROPERTY_NAMES},
         application_properties=message.application_properties or {},
-        body=b"".join(message.body) if is_data else None,
+        body=_body_by_sdk(message),
         body_type=str(message.body_type),
         lock_token=None if message.lock_token is None else str(message.lock_token),
         delivery_count=message.delivery_count or 0,
@@ -70,3 +69,16 @@ def received_by_sdk(message: ServiceBusReceivedMessage) -> Received:
         partition_key=message.partition_key,
         dead_letter_source=message.dead_letter_source,
     )
+
+
+def body_of_value(value: Any) -> bytes | None:
+    """An AMQP value as a body, if it is text or bytes."""
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes) else None
+
+
+def _body_by_sdk(message: ServiceBusReceivedMessage) -> bytes | None:
+    if message.body_type is AmqpMessageBodyType.DATA:
+        return b"".join(message.body)
+    return body_of_value(message.body) if message.body_type is AmqpMessageBodyType.VALUE else None

@@ -28,6 +28,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(config)
         self._listener = listener
         self._on_started = on_started
+        self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,6 +41,18 @@ class HttpServer(uvicorn.Server):
         self.servers.append(cast("asyncio.Server", acceptor))
         self._on_started()
 
+    async def main_loop(self) -> None:
+        """Until `end`; that of uvicorn looks ten times a second."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                # on_tick writes the date of answers, which has whole seconds.
+                await asyncio.wait_for(self._ending.wait(), 1.0)
+
+    def end(self) -> None:
+        """Accept no more, and end when what has been accepted is answered."""
+        self.should_exit = True
+        self._ending.set()
+
     def _make_protocol(self) -> asyncio.Protocol:
         kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
@@ -50,7 +63,7 @@ class HttpServer(uvicorn.Server):
 
     async def finish(self, serving: asyncio.Task[None]) -> None:
         """Answer what has been accepted, then end the serving task."""
-        self.should_exit = True
+        self.end()
         await asyncio.wait([serving], timeout=FINISH_SECONDS)
 
 

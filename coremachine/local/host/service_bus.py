@@ -129,7 +129,7 @@ class QueuePump(LoopPump):
         max_concurrent_calls: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(function, trigger.entity, limit=max_concurrent_calls)
+        super().__init__(function, trigger.entity, limit=max_concurrent_calls, is_dead_letter=trigger.is_dead_letter)
         self._trigger = trigger
         self._receivers = receivers
         self._dispatcher = dispatcher
@@ -202,8 +202,8 @@ class QueuePump(LoopPump):
             outcome = self._dispatcher.submit(
                 message_call(self._function, self._trigger, message), f"message on {self._trigger.entity}"
             )
-        except Exception:  # a message that cannot be converted fails like a function that raises
-            log.exception("message_unreadable function=%s message_id=%s", self._function.name, message.message_id)
+        except Exception as error:  # noqa: BLE001 - a message that cannot be converted fails as a function that raises
+            self._let_rest([message], error)
             return False
         self._wait(receiver, message, outcome)
         return outcome.exception() is None

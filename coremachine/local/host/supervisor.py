@@ -12,13 +12,12 @@ import secrets
 import selectors
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.errors import HostStartError
@@ -27,15 +26,17 @@ from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, Work
 from coremachine.local.host.settings import HostSettings, read_host_settings
 from coremachine.local.host.summary import AppSummary
 from coremachine.local.host.worker_slot import WorkerSlot, end_process
-from coremachine.local.own_path import path_setting
+from coremachine.local.host.worker_starter import WorkerStarter
 from coremachine.local.web_guard import is_loopback_address
 
 log = logging.getLogger(__name__)
 
 MASTER_KEY_SETTING, HOST_KEY_SETTING = "LOCAL_HOST_MASTER_KEY", "LOCAL_HOST_FUNCTION_KEY"
-# The process's own: sys.stderr may be replaced by something without a file descriptor.
-_STDERR = 2
-_TICK_SECONDS = 0.1
+# How often it looks at what shows no event: a worker that ends while its child holds its channel open.
+_LOOK_SECONDS = 1.0
+# The same while something is to end, or to start.
+_SOON_SECONDS = 0.05
+_WAKE_BYTES = 4096
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived this long was well: its death starts the back-off anew.
 _HEALTHY_SECONDS = 20.0
@@ -63,6 +64,7 @@ class HostSupervisor:
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
         cors_origins: Pages of these origins may send requests, beside those that local.settings.json names.
+        reads_local_settings: Whether local.settings.json counts, which is for a developer's machine.
         load_seconds: What the import of the app may take; a process that takes longer is ended, and requests get 503.
         work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
         name: Of the app, where there are several: the supervisor's thread has it.
@@ -85,11 +87,12 @@ class HostSupervisor:
         load_seconds: float = LOAD_SECONDS,
         name: str = "",
         cors_origins: tuple[str, ...] = (),
+        reads_local_settings: bool = True,
     ) -> None:
         self._app_dir = app_dir.resolve()
         self._work_dir = (work_dir or app_dir).resolve()
         self._address = (host, port)
-        self._local: LocalSettings = read_local_settings(self._app_dir)
+        self._local = read_local_settings(self._app_dir) if reads_local_settings else LocalSettings()
         self._environment = {**self._local.values, **os.environ, **(environment or {})}
         self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
         self._log_level = (log_level or self._settings.log_level).upper()
@@ -100,13 +103,13 @@ class HostSupervisor:
         self._thread_name = f"host-supervisor {name}".strip()
         self._cors_origins = cors_origins
         self.keys = self._read_keys() if enable_auth else None
+        self._keys_dir: Path | None = None
         self._slots = [WorkerSlot(index, name) for index in range(workers)]
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._stopping = threading.Event()
         self._resources = contextlib.ExitStack()
-        self._listener: socket.socket | None = None
-        self._output: IO[bytes] | None = None
+        self._starter: WorkerStarter | None = None
         self._monitor: threading.Thread | None = None
         self._leader: int | None = None
         self._timers_started = False
@@ -148,17 +151,26 @@ class HostSupervisor:
             log.warning("%s", warning)
         try:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-            self._listener = socket.create_server(self._address, family=family, backlog=2048)
+            listener = socket.create_server(self._address, family=family, backlog=2048)
         except OSError as exc:
             raise HostStartError(
                 f"cannot listen on {self.url}: {exc}; choose another port, or 0 for a free one"
             ) from exc
-        self._resources.callback(self._listener.close)
-        self._address = self._listener.getsockname()[:2]
-        if self._log_file is not None:
-            self._output = self._resources.enter_context(self._log_file.open("ab"))
+        self._listener_fd = listener.fileno()
+        self._resources.callback(listener.close)
+        self._address = listener.getsockname()[:2]
+        output = None if self._log_file is None else self._resources.enter_context(self._log_file.open("ab"))
+        # The monitor reads the one, others write to the other.
+        self._waking, self._waker = socket.socketpair()
+        for end in (self._waking, self._waker):
+            end.setblocking(False)
+            self._resources.callback(end.close)
+        self._starter = WorkerStarter(listener, self._environment, self._work_dir, output)
+        self._resources.callback(self._starter.close)
         if self._state_dir is None:
             self._state_dir = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="functions-host-")))
+        if self.keys is not None:
+            self._keys_dir = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="functions-host-")))
         if not is_loopback_address(self._address[0]):
             log.warning(
                 "host_open_to_network address=%s keys=%s: requests of web pages are refused, but not names that "
@@ -211,12 +223,25 @@ class HostSupervisor:
                     log.info("worker_replaced worker=%s pid=%d", slot.label, slot.process.pid)
                     slot.process = slot.channel = None
             self._leader = None
+        self._wake()
+
+    def fill_spares(self, modules: Sequence[str]) -> None:
+        """Start the processes that `replace_workers` will take, one for each worker.
+
+        Args:
+            modules: What they import ahead of time: nothing that belongs to the app and may change.
+        """
+        with self._lock:
+            assert self._starter is not None  # noqa: S101 - start() has made it
+            self._starter.fill_spares(len(self._slots), modules)
 
     def stop(self) -> None:
         """Stop all workers: in-flight invocations get the grace period, then the processes are ended."""
         self._stopping.set()
         if self._monitor is not None:
+            self._wake()
             self._monitor.join()
+            self._monitor = None
         for slot in self._slots:
             if slot.channel is not None:
                 slot.channel.send({"command": "stop"})
@@ -248,19 +273,8 @@ class HostSupervisor:
         )
 
     def _spawn(self, slot: WorkerSlot) -> None:
-        assert self._listener is not None  # noqa: S101 - start() has bound it
-        ours, theirs = socket.socketpair()
-        with theirs:
-            slot.process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
-                [sys.executable, "-m", "coremachine.local.host.worker", str(theirs.fileno())],
-                cwd=self._work_dir,
-                env={**self._environment, **path_setting(self._environment)},
-                pass_fds=(theirs.fileno(), self._listener.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output or _STDERR,
-                stderr=self._output or _STDERR,
-            )
-        slot.channel = Channel(ours)
+        assert self._starter is not None  # noqa: S101 - start() has made it
+        slot.process, slot.channel = self._starter.start()
         slot.is_ready, slot.heard_at = False, None
         if slot.broken is None:
             slot.error = None
@@ -270,18 +284,18 @@ class HostSupervisor:
         log.info("worker_started worker=%s pid=%d", slot.label, slot.process.pid)
 
     def _options(self, slot: WorkerSlot) -> WorkerOptions:
-        assert self._listener is not None  # noqa: S101 - start() has bound it
         return WorkerOptions(
             app_dir=str(self._app_dir),
             index=slot.index,
             workers=len(self._slots),
-            listener_fd=self._listener.fileno(),
+            listener_fd=self._listener_fd,
             log_level=self._log_level,
             grace_seconds=self._grace_seconds,
             state_dir=str(self._state_dir),
             load_seconds=self._load_seconds,
             master_key=self.keys.master if self.keys else None,
             host_key=self.keys.host if self.keys else None,
+            keys_dir=str(self._keys_dir) if self._keys_dir else None,
             cors_origins=(*self._local.cors_origins, *self._cors_origins),
             cors_credentials=self._local.cors_credentials,
             broken=slot.broken,
@@ -290,18 +304,33 @@ class HostSupervisor:
     def _watch(self) -> None:
         while not self._stopping.is_set():
             with selectors.DefaultSelector() as selector:
+                selector.register(self._waking, selectors.EVENT_READ)
                 for slot in self._slots:
                     if slot.channel is not None:
                         selector.register(slot.channel, selectors.EVENT_READ, slot)
-                events = selector.select(_TICK_SECONDS)
+                events = selector.select(self._seconds_to_look())
             with self._changed:
                 for key, _ in events:
-                    if key.fileobj is key.data.channel:  # else replaced meanwhile
+                    if key.data is None:
+                        self._waking.recv(_WAKE_BYTES)
+                    elif key.fileobj is key.data.channel:  # else replaced meanwhile
                         self._read(key.data)
                 self._end_replaced(time.monotonic())
                 for slot in self._slots:
                     self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
                 self._changed.notify_all()
+
+    def _wake(self) -> None:
+        """Let the monitor look now."""
+        with contextlib.suppress(BlockingIOError):  # full: it is woken already
+            self._waker.send(b"w")
+
+    def _seconds_to_look(self) -> float:
+        """When something is due that no event shows."""
+        if self._replaced or any(slot.has_ended for slot in self._slots):
+            return _SOON_SECONDS
+        due = [at - time.monotonic() for slot in self._slots if (at := slot.due_at) is not None]
+        return max(0.0, min([_LOOK_SECONDS, *due]))
 
     def _end_replaced(self, now: float) -> None:
         """Forget the workers that have ended, and kill those that take too long."""

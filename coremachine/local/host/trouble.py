@@ -39,6 +39,26 @@ class Trouble:
             self._log.info("entity_available entity=%s", self._entity)
 
 
+class Unreadable:
+    """Reports messages that no function can be given, and how long each rests before it is abandoned.
+
+    In a dead-letter queue no count of deliveries ends that: without a pause it would come back at once, for ever.
+    """
+
+    def __init__(self, function: str, *, is_dead_letter: bool, log: logging.Logger) -> None:
+        self._function, self._is_dead_letter, self._log = function, is_dead_letter, log
+
+    def report(self, message_id: object, delivery_count: int, error: Exception) -> float:
+        """Log it; seconds to wait before it is abandoned.
+
+        Args:
+            delivery_count: Of the deliveries before this one.
+        """
+        reason = f"{type(error).__name__}: {error}"
+        self._log.error("message_unreadable function=%s message_id=%s error=%s", self._function, message_id, reason)
+        return back_off(delivery_count) if self._is_dead_letter else 0.0
+
+
 def back_off(failures: int) -> float:
     """Seconds to wait after this number of failures in a row."""
     return BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]

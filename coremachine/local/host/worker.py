@@ -1,6 +1,7 @@
 """One worker process: loads the app, serves HTTP on the inherited socket, pumps queues, and fires timers if appointed.
 
-Started by the supervisor as `python -m coremachine.local.host.worker FD`, FD being this end of their socket pair.
+Started by the supervisor as `python -m coremachine.local.host.worker FD [MODULE ...]`, FD being this end of their
+socket pair, and the modules what a spare worker imports before its options come.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -32,6 +34,7 @@ from coremachine.local.host.functions import AppIndex, TimerTrigger
 from coremachine.local.host.http import HttpApp, build_routes
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
+from coremachine.local.host.key_store import KeyStore
 from coremachine.local.host.logs import configure_logging, set_levels
 from coremachine.local.host.long_import import reporting_long_import
 from coremachine.local.host.ncrontab import local_zone
@@ -39,6 +42,7 @@ from coremachine.local.host.protocol import (
     ALIVE_SECONDS,
     EXIT_FUNCTION_TIMEOUT,
     EXIT_LOAD_FAILED,
+    EXIT_NOT_SPARE,
     Channel,
     WorkerOptions,
 )
@@ -50,10 +54,10 @@ from coremachine.local.host.settings import HostSettings, HttpOptions, read_host
 from coremachine.local.host.storage import Storage
 from coremachine.local.host.summary import summary_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
+from coremachine.local.host.worker_starter import import_ahead
 
 log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__ here
 
-_WATCH_SECONDS = 0.2
 # What triggers get to hand messages back once their invocations have been given up.
 _ABANDON_SECONDS = 3.0
 # How long a blocked event loop is waited for.
@@ -124,7 +128,7 @@ class Worker:
     def _watch_timeouts(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
         """A thread, because a function that blocks the event loop must be found as well."""
         while (call := self._dispatcher.overdue()) is None:
-            time.sleep(_WATCH_SECONDS)
+            time.sleep(self._dispatcher.seconds_to_overdue())
         name = call.function.name
         log.critical("function_timeout function=%s id=%s; this worker ends now", name, call.invocation_id)
         self._channel.send({"event": "function_timeout", "function": name})
@@ -145,7 +149,7 @@ class Worker:
         deadline = time.monotonic() + self._grace_seconds
         for pump in self._pumps:
             pump.stop()
-        server.should_exit = True
+        server.end()
         ending = self._tell_app()
         await self._timers.stop()
         joined = await asyncio.to_thread(_join, self._pumps, self._grace_seconds)
@@ -175,7 +179,7 @@ class Worker:
 
     def _build_server(self, listener: socket.socket) -> HttpServer:
         options = self._options
-        keys = AccessKeys(options.master_key, options.host_key) if options.master_key and options.host_key else None
+        keys = _key_store(options)
         http = self._settings.http
         app = HttpApp(
             build_routes(self._index.functions.values(), http.route_prefix),
@@ -186,7 +190,7 @@ class Worker:
                 max_outstanding_requests=self._share(http.max_outstanding_requests),
             ),
             keys=keys,
-            admin=AdminApi(self._index, self._dispatcher, self._storage),
+            admin=AdminApi(self._index, self._dispatcher, self._storage, keys),
         )
         cors = CorsPolicy(tuple(options.cors_origins), options.cors_credentials)
         return make_server(app, listener, cors, grace_seconds=options.grace_seconds, on_started=self._say_ready)
@@ -281,9 +285,21 @@ async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict
     return 0
 
 
+def _import_ahead(modules: Sequence[str], channel: socket.socket) -> None:
+    """End this process if what it would have is the user's to change."""
+
+    def is_wanted() -> bool:
+        return bool(select.select([channel], [], [], 0)[0])
+
+    if modules and (own := import_ahead(modules, is_wanted, Path.cwd())):
+        sys.stderr.write(f"spare worker: {own[0]} is in this folder, and may be changed; it is not imported ahead\n")
+        exit_now(EXIT_NOT_SPARE)
+
+
 def main() -> NoReturn:
     end = socket.socket(fileno=int(sys.argv[1]))
     keep_from_children(end)
+    _import_ahead(sys.argv[2:], end)
     channel = Channel(end)
     messages = channel.messages()  # one reader: a stop that arrives together with the options must not get lost
     first = next(messages, None)
@@ -292,6 +308,12 @@ def main() -> NoReturn:
     options = WorkerOptions(**first)
     configure_logging(f"worker {options.index}", options.log_level)
     exit_now(uvloop.run(_run(options, channel, messages)))
+
+
+def _key_store(options: WorkerOptions) -> KeyStore | None:
+    if not options.master_key or not options.host_key or not options.keys_dir:
+        return None
+    return KeyStore(Path(options.keys_dir), AccessKeys(options.master_key, options.host_key))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ class WorkerSlot:
     has_ended: bool = False
 
     @property
+    def due_at(self) -> float | None:
+        """When its process is to be killed or started, whichever it is."""
+        return self.restart_at if self.process is None else self.kill_at
+
+    @property
     def label(self) -> str:
         """As log records name it: the logs of several apps go to one terminal."""
         return f"{self.app}/{self.index}" if self.app else str(self.index)

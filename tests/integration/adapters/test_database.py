@@ -1,5 +1,6 @@
 """The database as it is in production: odd defaults, lost connections, demoted servers, refused values."""
 
+import re
 import select
 import socket
 import subprocess
@@ -14,15 +15,17 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
 
 from core.errors import DataRefused, StoreUnavailable
-from core.models import JobRecord
+from core.models import JobRecord, StageRef
 from coremachine.local.postgres import LocalPostgres
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from infrastructure.database_errors import Fault, fault_of
 from infrastructure.grants import GrantRepository
-from infrastructure.jobs_tasks import JobRepository
+from infrastructure.jobs_tasks import JobRepository, TaskRepository
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
+from infrastructure.queries import JobQueries
 
+SQL_FILES = list((Path(__file__).resolve().parents[3] / "sql").glob("*/*.sql"))
 FATES = [
     ("25006", Fault.OUTAGE),
     ("57P01", Fault.OUTAGE),
@@ -119,7 +122,7 @@ ODD = [
     # These change nothing that is read or written; nothing is done about them.
     ("IntervalStyle", "sql_standard", "select ('2026-01-02 03:04+00'::timestamptz - interval '1 day')"),
     ("bytea_output", "escape", r"select '\x00ff'::bytea"),
-    ("search_path", "", "select '{}'::jsonb"),
+    ("search_path", "", "select current_setting('search_path')"),
     ("jit", "on", "select 1"),
     ("lc_messages", "C", "select 1"),
     ("client_min_messages", "debug5", "select 1"),
@@ -137,6 +140,63 @@ def test_answers_do_not_depend_on_a_role_s_settings(url, admin, name, value, que
     admin.execute(f"alter role postgres set {name} = '{value}'")
     with create_pool(url) as pool:
         assert ask(pool, question) == usual
+
+
+# For each function of PostgreSQL whose name is in our SQL, one of the same name and arguments that must not be called.
+IMPOSTORS = """
+create schema evil;
+do $$
+declare
+  v_real record;
+begin
+  for v_real in
+    select p.proname, pg_get_function_identity_arguments(p.oid) as arguments, pg_get_function_result(p.oid) as result
+    from pg_proc p
+    where p.pronamespace = 'pg_catalog'::regnamespace and p.prokind = 'f'
+      and p.proname = any (current_setting('t.names')::text[])
+  loop
+    begin
+      execute format(
+        $f$create function evil.%I(%s) returns %s language plpgsql as 'begin raise exception $m$impostor %I$m$; end'$f$,
+        v_real.proname, v_real.arguments, v_real.result, v_real.proname);
+    exception when others then null;  -- of a type that only PostgreSQL's own functions have
+    end;
+  end loop;
+end $$;
+create function evil.never(a text, b text) returns boolean language sql immutable as 'select false';
+create operator evil.= (leftarg = text, rightarg = text, function = evil.never);
+-- Fits a call with an integer better than PostgreSQL's own, which has bigint.
+create function evil.hashtextextended(text, integer) returns bigint language sql immutable as 'select 1 / 0';
+"""
+
+
+@pytest.fixture
+def evil(url, admin):
+    """A role of its own, in whose path a schema comes before PostgreSQL's own, and a migrated schema."""
+    text = " ".join(path.read_text() for path in SQL_FILES)
+    names = sorted(set(re.findall(r"\b([a-z_0-9]+)\(", text)))
+    admin.execute("select set_config('t.names', %s::text[]::text, false)", (names,))
+    admin.execute(IMPOSTORS)
+    assert admin.execute("select count(*) > 40 from pg_proc where pronamespace = 'evil'::regnamespace").fetchone()[0]
+    yield "evil, pg_catalog"
+    admin.execute("drop schema evil cascade")
+    admin.execute("drop schema if exists app cascade")
+
+
+def test_a_schema_before_postgresql_s_own_changes_no_answer(url, admin, evil):
+    """With `now()` or `=` of another schema in the path, jobs would have been lost or run twice."""
+    stage = {"number": 1, "name": "one", "task_type": "t", "parallelism": "single"}
+    job = JobRecord(job_id="ef" * 32, job_type="t", total_stages=1, definition={"stages": [stage]}, correlation_id="c")
+    admin.execute(f"alter role postgres set search_path = {evil}")
+    for way in (url, make_conninfo(url, options="-c search_path=evil,pg_catalog")):
+        with create_pool(way) as pool:
+            Migrator(pool).migrate()
+            assert ask(pool, "select 'a'::text = 'a'::text and now() is not null")
+            assert JobRepository(pool).submit_job(job).job_id == job.job_id
+            assert JobRepository(pool).submit_job(job).outcome == "existing"
+            assert TaskRepository(pool).plan_stage(StageRef(job.job_id, 1, 1), []) == ("planned", 0)
+            assert JobQueries(pool).get_job_detail(job.job_id).job.status == "finalizing"
+            admin.execute("delete from app.jobs")
 
 
 def test_options_of_the_connection_string_do_not_change_the_isolation(url):
@@ -272,7 +332,7 @@ def test_a_demoted_server_is_left_and_the_call_made_over_a_new_connection(url, a
             connection.execute("set default_transaction_read_only = on")
             connection.connected_at -= 60
         for _ in range(4):
-            assert ask(pool, "insert into written values (1) returning n") == 1
+            assert ask(pool, "insert into public.written values (1) returning n") == 1
 
 
 def test_a_server_that_stays_read_only_is_an_outage(url, admin):
@@ -284,7 +344,7 @@ def test_a_server_that_stays_read_only_is_an_outage(url, admin):
         while ask(pool, "select current_setting('default_transaction_read_only')") == "off":
             pass
         with pytest.raises(StoreUnavailable, match="read-only transaction"):
-            ask(pool, "insert into written values (1) returning n")
+            ask(pool, "insert into public.written values (1) returning n")
 
 
 @pytest.mark.parametrize(
@@ -323,10 +383,10 @@ def test_a_function_whose_result_a_migration_changed_is_called_again(url, admin)
     admin.execute("create function changing() returns table (a int) language sql as 'select 1'")
     with create_pool(url, max_size=1) as pool:
         for _ in range(10):
-            assert ask(pool, "select * from changing()") == 1
+            assert ask(pool, "select * from public.changing()") == 1
         admin.execute("drop function changing()")
         admin.execute("create function changing() returns table (a text) language sql as $$select 'x'$$")
-        assert ask(pool, "select * from changing()") == "x"
+        assert ask(pool, "select * from public.changing()") == "x"
 
 
 def test_importing_changes_nothing_for_a_handler_s_own_connections(url):

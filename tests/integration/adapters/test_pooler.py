@@ -56,7 +56,8 @@ def database(server_url) -> Iterator[str]:
 def set_default(database, name, value):
     with psycopg.connect(database, autocommit=True) as connection:
         dbname = conninfo_to_dict(database)["dbname"]
-        connection.execute(f"alter database {dbname} set {name} = '{value}'")
+        quoted = value if name == "search_path" else f"'{value}'"
+        connection.execute(f"alter database {dbname} set {name} = {quoted}")
 
 
 def ask(pool, text, parameters=()):
@@ -101,6 +102,22 @@ def test_what_no_session_can_set_behind_it_is_refused_and_named(address, databas
     ):
         ask(pool, "select 1")
     assert "alter role" in str(caught.value)
+
+
+def test_a_path_that_hides_what_postgresql_defines_is_refused_behind_it(address, database):
+    set_default(database, "search_path", "public, pg_catalog")
+    with (
+        create_pool(through(database, address), timeout_seconds=0.5) as pool,
+        pytest.raises(
+            DatabaseUnsuitable, match=r"found public, pg_catalog, and a pooler.* set search_path = pg_catalog"
+        ),
+    ):
+        ask(pool, "select 1")
+
+
+def test_the_usual_path_is_accepted_behind_it(address, database):
+    with create_pool(through(database, address)) as pool:
+        assert ask(pool, "select current_setting('search_path')") == '"$user", public'
 
 
 def test_dates_are_read_whatever_their_style_behind_it(address, database):

@@ -108,7 +108,7 @@ async function administration() {
   seen.count = (await client.getQueueRuntimeProperties("made")).totalMessageCount;
   await client.createTopic("t");
   await client.createSubscription("t", "s");
-  const wanted = { correlationId: "c", applicationProperties: { k: "v", n: 5, b: true } };
+  const wanted = { correlationId: "c", applicationProperties: { k: "v", n: 5, b: true, d: new Date(5) } };
   await client.createRule("t", "s", "r", wanted, { sqlExpression: "SET a = 1" });
   const rule = await client.getRule("t", "s", "r");
   seen.rule = [rule.filter.applicationProperties, rule.action.sqlExpression];

@@ -65,6 +65,16 @@ def test_faults_and_purges_are_asked_for_by_http(broker):
         assert ask(broker, "POST", "/queues/orders/purge") == (200, {"purged": 2})
         assert ask(broker, "POST", "/faults/server-busy?count=3") == (200, {"rejecting": 3})
         assert ask(broker, "POST", "/faults/server-busy?count=0") == (200, {"rejecting": 0})
+        assert ask(broker, "POST", "/faults/duplicate?queue=orders") == (200, {"duplicating": 1})
+        assert ask(broker, "POST", "/faults/delay?seconds=60&count=2") == (200, {"delaying": 2, "seconds": 60})
+        sender.send_messages([ServiceBusMessage("late, twice"), ServiceBusMessage("late")])
+        assert ask(broker, "GET", "/queues")[1]["orders"] == EMPTY | {"scheduled": 3}
+        assert ask(broker, "POST", "/clock/turn?seconds=61")[0] == 200
+        assert ask(broker, "GET", "/queues")[1]["orders"] == EMPTY | {"active": 3}
+        assert ask(broker, "POST", "/faults/duplicate?count=5") == (200, {"duplicating": 5})
+        assert ask(broker, "POST", "/faults/clear") == (200, {})
+        sender.send_messages(ServiceBusMessage("once"))
+        assert ask(broker, "GET", "/queues")[1]["orders"] == EMPTY | {"active": 4}
     assert ask(broker, "POST", "/faults/drop-connections") == (200, {"dropped": 0})
 
 
@@ -81,6 +91,12 @@ def test_names_with_a_slash_can_be_purged(broker):
         ("/faults/server-busy?count=" + "9" * 5000, 400),
         ("/faults/server-busy?count=%D9%A1", 400),
         ("/faults/server-busy?" + "a=1&" * 1000, 400),
+        ("/faults/delay?count=1", 400),
+        ("/faults/delay?seconds=0", 400),
+        ("/faults/delay?seconds=1&queue=nowhere", 404),
+        ("/faults/duplicate?count=-1", 400),
+        ("/faults/duplicate?queue=orders/$DeadLetterQueue", 400),
+        ("/faults/detach-links", 404),
         ("/faults/earthquake", 400),
     ],
 )

@@ -52,7 +52,7 @@ def test_the_sdk_for_javascript_works_with_the_broker(tmp_path):
         "queue": ["made", "PT30S", 6, "Active"],
         "exists": [True, False],
         "count": 0,
-        "rule": [{"k": "v", "n": 5, "b": True}, "SET a = 1"],
+        "rule": [{"k": "v", "n": 5, "b": True, "d": "1970-01-01T00:00:00.005Z"}, "SET a = 1"],
         "names": ["t", "s", "$Default", "r"],
         "namespace": "sbemulatorns",
         "gone": "MessageEntityNotFoundError",

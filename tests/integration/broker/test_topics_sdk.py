@@ -103,15 +103,20 @@ def test_a_message_scheduled_for_a_topic_can_be_cancelled(administration, client
 
 def test_rules_are_read_changed_listed_and_deleted(administration, topic):
     administration.create_subscription(topic, "s")
-    correlation = CorrelationRuleFilter(correlation_id="c", properties={"n": 1, "t": "x", "b": True, "f": 1.5})
+    times = {"at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "for": timedelta(seconds=90)}
+    values = {"n": 1, "t": "x", "b": True, "f": 1.5} | times
+    correlation = CorrelationRuleFilter(correlation_id="c", properties=values)
     administration.create_rule(topic, "s", "r", filter=correlation, action=SqlRuleAction("SET a = 1"))
     found = administration.get_rule(topic, "s", "r")
-    assert (found.filter.correlation_id, found.filter.properties) == ("c", {"n": 1, "t": "x", "b": True, "f": 1.5})
+    assert (found.filter.correlation_id, found.filter.properties) == ("c", values)
     assert found.action.sql_expression == "SET a = 1"
-    found.filter = SqlRuleFilter("a = @a AND b = @b", parameters={"@a": 1, "@b": "<x>"})
+    found.filter = SqlRuleFilter("a = @a AND b = @b", parameters={"@a": 1, "@b": "<x>"} | times)
     administration.update_rule(topic, "s", found)
     changed = administration.get_rule(topic, "s", "r").filter
-    assert (changed.sql_expression, changed.parameters) == ("a = @a AND b = @b", {"@a": 1, "@b": "<x>"})
+    assert (changed.sql_expression, changed.parameters) == (
+        "a = @a AND b = @b",
+        {"@a": 1, "@b": "<x>", "@at": times["at"], "@for": times["for"]},
+    )
     assert [each.name for each in administration.list_rules(topic, "s")] == ["$Default", "r"]
     with pytest.raises(ResourceExistsError):
         administration.create_rule(topic, "s", "r")

@@ -168,6 +168,22 @@ def test_database_that_refuses_writes_is_told_by_status_and_migrate(
     assert "every write is refused" in capsys.readouterr().out
 
 
+def test_without_a_token_a_person_reads_why(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was the traceback of the library that signs in."""
+
+    def refuse(_client_id: str | None) -> None:
+        raise RuntimeError("the endpoint answered 500")
+
+    monkeypatch.setenv("COREMACHINE_DATABASE_AUTH", "entra")
+    monkeypatch.setattr("infrastructure.entra.default_credential", refuse)
+    assert main(["db", "status", "--database-url", url]) == Exit.UNREACHABLE
+    told = capsys.readouterr().err
+    assert "expected a token of Entra ID" in told
+    assert "the endpoint answered 500" in told
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [

@@ -371,16 +371,53 @@ def test_task_whose_parameters_are_no_mapping_fails_the_job_and_is_not_kept(rig,
     assert rig.tasks(job.job_id, 2) == []
 
 
-def test_parameters_are_stored_as_they_are_and_not_as_they_say(rig, plan):
-    class Liar(dict):
-        def items(self):
-            return [("number", "\x00")]
+class Liar(dict):
+    """Has other items than those that it holds."""
 
+    def items(self):
+        return [("said", {1: 2})]
+
+
+class Name(str):
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        return True
+
+    def encode(self, *_):
+        return b"another"
+
+
+def test_parameters_that_say_what_json_cannot_carry_fail_the_job_with_their_path(rig, plan):
+    """`{1: 2}` of a mapping of an author's own became `{"1": 2}`, since only what it held was looked at."""
     plan(2, lambda _: [TaskDefinition().model_copy(update={"parameters": Liar(number=3)})])
+    job = rig.job(rig.run(n=1))
+
+    assert job.status == "failed"
+    assert "parameters.said: expected names that are str, found int 1" in job.error["message"]
+
+
+def test_summary_that_says_what_json_cannot_carry_fails_the_job_with_its_path(rig, finalize):
+    finalize(lambda _: {"inner": Liar(number=3)})
+    job = rig.job(rig.run(n=1))
+
+    assert job.status == "failed"
+    assert "inner.said: expected names that are str, found int 1" in job.error["message"]
+
+
+def test_names_of_an_author_s_own_class_are_stored_as_the_text_that_they_are(rig, plan):
+    """All of them claimed to be equal, and their bytes to be those of another text."""
+    plan(
+        2,
+        lambda _: [
+            TaskDefinition(name="x", parameters={"number": 1}).model_copy(update={"name": Name(name)}) for name in "ab"
+        ],
+    )
     job_id = rig.run(n=1)
 
     assert rig.job(job_id).status == "completed"
-    assert rig.tasks(job_id, 2)[0]["parameters"] == {"number": 3}
+    assert [task["name"] for task in rig.tasks(job_id, 2)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("step", ["planner", "finalizer"])

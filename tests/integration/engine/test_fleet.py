@@ -61,6 +61,19 @@ def test_rows_of_the_day_before_are_deleted(engine, apps):
     assert [each.app_name for each in apps.read_fleet().instances] == ["new"]
 
 
+def test_processes_that_run_are_not_hidden_by_many_that_ended(engine, apps):
+    """The first thousand by name were read, of what a day of scaling left: a queue seemed to have no reader."""
+    engine.execute(
+        "insert into app.app_instances (instance, app_name, mode, version, queues, task_types, job_types, slots,"
+        " started_at, seen_at, ended_at) select 'a:' || n, 'a', 'worker', '1', '{tasks}', '{}', '{}', 8,"
+        " app.clock(), app.clock() + interval '1 s', app.clock() from generate_series(1, 1001) n"
+    )
+    apps.record_app_instance(profile("worker-z"))
+    facts = apps.read_fleet()
+    assert [each.app_name for each in live_instances(facts)] == ["worker-z"]
+    assert facts.instances[-1].app_name == "worker-z"
+
+
 def test_job_that_waits_for_an_app_is_explained_until_one_is_there(rig, engine, apps):
     job_id = planned(rig, n=3)
     engine.execute("update app.tasks set announced_at = announced_at - interval '2 min'")

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from core.basics.canonical import encode_storable
-from core.joined_tasks import MOST_JOINED_CHARACTERS, MOST_JOINED_TASKS, JoinedTasks, _Asked
+from core.joined_tasks import MOST_JOINED_CHARACTERS, MOST_JOINED_TASKS, JoinedTasks, _Asked, _Ended
 from core.models import StageRef
 from core.models.transition import ClaimOutcome, Completion
 from infrastructure.base import ValuesRefused
@@ -33,7 +33,7 @@ def joined(engine):
 
 def together(joined, job, *completions):
     """What the callers of one joined call get."""
-    return joined._complete_all(job, completions)
+    return [check for check, _ in joined._complete_all(job, [_Ended(one, None) for one in completions])]
 
 
 def statuses(engine, job):
@@ -118,7 +118,7 @@ def test_a_value_that_is_refused_costs_its_neighbours_nothing(engine, job, joine
 
     def complete(task_id):
         try:
-            return joined.complete(job, completion(lease, task_id)).updated_ids
+            return joined.complete(job, completion(lease, task_id))[0].updated_ids
         except ValuesRefused:
             return "refused"
 
@@ -137,7 +137,7 @@ def test_large_messages_and_large_results_have_calls_of_their_own(engine, job, j
     assert {row.outcome for row in joined.claim(job, many, "w").rows} == {ClaimOutcome.MISSING}
     lease = engine.claim(job.job_id, 1, TASKS[0])
     large = encode_storable({"text": "x" * MOST_JOINED_CHARACTERS}, "result")
-    assert joined.complete(job, Completion(lease, {TASKS[0]: large})).updated_ids == (TASKS[0],)
+    assert joined.complete(job, Completion(lease, {TASKS[0]: large}))[0].updated_ids == (TASKS[0],)
 
 
 def test_one_of_many_workers_ends_each_stage(engine, joined, crowd):
@@ -154,7 +154,7 @@ def test_one_of_many_workers_ends_each_stage(engine, joined, crowd):
             task_id = f"s{ref.stage}-{index:05d}"
             claim = mine.claim(ref, [task_id], "w")
             assert [row.outcome for row in claim.rows] == [ClaimOutcome.CLAIMED]
-            check = mine.complete(ref, completion(claim.lease_id, task_id))
+            check, _ = mine.complete(ref, completion(claim.lease_id, task_id))
             assert check.updated_ids == (task_id,)
             return check.is_last_task_in_stage
 

@@ -238,6 +238,7 @@ PATHS = {
     "cancelling": ["processing", "cancelling"],
     "cancelled": ["cancelled"],
 }
+DOORS = ("command", "http", "queue")
 # Outcome of each `if_ended`, and the exit code; these two are 409 with a code over HTTP, and an error over the queue.
 REFUSED = {"refused": "job_is_there", "other_parameters": "other_parameters"}
 JOINED = dict.fromkeys(IfEnded, ("existing", 0))
@@ -254,9 +255,13 @@ TABLE = {
     ("cancelled", False): {**ENDED, IfEnded.RETURN: ("existing", 1)},
     ("cancelling", False): {**ENDED, IfEnded.RETURN: ("existing", 1), IfEnded.RERUN: ("existing", 1)},
     ("queued", True): OTHERS_RUN,
+    ("processing", True): OTHERS_RUN,
+    ("finalizing", True): OTHERS_RUN,
     ("cancelling", True): OTHERS_RUN,
     ("completed", True): {**OTHERS_RUN, IfEnded.RERUN: ("rerun", 0)},
+    ("completed_with_errors", True): {**OTHERS_RUN, IfEnded.RERUN: ("rerun", 0)},
     ("failed", True): {**OTHERS_RUN, IfEnded.RERUN: ("rerun", 0)},
+    ("cancelled", True): {**OTHERS_RUN, IfEnded.RERUN: ("rerun", 0)},
 }
 CELLS = [(*state, if_ended, *cell) for state, row in TABLE.items() for if_ended, cell in row.items()]
 
@@ -315,6 +320,32 @@ class TestTable:
         runs_nothing = outcome not in REFUSED and body["advice"] is not None
         assert ("submission_ran_nothing" in caplog.messages) is runs_nothing
         self.check_rows(rig, before, outcome)
+
+    @pytest.mark.parametrize("if_ended", list(IfEnded))
+    def test_job_that_does_not_exist_is_made_whatever_is_wanted_of_one_that_does(self, rig, http, command, if_ended):
+        asked = {"if_ended": if_ended.value}
+        answer = http.post("jobs/submit/shapes", json={"n": 2, "label": "http"}, params=asked).json()
+        assert (answer["outcome"], answer["created"], answer["advice"]) == ("created", True, None)
+        code, made, said = command("submit", "shapes", "-p", "n=2", "-p", "label=command", "--if-ended", if_ended.value)
+        assert (code, made["outcome"], said) == (0, "created", "")
+        rig.machine.process_job_message(message({"n": 2, "label": "queue"}, idempotency_key="k", **asked))
+        rig.queues.run(rig.machine)
+        rows = rig.engine.query("select status, run, forced_from, parameters ->> 'label' as label from app.jobs")
+        done = [{"status": "completed", "run": 1, "forced_from": None, "label": each} for each in DOORS]
+        assert sorted(rows, key=lambda row: row["label"]) == done
+
+    @pytest.mark.parametrize(("status", "has_others"), [*((each, False) for each in PATHS), ("completed", True)])
+    def test_force_makes_a_job_beside_one_in_any_status(self, rig, http, command, job_in, status, has_others):
+        first = rig.job(job_in("http", status, has_others=has_others))
+        body = {"n": 2, "label": "http"}
+        answer = http.post("jobs/submit/shapes", json=body, params={"force": "true"}).json()
+        assert (answer["outcome"], answer["advice"]) == ("forced", None)
+        code, forced, _ = command("submit", "shapes", "-p", "n=2", "-p", "label=http", "--force")
+        assert (code, forced["outcome"]) == (0, "forced")
+        assert rig.job(first.job_id) == first
+        rows = rig.engine.query("select job_id from app.jobs where forced_from = %s", first.job_id)
+        assert {row["job_id"] for row in rows} == {answer["job_id"], forced["job_id"]}
+        assert len(rows) == 2
 
     @staticmethod
     def check_rows(rig, before, outcome):

@@ -188,7 +188,7 @@ def test_failed_task_fails_the_job_and_keeps_late_siblings_out(engine):
     assert check.updated_ids == ()
     job = engine.jobs.find_job(job_id)
     assert job.status == "failed"
-    assert "s1-00000: bad tile" in job.error["message"]
+    assert "s1-00000: ValueError: bad tile" in job.error["message"]
     statuses = {row["status"] for row in engine.query("select status from app.tasks where stage = 1")}
     assert statuses == {"failed", "cancelled"}
 
@@ -284,6 +284,7 @@ def test_heartbeat_renews_reports_and_tells_the_lost(engine):
     held = [HeldTask(job_id, 1, f"s1-0000{number}", lease, 60.0) for number in range(2)]
     held[0].report({"percent": 40})
     assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "renewed"}
+    assert not engine.tasks.is_any_stopping([held[0].job_id, "f" * 64])
     task = engine.task(job_id, "s1-00000")
     assert task["progress"] == {"percent": 40}
     assert engine.query("select %s > now() + interval '50 seconds' as ok", task["lease_expires_at"])[0]["ok"]
@@ -305,6 +306,7 @@ def test_cancel_waits_for_a_running_task_and_keeps_its_result_out(engine):
 
     assert engine.jobs.cancel_job(job_id, None) == "cancelling"
     held = [HeldTask(job_id, 1, "s1-00000", lease, 60.0)]
+    assert engine.tasks.is_any_stopping([held[0].job_id, "f" * 64])
     assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "stop"}
     engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {"x": 1}})
 

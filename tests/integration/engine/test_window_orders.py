@@ -5,7 +5,9 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.basics.canonical import encode_storable
 from core.models import Lease, StageRef
+from core.models.transition import Completion, NextTasks
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.verify import verify
 
@@ -14,6 +16,8 @@ ERROR = {"type": "OSError", "message": "not yet", "retryable": True}
 OPEN = ("pending", "queued", "processing", "pending_retry")
 events = st.one_of(
     st.tuples(st.sampled_from(["deliver", "deliver", "deliver", "retry", "die_claimed", "die_completed"]), st.just(0)),
+    # How many more tasks a message goes on with.
+    st.tuples(st.sampled_from(["go_on", "go_on", "die_going_on"]), st.integers(1, 6)),
     st.tuples(st.sampled_from(["duplicate", "lose"]), st.just(0)),
     st.tuples(st.sampled_from(["take", "die_taken", "take_and_lose"]), st.integers(0, JOBS - 1)),
     st.tuples(st.sampled_from(["sweep", "take_back"]), st.just(0)),
@@ -27,6 +31,7 @@ class Driver:
         self.engine = engine
         self.janitor = JanitorRepository(engine.pool)
         self.most = most
+        self.goes_on = most is None and per_message in {None, 1}
         self.queue = []
         self.ran = {}
         self.refs = []
@@ -43,14 +48,14 @@ class Driver:
 
     def send(self, event, number):
         match event:
-            case "deliver":
-                self.deliver(self.queue.pop(0) if self.queue else None)
             case "duplicate":
                 self.queue += self.queue[:1]
             case "lose":
                 self.lose(self.queue.pop(0) if self.queue else None)
-            case "retry" | "die_claimed" | "die_completed":
+            case "deliver" | "retry" | "die_claimed" | "die_completed":
                 self.deliver(self.queue.pop(0) if self.queue else None, ending=event)
+            case "go_on" | "die_going_on":
+                self.go_on(self.queue.pop(0) if self.queue else None, number, dies=event == "die_going_on")
             case "take":
                 self.announce(self.engine.tasks.take_next_tasks(self.refs[number]))
             case "die_taken":
@@ -109,6 +114,33 @@ class Driver:
         if ending != "die_completed":
             self.announce(self.engine.tasks.take_next_tasks(ref))
 
+    def go_on(self, message, number, *, dies):
+        """A message of one task whose process takes the next ones in line with each end, and may die with one taken."""
+        if message is None or len(message[1]) != 1:
+            self.deliver(message)
+            return
+        ref, ids = message
+        lease = Lease(uuid4(), "w")
+        rows = self.engine.tasks.claim_tasks(ref, ids, lease=lease)
+        rows = [row for row in rows if row.outcome == "claimed"]
+        for _ in range(number):
+            if not rows:
+                break
+            (task_id,) = (row.task_id for row in rows)
+            self.ran[ref, task_id] = self.ran.get((ref, task_id), 0) + 1
+            following = Lease(uuid4(), "w")
+            ended = Completion(lease.lease_id, {task_id: encode_storable({}, "result")})
+            check, rows = self.engine.stages.complete_tasks_and_take_next(ref, [ended], NextTasks({"t"}, 1, following))
+            assert check.updated_ids == (task_id,)
+            assert self.goes_on or not rows
+            lease = following
+        if dies:
+            return
+        for row in rows:
+            self.ran[ref, row.task_id] = self.ran.get((ref, row.task_id), 0) + 1
+            self.engine.stages.complete_task_and_check_stage(ref, lease_id=lease.lease_id, results={row.task_id: {}})
+        self.announce(self.engine.tasks.take_next_tasks(ref))
+
     def take_back(self):
         self.engine.execute("update app.tasks set lease_expires_at = now() where status = 'processing'")
         for ref in self.janitor.find_expired_stages(100):
@@ -128,7 +160,8 @@ class Driver:
             rows = self.rows(ref)
             assert len(rows) == TASKS
             beyond = [row for row in rows if row["task_id"] > stage["window_after"]]
-            assert {row["status"] for row in beyond} <= {"pending"}
+            without_message = {"pending", "processing", "completed"} if self.goes_on else {"pending"}
+            assert {row["status"] for row in beyond} <= without_message
             if self.most is not None:
                 assert sum(row["status"] in OPEN for row in rows) - len(beyond) <= self.most
 

@@ -61,15 +61,21 @@ def put(broker, *bodies, queue="jobs"):
     broker._call(lambda: broker._running().namespace.get(queue).send(contents))
 
 
+def put_value(broker, value):
+    """A message whose body is an AMQP value."""
+    message = parse_message(codec.described(0x77, value))
+    broker._call(lambda: broker._running().namespace.get("jobs").send([message]))
+
+
 class Bench:
     """A pump between a real broker and an invoker that ends calls when the test says so."""
 
-    def __init__(self, broker, calls=8, options=None, queue="jobs"):
+    def __init__(self, broker, calls=8, options=None, queue="jobs", *, is_dead_letter=False):
         self.broker = broker
         self.offset = 0.0
         self.invoker = FakeInvoker()
         self.dispatcher = Dispatcher(self.invoker, timeout_seconds=None)
-        trigger = ServiceBusTrigger("Connection", queue, "", "", False, "UNDEFINED", None)
+        trigger = ServiceBusTrigger("Connection", queue, "", "", is_dead_letter, "UNDEFINED", None)
         self.pump = DirectPump(
             function_of(trigger),
             trigger,
@@ -115,11 +121,35 @@ def test_without_auto_complete_success_is_not_settled_but_failure_still_is(bench
 
 def test_a_body_that_is_no_data_fails_as_a_function_that_raises(bench, broker, caplog):
     one = bench()
-    value = parse_message(codec.described(0x77, codec.string("no data")))
-    broker._call(lambda: broker._running().namespace.get("jobs").send([value]))
+    put_value(broker, codec.map_of([(codec.string("n"), codec.uint(1))]))
     put(broker, b"good")
     wait_until(lambda: one.counts() == {"dead_letter": 1}, "the good one completed, the other dead")
     assert "message_unreadable" in caplog.text
+
+
+def test_a_value_that_is_text_is_given_to_the_function(bench, broker):
+    """Senders of JMS and of plain AMQP write text so; Azure's host binds it to text, too."""
+    one = bench()
+    put_value(broker, codec.string("hold as text"))
+    wait_until(lambda: "hold as text" in one.invoker.held, "its turn")
+    one.invoker.release("hold as text")
+    wait_until(lambda: not one.counts(), "completed")
+
+
+def test_a_dead_letter_that_no_function_can_be_given_rests_before_it_is_abandoned(bench, broker, caplog):
+    """Nothing else ends its deliveries: it came back hundreds of times per second, each with lines in the log."""
+    bench()
+    put_value(broker, codec.list_of([]))
+    wait_until(lambda: broker.counts("jobs")["dead_letter"] == 1, "dead after three deliveries")
+    caplog.clear()
+    one = bench(is_dead_letter=True)
+    wait_until(lambda: one.pump._resting, "it rests")
+    (until,) = one.pump._resting.values()
+    assert until > time.time()
+    assert caplog.text.count("message_unreadable") == 1
+    one.offset = 60.0
+    one.pump._wake()
+    wait_until(lambda: caplog.text.count("message_unreadable") == 2, "it came back after its rest")
 
 
 def test_no_more_messages_are_locked_than_calls_may_run(bench, broker):

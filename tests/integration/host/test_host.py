@@ -1,6 +1,7 @@
 """The whole host on small apps: HTTP, ASGI, timers, timeouts, restarts, shutdown."""
 
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from coremachine.local.host import supervisor
 from coremachine.local.host.errors import HostStartError
+from coremachine.local.host.protocol import EXIT_NOT_SPARE
 from coremachine.local.host.supervisor import HostSupervisor
 
 from .conftest import NO_BROKER, SETTINGS, wait_until
@@ -99,6 +101,12 @@ def test_keys_are_asked_for_when_authorization_is_on(start_host):
         assert http.post("/api/echo/Bob").status_code == 202
         assert http.get("/admin/host/status").status_code == 401
         assert http.get("/admin/host/status?code=mk").status_code == 200
+        assert http.get("/admin/host/keys?code=fk").status_code == 401
+        key = http.get("/admin/functions/TEXT/keys?code=mk").json()["keys"][0]["value"]
+        assert http.get(f"/api/text?code={key}").status_code == 200
+        assert http.get("/admin/functions/nothing/keys?code=mk").status_code == 404
+        assert http.put("/admin/host/keys/default?code=mk", json={"value": "new"}).status_code == 200
+        assert [http.get(f"/api/text?code={each}").status_code for each in ("fk", "new")] == [401, 200]
 
 
 def test_more_requests_than_allowed_are_told_to_come_again(start_host, sample_log):
@@ -252,8 +260,36 @@ def test_a_worker_that_could_not_load_the_app_is_replaced_at_once(start_host, tm
         assert "SyntaxError" in http.get("/api/text").json()["detail"]
     assert host.worker_pids == [broken]  # not started again and again
     (app / "function_app.py").write_text(good)
+    before = children()
+    host.fill_spares(("colorsys",))
+    (spare,) = children() - before
     host.replace_workers(0.2)
     host.wait_ready(120)
+    assert host.worker_pids == [spare]
+
+
+def test_a_spare_worker_that_has_the_user_s_files_is_not_taken(start_host, tmp_path, caplog):
+    """It would run the app as it was when it was imported."""
+    app = tmp_path / "app"
+    shutil.copytree(Path(__file__).parent / "sample_app", app)
+    (app / "mine.py").touch()
+    host = start_host(str(app))
+    before = children()
+    host.fill_spares(("mine",))
+    (spare,) = children() - before
+    wait_until(lambda: psutil.Process(spare).status() == psutil.STATUS_ZOMBIE, "the spare worker ended")
+    with caplog.at_level(logging.INFO, "coremachine.local.host"):
+        host.replace_workers(0.2)
+        host.wait_ready(120)
+    assert spare not in host.worker_pids
+    assert f"spare_worker_ended exit_status={EXIT_NOT_SPARE}" in caplog.text
+    known = children()
+    host.fill_spares(("mine",))
+    assert children() <= known
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
 
 
 def test_worker_ends_with_its_supervisor(tmp_path, sample_log):
@@ -292,6 +328,7 @@ def test_interrupt_stops_the_command_cleanly(tmp_path, sample_log):
         str(Path(__file__).parent / "sample_app"),
         "--port",
         "0",
+        "--verbose",
     ]
     environment = {**os.environ, **SETTINGS, "SAMPLE_LOG": str(sample_log.path)}
     with (tmp_path / "out.log").open("wb") as output:

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
-from azure.core.exceptions import ClientAuthenticationError
 from azure.servicebus import TransportType
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
@@ -28,7 +27,7 @@ from coremachine.local.broker.queue import Queue
 from coremachine.local.broker.server import TlsPorts
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
-from infrastructure.entra import EntraTokens, default_credential
+from infrastructure.entra import EntraTokens, TokenUnavailable, default_credential
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity
 from tests.databases import clone_template
@@ -169,7 +168,7 @@ def test_a_cluster_that_entra_does_not_know_is_refused_by_name(tmp_path, monkeyp
         monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "assertion"))
         monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls" / "ca.pem"))
-        with pytest.raises(ClientAuthenticationError, match="assertion of the cluster") as refused:
+        with pytest.raises(TokenUnavailable, match="assertion of the cluster") as refused:
             EntraTokens(lambda: default_credential("id-of-database"))()
     assert "secret-assertion" not in str(refused.value)
 

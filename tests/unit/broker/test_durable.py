@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from dataclasses import replace
 from itertools import count
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -308,6 +309,17 @@ def test_what_was_scheduled_becomes_active_after_a_crash(crash):
     assert namespace.get("news/subscriptions/all").queue.counts().active == 1
 
 
+def test_what_was_delayed_by_a_test_becomes_active_after_a_crash(crash):
+    crash.namespace.faults.delay(1, 10.0)
+    crash.namespace.get("orders").send(crash.namespace.faults.applied([message(1)], "orders"))
+    crash.commit()
+    namespace = crash.restarted()
+    assert namespace.get("orders").queue.counts().scheduled == 1
+    crash.now += 11
+    namespace.get("orders").queue.tick()
+    assert namespace.get("orders").queue.counts().active == 1
+
+
 def changed_config(**changes):
     return BrokerConfig((replace(CONFIG.queues[0], **changes), *CONFIG.queues[1:]), CONFIG.topics)
 
@@ -385,7 +397,8 @@ def test_a_file_that_was_mostly_given_free_shrinks_at_the_next_start(crash):
 
 
 def test_every_type_of_a_correlation_filter_survives(crash):
-    values = {"i": 5, "f": 2.5, "b": True, "t": "text", "raw": b"\0\1"}
+    times = {"at": codec.Moment(5), "for": codec.Span(7)}
+    values = {"i": 5, "f": 2.5, "b": True, "t": "text", "raw": b"\0\1", "id": UUID(int=5)} | times
     rules = crash.namespace.find_subscription("news/Subscriptions/all")[1].rules
     rules.replace(Rule("typed", CorrelationFilter({"label": "x"}, values)))
     crash.commit()

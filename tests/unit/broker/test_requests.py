@@ -58,6 +58,24 @@ def test_a_request_without_a_link_for_its_answer_is_rejected(wire):
     assert answer.fields[4][0][0] == "amqp:precondition-failed"
 
 
+def test_a_deferred_message_says_its_lock_token_in_both_places_where_clients_look(wire, sections):
+    """Version 7.14 of the SDK for Python reads the annotation of the delivery alone, and settled nothing without."""
+    queue = wire.namespace.get("orders").queue
+    number = queue.send(parse_message(BODY))
+    queue.defer(queue.lock_next().token)
+    attach_node(wire, "orders/$management")
+    wire.credit(1, 5)
+    body = text_map(sequence_numbers=codec.long_array([number]), receiver_settle_mode=codec.uint(1))
+    *_, answer = wire.request(0, 0, "com.microsoft:receive-by-sequence-number", body)
+    [message] = sections(answer)[0x77]["messages"]
+    encoded, start = message["message"], codec.skip(message["message"], 0)
+    annotations, end = codec.decode(encoded, start)
+    assert codec.decode(encoded, start + 1)[0] == 0x71
+    assert annotations == {"x-opt-lock-token": message["lock-token"]}
+    assert queue.holds(message["lock-token"])
+    assert encoded[end + 2] == 0x72
+
+
 @pytest.mark.parametrize(
     ("operation", "body"),
     [

@@ -1,5 +1,7 @@
 """Rules of subscriptions: filters, actions, and what a subscription gets."""
 
+from uuid import UUID
+
 import pytest
 
 from coremachine.local.broker import codec
@@ -177,6 +179,46 @@ def test_a_correlation_filter_wants_every_value():
 
 def properties_of(content):
     return codec.decode(content.application_properties)[0]
+
+
+WHEN = codec.Moment(1_767_323_045_000)
+UUID_ = UUID("00112233-4455-6677-8899-aabbccddeeff")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "matches"),
+    [
+        (WHEN, WHEN, True),
+        (WHEN, codec.Moment(WHEN + 1), False),
+        (WHEN, int(WHEN), False),
+        (codec.Span(900_000_000), codec.Span(900_000_000), True),
+        (codec.Span(5), 5, False),
+        (1, True, False),
+        (5, 5.0, True),
+        (UUID_, UUID_, True),
+        (UUID_, str(UUID_), False),
+        ("", None, False),
+    ],
+)
+def test_a_correlation_filter_compares_values_of_one_type(wanted, found, matches):
+    assert CorrelationFilter({}, {"x": wanted}).matches(MessageView(message(x=found))) is matches
+
+
+def test_sql_compares_times_with_times_alone():
+    view = MessageView(message(at=WHEN, count=int(WHEN)))
+    later = {"@later": codec.Moment(WHEN + 1)}
+    assert SqlFilter("at < @later AND NOT at = count AND at + 1 IS NULL", later).matches(view)
+    assert not SqlFilter("count < @later", later).matches(view)
+
+
+def test_an_action_keeps_the_type_of_a_time():
+    applied = SqlAction("SET copy = at; SET size = at; SET at = 'x'").applied(message(at=WHEN, size=5), {})
+    found = MessageView(applied).properties
+    assert [(type(found[name]), found[name]) for name in ("copy", "size", "at")] == [
+        (codec.Moment, WHEN),
+        (codec.Moment, WHEN),
+        (str, "x"),
+    ]
 
 
 def test_actions_set_and_remove_properties():

@@ -90,6 +90,9 @@ def test_whole_server_is_explained_by_cause(api: FakeApi, run: Run, capsys: pyte
     api.answer("GET /api/queues", {"value": [], "findings": EXPLANATION["findings"]})
     letters = {"count": 2, "queues": ["jobs"], "reason": "R", "description": "d", "fingerprint": FINGERPRINT}
     api.answer("GET /api/dead-letters", {"value": [letters]})
+    api.answer("GET /api/schedules", {"value": [{"name": "nightly"}]})
+    paused = {"code": "paused", "severity": "warning", "message": "it is paused by kim", "advice": "resume it"}
+    api.answer("GET /api/schedules/nightly/explain", {"findings": [paused, EXPLANATION["findings"][1]]})
     open_jobs = [*jobs, waiting("a" * 64, **later), waiting("b" * 64)]
     api.answer("GET /api/jobs", {"value": open_jobs}, {"value": [waiting(JOB_ID, **failed)]})
     assert run("explain", "-o", "table") == 0
@@ -100,6 +103,8 @@ def test_whole_server_is_explained_by_cause(api: FakeApi, run: Run, capsys: pyte
         "  → look at its log",
         "! 2 dead letters on the queue jobs: R: d",
         f"  → coremachine dead list --fingerprint {FINGERPRINT}",
+        "! schedule nightly: it is paused by kim",
+        "  → resume it",
         f"! 5 jobs of type tiles ({'0' * 12}, {'1' * 12}, {'2' * 12} and others): No app reads the queue raster",
         f"  → coremachine explain {'0' * 12}",
     ]
@@ -110,6 +115,7 @@ def test_server_where_all_goes_well_has_nothing_to_explain(
 ) -> None:
     api.answer("GET /api/queues", {"value": [], "findings": []})
     api.answer("GET /api/dead-letters", {"value": []})
+    api.answer("GET /api/schedules", {"value": []})
     api.answer("GET /api/jobs", {"value": []})
     assert run("explain", "-o", "table") == 0
     assert "Every job moves" in "".join(capsys.readouterr())

@@ -183,14 +183,14 @@ def test_following_ends_with_the_job_and_shows_nothing_twice(
 
 
 HOST_LOG = f"""\
-10:00:00.000 INFO    [worker 1] core: job_submitted job_id={JOB_ID} run=1
-10:00:01.000 INFO    [worker 1] a.handler: mine job_id={JOB_ID} stage=1 task_id=s1-a attempt=1
-10:00:01.100 INFO    [worker 2] a.handler: of another job job_id={"0" * 64} task_id=s1-a
+2026-01-02T10:00:00.000Z INFO    [worker 1] core: job_submitted job_id={JOB_ID} run=1
+2026-01-02T10:00:01.000Z INFO    [worker 1] a.handler: mine job_id={JOB_ID} stage=1 task_id=s1-a attempt=1
+2026-01-02T10:00:01.100Z INFO    [worker 2] a.handler: of another job job_id={"0" * 64} task_id=s1-a
     Traceback of another job
-10:00:02.000 WARNING [worker 1] core: task_attempt_failed job_id={JOB_ID} task_id=s1-b
+2026-01-02T10:00:02.000Z WARNING [worker 1] core: task_attempt_failed job_id={JOB_ID} task_id=s1-b
     Traceback (most recent call last):
     ValueError: broken
-10:00:03.000 INFO    [worker 1] core: task_complete job_id={JOB_ID} run=2 task_ids=["s1-a", "s1-c"]
+2026-01-02T10:00:03.000Z INFO    [worker 1] core: task_complete job_id={JOB_ID} run=2 task_ids=["s1-a", "s1-c"]
 """
 
 
@@ -203,11 +203,12 @@ def test_logs_of_the_stack_here_are_those_of_its_file(
     (tmp_path / "logs" / "host.log").write_text(HOST_LOG)
     stack: Any = SimpleNamespace(url=api.url, data_dir=str(tmp_path))
     monkeypatch.setattr(stack_log, "find_stack_of", lambda _: stack)
-    assert run("logs", JOB_ID, "-o", "table") == 0
+    assert run("--utc", "logs", JOB_ID, "-o", "table") == 0
     shown = capsys.readouterr()
     lines = HOST_LOG.splitlines()
     whole = [lines[0], lines[1], *lines[4:]]
     without = [re.sub(rf" job_id={JOB_ID}| run=\d", "", line) for line in whole]
+    without = [re.sub(r"^2026-01-02T(\S+)Z", r"2026-01-02 \1 UTC", line) for line in without]
     assert shown.out.splitlines() == [*without[:-1], "run 2", without[-1]]
     assert shown.err == ""
     assert run("logs", JOB_ID, "--task", "s1-a", "-o", "json") == 0

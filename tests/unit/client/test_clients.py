@@ -242,8 +242,9 @@ def test_server_that_was_never_seen_is_not_waited_for(ask, answer):
     assert len(server.requests) == 1
 
 
-def test_app_that_somebody_must_set_up_is_not_waited_for(ask):
-    server = Server((503, {"code": "app_not_ready", "detail": "no database"}))
+@pytest.mark.parametrize("code", ["app_not_ready", "app_cannot_be_loaded"])
+def test_app_that_somebody_must_set_up_is_not_waited_for(ask, code):
+    server = Server((503, {"code": code, "detail": "no database"}))
     with pytest.raises(api.Unavailable):
         ask(server, "get_job", JOB_ID)
     assert len(server.requests) == 1

@@ -43,7 +43,7 @@ def problem_with(words: tuple[str, ...]) -> str | None:
 
 
 def _coremachine(words: tuple[str, ...]) -> str | None:
-    if not words or words == ("--help",):
+    if not words or words in {("--help",), ("--install-completion",)}:
         return None
     names = [f"coremachine {' '.join(words[:count])}" for count in (2, 1)]
     name = next((name for name in names if name in COMMANDS), None)

@@ -9,7 +9,7 @@ from core.advancing.steps import FEW_TASKS
 from core.authors.author_code import MOST_TASKS
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_JSONB_BYTES, MOST_LEVELS, MOST_VALUE_BYTES
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
-from core.models.definition import MESSAGE_SECONDS, RetryPolicy, StageDefinition
+from core.models.definition import MESSAGE_SECONDS, SLICE_SECONDS, RetryPolicy, StageDefinition
 from core.models.definition import MOST_TASKS_PER_MESSAGE as TASKS_PER_MESSAGE
 from core.models.retry import GIVE_BACK_SECONDS
 from core.operating.announcer import SEND_SECONDS
@@ -61,6 +61,8 @@ SAID = [
     (DELIVERY, f"(minus {TIMINGS.lost:g} s for the difference of the clocks)"),
     (DELIVERY, f"differ by less than {TIMINGS.lost:g} s (`JanitorTimings.lost`)"),
     (DELIVERY, f"after {WORDS[DELIVERIES]} deliveries"),
+    (DELIVERY, f"goes on like that for {SLICE_SECONDS:g} s before it settles the message"),
+    (DELIVERY, f"Tasks of more than {SLICE_SECONDS / 2 * 1000:g} ms"),
     ("docs/explanation/architecture.md", f"the ids of up to {TASKS_PER_MESSAGE} tasks"),
     ("docs/explanation/architecture.md", f"within {GATHER_SECONDS * 1000:g} ms of each other share a call"),
     ("docs/explanation/architecture.md", f"Up to {FEW_TASKS} tasks are one call"),

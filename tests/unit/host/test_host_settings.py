@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.errors import MissingSettingError, SettingsError
+from coremachine.local.host.key_store import Keys
 from coremachine.local.host.settings import (
     is_disabled,
     read_host_settings,
@@ -207,7 +207,7 @@ def test_shares_add_up_to_the_limit_and_nobody_gets_none(total, workers):
     ],
 )
 def test_keys_open_what_their_level_allows(level, presented, allowed):
-    assert AccessKeys(master="master-key", host="host-key").allow(level, presented) is allowed
+    assert Keys("master-key", {"default": "host-key"}).allow(level, presented) is allowed
 
 
 def test_span_stays_in_the_trace_of_its_parent():

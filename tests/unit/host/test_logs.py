@@ -13,6 +13,10 @@ def line_of(**extra):
     return line_formatter("worker 1").format(record)
 
 
+def test_time_is_an_instant_in_utc():
+    assert line_of(created=1767322800.25, msecs=250.0).startswith("2026-01-02T03:00:00.250Z INFO ")
+
+
 def test_fields_of_the_record_stand_behind_its_message():
     line = line_of(job_id="3f2a", duration_seconds=0.5, note="two words", stage=None)
     assert line.endswith('[worker 1] core.x: task_completed job_id=3f2a duration_seconds=0.5 note="two words"')

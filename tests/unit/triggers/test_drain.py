@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -104,6 +105,12 @@ def test_services_are_drained_if_there_are_any(monkeypatch, made, count, steps):
     monkeypatch.setattr(services, "_services", made)
     assert drain_made_services() == count
     assert done == steps
+
+
+def test_a_process_that_ends_while_it_is_loaded_has_nothing_to_drain(monkeypatch):
+    """SIGTERM came while the module was being imported: it was there, without what it has."""
+    monkeypatch.setitem(sys.modules, "triggers.services", ModuleType("triggers.services"))
+    assert drain_made_services() == 0
 
 
 # Ends with the child's status, or 100 and its signal's number.

@@ -44,6 +44,36 @@ def ask_raw(method: str, path: str, headers: list[tuple[bytes, bytes]], body: by
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"], services.calls
 
 
+class TestDoubledHeaders:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("Idempotency-Key", "X-Correlation-Id", "Content-Type", "Content-Length", "Content-Encoding"),
+            *("Authorization", "X-Functions-Key", "Traceparent", "Last-Event-Id"),
+        ],
+    )
+    def test_header_of_one_value_that_came_twice_is_refused_and_named(self, name):
+        """The first of two keys was taken, and the request that the other one named was made as well."""
+        header = name.lower().encode()
+        status, _, body, calls = ask_raw("POST", SUBMIT, [(header, b"5"), (b"accept", b"*/*"), (header, b"5")])
+        (problem,) = json.loads(body)["errors"]
+        assert (status, calls) == (400, [])
+        assert problem["message"] == f"{name.lower()}: expected one value, found several; give the header once"
+
+    @pytest.mark.parametrize("name", ["Idempotency-Key", "X-Correlation-Id"])
+    def test_two_that_the_host_has_joined_are_refused_too(self, name):
+        api = Api()
+        problem = assert_problem(api.post(SUBMIT, json={}, headers={name: "one,two"}), 400, "invalid_request")
+        assert [error["message"] for error in problem["errors"]] == [
+            f"{name.lower()}: expected one value without a comma, found 2 of them; give the header once"
+        ]
+        assert api.services.calls == []
+
+    def test_headers_that_are_lists_may_come_twice(self):
+        headers = [(b"accept", b"a/b"), (b"accept", b"*/*"), (b"prefer", b"wait=0"), (b"prefer", b"return=minimal")]
+        assert ask_raw("GET", "/api/job-types", headers)[0] == 200
+
+
 class TestBody:
     @pytest.mark.parametrize("path", [*ACTIONS, "/api/dead-letters/redrive"])
     @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from infrastructure.migrations import SchemaStatus
 from infrastructure.settings import load_settings
 from jobs.registry import Registry
+from triggers import services as services_module
 from triggers.ports import ServicesNotReady
 from triggers.services import Services, load_registry
 
@@ -93,3 +94,26 @@ def test_each_queue_that_nobody_made_is_told_before_anything_was_sent_to_it():
     assert failed.name == "service_bus"
     assert failed.detail == "expected a queue 'j', found none; expected a queue 'r', found none; create it"
     assert services.find_missing_queues() == missing
+
+
+def test_jobs_that_cannot_be_loaded_can_still_be_read(monkeypatch):
+    """One wrong line in a module kept its author from looking at the failures of the jobs that ran before."""
+    connection = "Endpoint=sb://localhost;SharedAccessKeyName=n;SharedAccessKey=a2V5;UseDevelopmentEmulator=true"
+    for name, value in {
+        "COREMACHINE_DATABASE_URL": "postgresql://localhost:1/none",
+        "ServiceBusConnection": connection,
+        "COREMACHINE_JOBS": "no_such_package",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(services_module, "_services", None)
+    services_module._make_readers.cache_clear()
+    services = services_module.get_api_services()
+    try:
+        assert services.queries is services.factory.create_repositories().queries
+        assert services_module.get_api_services() is services
+        for use in (lambda: services.registry.job_types, lambda: services.machine.submit_job, services.check_readiness):
+            with pytest.raises(ServicesNotReady, match="COREMACHINE_JOBS=no_such_package: expected a module"):
+                use()
+    finally:
+        services.factory.close()
+        services_module._make_readers.cache_clear()

@@ -20,7 +20,7 @@ from coremachine.local.broker.section_codes import (
     SEQUENCE,
     VALUE,
 )
-from coremachine.local.host.received import PROPERTY_NAMES, Received
+from coremachine.local.host.received import PROPERTY_NAMES, Received, body_of_value
 
 _BODY_TYPES = {SEQUENCE: "AmqpMessageBodyType.SEQUENCE", VALUE: "AmqpMessageBodyType.VALUE"}
 _TTL, _DELIVERY_COUNT = 2, 4  # of the header
@@ -66,7 +66,7 @@ def read_delivery(data: bytes, token: UUID) -> tuple[Received, float]:
     received = Received(
         properties=dict(zip(PROPERTY_NAMES, sections.get(PROPERTIES) or (), strict=False)),
         application_properties=sections.get(APPLICATION_PROPERTIES) or {},
-        body=sections.get(DATA),
+        body=sections[DATA] if DATA in sections else body_of_value(sections.get(VALUE)),
         body_type=body_type,
         lock_token=str(token),
         delivery_count=(header[_DELIVERY_COUNT] if len(header) > _DELIVERY_COUNT else None) or 0,

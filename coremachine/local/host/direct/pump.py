@@ -27,7 +27,7 @@ from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.message_calls import received_call
 from coremachine.local.host.settings import ServiceBusOptions
-from coremachine.local.host.trouble import Trouble, back_off
+from coremachine.local.host.trouble import Trouble, Unreadable, back_off
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class _Held:
     number: int
     token: UUID
     message_id: str = ""
+    deliveries_before: int = 0
     # Seconds since 1970: when the lock is to be renewed, None for no more; and until when it is renewed at all.
     renew_at: float | None = None
     renew_until: float = 0.0
@@ -81,12 +82,15 @@ class DirectPump:
         self._auto_complete = options.auto_complete_messages if trigger.auto_complete is None else trigger.auto_complete
         self._clock = clock
         self._trouble = Trouble(trigger.entity, log)
+        self._unreadable = Unreadable(function.name, is_dead_letter=trigger.is_dead_letter, log=log)
         self._stopping, self._quiet = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"pump-{function.name}", daemon=True)
         self._wire: Wire | None = None
         # Those that run or wait for their settlement, and those of them that have ended.
         self._held: set[_Held] = set()
         self._ended: deque[_Held] = deque()
+        # Those that no function can be given, with the time when they are abandoned.
+        self._resting: dict[_Held, float] = {}
         self._is_waiting = False
 
     def start(self) -> None:
@@ -134,6 +138,7 @@ class DirectPump:
     def _give_up_ended(self, error: Exception) -> None:
         """Without a connection at the end: the locks of what has ended run out, and it is delivered again."""
         self._quiet.set()
+        self._end_rests()
         while self._ended:
             held = self._ended.popleft()
             self._held.discard(held)
@@ -143,8 +148,9 @@ class DirectPump:
         """Receive and settle until stopped and all is settled."""
         is_asked_to_end = False
         while True:
+            rested = self._end_rests()
             self._settle_ended(receiver)
-            due = self._renew(receiver)
+            due = min((at for at in (self._renew(receiver), rested) if at is not None), default=None)
             if not self._stopping.is_set():
                 receiver.offer(self._limit - len(self._held))
             elif not is_asked_to_end:
@@ -173,15 +179,27 @@ class DirectPump:
         self._held.add(held)
         try:
             outcome = self._submit(held, delivery)
-        except Exception:  # a message that cannot be converted fails like a function that raises
-            log.exception("message_unreadable function=%s message_id=%s", self._function.name, held.message_id)
-            self._ended.append(held)
+        except Exception as error:  # noqa: BLE001 - a message that cannot be converted fails as a function that raises
+            seconds = self._unreadable.report(held.message_id, held.deliveries_before, error)
+            self._resting[held] = self._clock() + seconds
             return
         outcome.add_done_callback(partial(self._on_ended, held))
+
+    def _end_rests(self) -> float | None:
+        """Let go of what has rested, and of all at the end. When the next one has, in seconds since 1970."""
+        if not self._resting:
+            return None
+        now = self._clock()
+        for held, until in list(self._resting.items()):
+            if until <= now or self._stopping.is_set():
+                del self._resting[held]
+                self._ended.append(held)
+        return min(self._resting.values(), default=None)
 
     def _submit(self, held: _Held, delivery: Delivery) -> Future[Datum | None]:
         message, locked_until = read_delivery(delivery.data, delivery.token)
         held.message_id = str(message.properties.get("message_id"))
+        held.deliveries_before = message.delivery_count
         now = self._clock()
         held.renew_until = float("inf") if self._renewal_seconds is None else now + self._renewal_seconds
         self._plan_renewal(held, locked_until)

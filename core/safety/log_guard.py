@@ -1,0 +1,117 @@
+"""What silences the records of a whole process, kept as it was when no author's code ran.
+
+`logging.disable`, a level of the root logger, handlers that are taken away or changed, and `logging.config` with
+`disable_existing_loggers` hold for every thread: the records of other tasks, and the engine's own, would be lost. While
+an author's code runs, whatever makes fewer records pass is undone: where the engine writes a record, where a logger
+refuses one of an attempt, and when the call ends. Before and after, the app may set what it likes.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Self
+
+
+class _Settings:
+    """Settings of `logging` at one moment."""
+
+    __slots__ = ("_disable", "_handlers", "_level", "_root", "_was_off", "_witness")
+
+    def __init__(self, witness: logging.Logger, was_off: frozenset[str]) -> None:
+        self._root, self._witness, self._was_off = logging.root, witness, was_off
+        self._level, self._disable = self._root.level, self._root.manager.disable
+        self._handlers = [(each, each.level, tuple(each.filters)) for each in self._root.handlers]
+
+    def is_quieter(self) -> bool:
+        """Whether a logger may refuse what it would have taken then."""
+        root = self._root
+        return root.level > self._level or root.manager.disable > self._disable or self._witness.disabled
+
+    def hold(self) -> bool:
+        """Whether all is as it was, or more records pass."""
+        if self.is_quieter():
+            return False
+        present = self._root.handlers
+        for handler, level, filters in self._handlers:
+            if handler not in present or handler.level > level or tuple(handler.filters) != filters:
+                return False
+        return True
+
+    def put_back(self) -> None:
+        root = self._root
+        for handler, level, filters in self._handlers:
+            handler.setLevel(min(handler.level, level))
+            handler.filters[:] = filters
+            root.addHandler(handler)  # once, however often it is added
+        root.setLevel(min(root.level, self._level))
+        logging.disable(min(root.manager.disable, self._disable))
+        if self._witness.disabled:
+            for name in disabled_loggers() - self._was_off:
+                logging.getLogger(name).disabled = False
+
+
+class LogGuard:
+    """A `with` around what calls an author's code; several threads may be inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._usual: _Settings | None = None
+        # `logging.config` disables it with all other loggers that it does not name.
+        self._witness = logging.getLogger("coremachine.witness")
+        self._was_off: frozenset[str] = frozenset()
+
+    def __enter__(self) -> Self:
+        self.enter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                if self._witness.disabled:
+                    self._was_off = disabled_loggers() - {self._witness.name}
+                    self._witness.disabled = False
+                self._usual = _Settings(self._witness, self._was_off)
+            self._inside += 1
+
+    def leave(self) -> None:
+        self.put_back()
+        with self._lock:
+            self._inside -= 1
+
+    def put_back(self) -> None:
+        """Undo what silences records, if an author's code runs."""
+        if self._inside and self._usual is not None and not self._usual.hold():
+            self._usual.put_back()
+
+    def hears_again(self) -> bool:
+        """Whether a logger that refused a record may take it now, since what silenced it was undone."""
+        if not self._inside or self._usual is None or not self._usual.is_quieter():
+            return False
+        self._usual.put_back()
+        return True
+
+
+def hearing(is_enabled_for: Any, find_attempt: Callable[[], object]) -> Any:
+    """`Logger.isEnabledFor`, for which nothing that is set for the whole process silences a line of an attempt."""
+
+    @wraps(is_enabled_for)
+    def is_enabled(self: logging.Logger, level: int) -> bool:
+        if is_enabled_for(self, level):
+            return True
+        return find_attempt() is not None and log_guard.hears_again() and is_enabled_for(self, level)
+
+    return is_enabled
+
+
+def disabled_loggers() -> frozenset[str]:
+    """The names of loggers that are off."""
+    known = dict(logging.root.manager.loggerDict)
+    return frozenset(name for name, each in known.items() if isinstance(each, logging.Logger) and each.disabled)
+
+
+log_guard = LogGuard()

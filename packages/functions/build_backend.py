@@ -1,0 +1,73 @@
+"""The build backend: setuptools, which gets the host's modules of the checkout as `coremachine_functions`."""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from setuptools import build_meta
+from setuptools.build_meta import get_requires_for_build_wheel
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from staging import ROOT, CannotBuild, in_staged_tree, rename_all, stage_project  # noqa: E402 - beside this folder
+
+__all__ = ["build_wheel", "get_requires_for_build_wheel", "prepare_metadata_for_build_wheel"]
+
+PACKAGE = "coremachine_functions"
+RENAMES = {"coremachine.local": f"{PACKAGE}.local"}
+# Beside the host itself: what it shares with the rest of the local stack, and the broker's AMQP.
+SHARED = (
+    "__init__",
+    "app_folder",
+    "broker/__init__",
+    "broker/codec",
+    "broker/performatives",
+    "broker/section_codes",
+    "connections",
+    "descriptors",
+    "own_path",
+    "problem",
+    "request_head",
+    "source_watch",
+    "stop_signals",
+    "web_guard",
+)
+
+Settings = Mapping[str, Any] | None
+
+
+def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
+    """The wheel of the host alone."""
+    del metadata_directory  # that of the same tree is made again
+    target = str(Path(wheel_directory).resolve())
+    with in_staged_tree(stage):
+        return str(build_meta.build_wheel(target, config_settings))
+
+
+def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings = None) -> str:
+    target = str(Path(metadata_directory).resolve())
+    with in_staged_tree(stage):
+        return str(build_meta.prepare_metadata_for_build_wheel(target, config_settings))
+
+
+def stage(folder: Path) -> None:
+    """Put the package into a folder as it is built.
+
+    Raises:
+        CannotBuild: The checkout is not around this folder, or a module needs what does not come with the package.
+    """
+    local = ROOT / "coremachine" / "local"
+    if not (local / "host").is_dir():
+        raise CannotBuild(f"expected the checkout of CoreMachine around {HERE}, found no {local / 'host'}")
+    package = folder / PACKAGE
+    shutil.copytree(local / "host", package / "local" / "host", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in SHARED:
+        target = package / "local" / f"{name}.py"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy2(local / f"{name}.py", target)
+    stage_project(HERE, folder, PACKAGE)
+    (package / "__init__.py").write_text('"""A host for Azure Functions apps on this machine."""\n')
+    rename_all(package, RENAMES)

@@ -1,0 +1,150 @@
+"""What an author's code does to `logging` for the whole process silences neither the engine nor another attempt."""
+
+import logging
+import logging.config
+import sys
+from contextlib import suppress
+
+import pytest
+
+from core.authors.attempt_log import AttemptLog
+from core.authors.author_code import author_items, call_author
+from core.errors import AuthorError
+from core.safety.log_guard import disabled_loggers, log_guard
+from core.safety.safe_log import safe_logger
+
+log = safe_logger("core.of.the.engine")
+theirs = logging.getLogger("an.author.at.work")
+
+
+class Kept(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def kept():
+    """What comes out of the process: the messages of a handler of the root logger, at level INFO."""
+    root, before = logging.getLogger(), (logging.getLogger().level, logging.root.manager.disable)
+    off = disabled_loggers()
+    handler = Kept()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield handler.messages
+    root.removeHandler(handler)
+    root.setLevel(before[0])
+    logging.disable(before[1])
+    for name in disabled_loggers() - off:
+        logging.getLogger(name).disabled = False
+
+
+def remove_handlers():
+    for handler in list(logging.getLogger().handlers):
+        logging.getLogger().removeHandler(handler)
+
+
+def clear_handlers():
+    logging.getLogger().handlers.clear()
+
+
+def raise_levels_of_handlers():
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.CRITICAL + 1)
+
+
+def filter_all():
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda _: False)
+
+
+SILENCED = {
+    "disable": lambda: logging.disable(logging.CRITICAL),
+    "disable more": lambda: logging.disable(10_000),
+    "level": lambda: logging.getLogger().setLevel(logging.CRITICAL),
+    "no handlers": remove_handlers,
+    "handlers cleared": clear_handlers,
+    "another list": lambda: setattr(logging.getLogger(), "handlers", []),
+    "force": lambda: logging.basicConfig(force=True, level=logging.ERROR, handlers=[logging.NullHandler()]),
+    "levels of handlers": raise_levels_of_handlers,
+    "filters of handlers": filter_all,
+    "dictConfig": lambda: logging.config.dictConfig({"version": 1}),
+    "dictConfig of root": lambda: logging.config.dictConfig(
+        {"version": 1, "root": {"level": "CRITICAL", "handlers": []}, "disable_existing_loggers": True}
+    ),
+}
+
+
+@pytest.fixture(params=SILENCED)
+def silence(request):
+    yield SILENCED[request.param]
+    theirs.disabled = False
+
+
+def test_records_of_the_engine_go_on_while_a_handler_silences_its_process(kept, silence):
+    def handler():
+        silence()
+        log.info("of another task meanwhile")
+
+    call_author(handler)
+    log.info("after it")
+    assert kept == ["of another task meanwhile", "after it"]
+
+
+def test_lines_of_an_attempt_go_on_though_it_silenced_its_process(kept, silence):
+    with log_guard, AttemptLog({"task_id": "t"}) as attempt:
+        silence()
+        theirs.info("logged")
+        sys.stdout.write("printed\n")
+    assert [line.rpartition(": ")[2] for line in attempt.text().splitlines()] == ["logged", "printed"]
+
+
+def test_what_an_author_s_code_did_is_undone_however_it_ends(kept, silence):
+    def raises():
+        silence()
+        raise ValueError
+
+    with suppress(AuthorError):
+        call_author(raises)
+    theirs.info("of the app")
+
+    def plans():
+        yield 1
+        silence()
+        yield 2
+
+    assert list(author_items("plan", lambda _, item: item, plans)) == [1, 2]
+    theirs.info("of the app again")
+    assert kept == ["of the app", "of the app again"]
+
+
+def test_what_the_app_sets_between_calls_stays(kept):
+    call_author(int)
+    logging.getLogger().setLevel(logging.WARNING)
+    theirs.disabled = True
+    logging.config.dictConfig({"version": 1, "incremental": True})
+    call_author(int)
+    log.info("below the level")
+    log.warning("at it")
+    theirs.warning("of a logger that is off")
+    theirs.disabled = False
+    assert kept == ["at it"]
+
+
+def test_loggers_that_were_off_before_stay_off(kept):
+    """They were turned off with all others, by a configuration that the app made itself."""
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+    assert theirs.disabled
+    call_author(lambda: logging.config.dictConfig({"version": 1}))
+    assert theirs.disabled
+    theirs.disabled = False
+
+
+def test_more_records_than_before_are_no_silence(kept):
+    """A handler may want to see more; whoever has set that."""
+    call_author(lambda: logging.getLogger().setLevel(logging.DEBUG))
+    theirs.debug("seen")
+    assert kept == ["seen"]
