@@ -28,15 +28,21 @@ _SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·
 
 dead = typer.Typer(help="Messages that their queue gave up: list them, send them again.", no_args_is_help=True)
 
+AnyJobArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="JOB_ID",
+        help="Job id, or enough of its beginning. Default: all jobs.",
+        autocompletion=complete_job_id,
+    ),
+]
 FingerprintOption = Annotated[str | None, typer.Option("--fingerprint", help="Of a group of errors.")]
 QueueOption = Annotated[str | None, typer.Option("--queue", help="Logical name, as `queues` shows it: jobs, tasks.")]
 JobOption = Annotated[str | None, typer.Option("--job", help="Job id, or enough of its beginning.")]
 
 
 def explain(
-    job_id: Annotated[
-        str | None, typer.Argument(metavar="JOB_ID", help="Job id, or enough of its beginning. Default: all jobs.")
-    ] = None,
+    job_id: AnyJobArgument = None,
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:
@@ -80,14 +86,7 @@ def show_findings(findings: Iterable[Json]) -> None:
 
 
 def failures(
-    job_id: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="JOB_ID",
-            help="Job id, or enough of its beginning. Default: all jobs.",
-            autocompletion=complete_job_id,
-        ),
-    ] = None,
+    job_id: AnyJobArgument = None,
     job_type: Annotated[
         str | None, typer.Option("--type", help="Jobs of this type only.", autocompletion=complete_job_type)
     ] = None,
