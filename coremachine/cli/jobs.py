@@ -260,7 +260,8 @@ def list_jobs(
         }
         for job in jobs
     ]
-    print_rows(rows, ["job_id", "job_type", "status", "stage", "created_at", "took", "why"], empty="No jobs.")
+    columns = ["job_id", "job_type", "status", "stage", "created_at", "took", "why"]
+    print_rows(rows, columns, empty="No jobs.", spare=["took", "stage", "created_at"], sentence="why")
 
 
 def _why(job: Json) -> str | None:
