@@ -138,6 +138,7 @@ def environment() -> "Environment":
         texts.moment,
         texts.pretty_json,
         texts.words,
+        texts.label,
         texts.code_parts,
         cron_words,
     ):

@@ -102,6 +102,12 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def label(name: str) -> str:
+    """`time_zone` over a field of a form; `url_setting` too."""
+    text = words(name)
+    return f"{text[0].upper()}{text[1:]}".replace("Url", "URL")
+
+
 def code_parts(text: str) -> list[tuple[bool, str]]:
     """A sentence in parts: whether each is something to type, and its text."""
     parts: list[tuple[bool, str]] = []
