@@ -65,7 +65,7 @@ def test_who_takes_the_signal_over_and_calls_the_handler_is_not_ended_by_it():
 def test_process_that_gets_no_thread_ends_all_the_same(other, expected):
     """The signal would be an error in the middle of the main thread, and the process would go on."""
     quiet = "import logging\nlogging.disable()\n"
-    refuse = "def refuse(_): raise RuntimeError(\"can't start new thread\")\nthreading.Thread.start = refuse\n"
+    refuse = 'def refuse(_): raise RuntimeError("can\'t start new thread")\nthreading.Thread.start = refuse\n'
     assert run(quiet, other, INSTALL, refuse, SIGNAL, "print('not ended')") == expected
 
 
