@@ -195,7 +195,7 @@ class CoreMachine:
                 job = self._jobs.find(JobRef(message.job_id, message.run))
                 stage = None if job is None else job.definition.stage(message.stage)
             except UnknownWork as unknown:
-                self._runner.give_back(message, unknown)
+                self._runner.postpone_message(message, unknown)
                 return
             if job is None or stage is None:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
