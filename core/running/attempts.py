@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, Self
 from uuid import UUID
 
 from core.authors.attempt_log import AttemptLog
@@ -219,7 +219,7 @@ class Attempts:
             job_parameters=self.job.parameters,
             correlation_id=self.job.correlation_id,
             # The tasks of a message share one lease, and no attempt shares the name of its files with another.
-            lease_id=cast("UUID", self.lease_id.int ^ task.task_index),  # becomes one when it is read
+            lease_id=UUID(int=self.lease_id.int ^ task.task_index),
             _report=lease.report,
             _stop_requested=lambda: lease.is_stop_requested,
             _timed_out=lambda: lease.is_timed_out,
