@@ -1,4 +1,4 @@
-"""The engine: what happens when a message comes. Reads as the story of one message: claim, run, settle, move on."""
+"""The engine: what happens when a message comes. Reads as the story of one message: claim, run, record, advance."""
 
 from collections.abc import Sequence
 
@@ -177,7 +177,7 @@ class CoreMachine:
             )
 
     def process_task_message(self, message: TaskQueueMessage | UnknownMessage) -> None:
-        """Claim the message's tasks, run them, settle them; if they were the stage's last, move the job on.
+        """Claim the message's tasks, run them, record their outcomes; if they were the stage's last, advance the job.
 
         Raises:
             ContractViolationError: It is no such message.
@@ -237,9 +237,9 @@ class CoreMachine:
         return self._turns.serve(names)
 
     def drain(self) -> int:
-        """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.
+        """Take no messages from now on, and release all tasks: how many. For a process that is about to end.
 
-        Each handed back is an interruption and announced again. What was claimed a moment ago is given back unbegun.
+        Each that was running is an interruption; all are announced again.
         """
         self._keeper.close()
         return self._drain.drain()

@@ -198,7 +198,7 @@ class StateManager:
         return claim
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
-        """Give tasks back before their lease ends: the ids that are pending again."""
+        """Release tasks before their lease ends: the ids that are pending again."""
         released = self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=started)
         if started:
             tell_released(len(released))

@@ -89,7 +89,7 @@ def tell_claims(ref: StageRef, refused: Mapping[str, ClaimOutcome]) -> None:
 
 
 def tell_released(count: int) -> None:
-    """Tasks were handed back while their handlers ran; the log has a record of that already."""
+    """Tasks were released while their handlers ran; the log has a record of that already."""
     observer().measure(INTERRUPTIONS, count, reason="drain")
 
 

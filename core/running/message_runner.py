@@ -44,12 +44,12 @@ class MessageRunner:
         is_alone: bool = False,
         goes_on: bool = False,
     ) -> str | None:
-        """Claim, run and settle the tasks that a message names. Returns the job's status if it moved on, else None.
+        """Claim and run a message's tasks, and record their ends. Returns the job's status if it advanced, else None.
 
         It waits for a slot first, so that an attempt's time does not pass before it begins.
 
         Args:
-            suspects: Takes those that must run alone: given back unbegun, and not announced. None: run them too.
+            suspects: Takes those that must run alone: released unbegun, and not announced. None: run them too.
             goes_on: It takes the stage's next tasks as well, one after the other, as long as its time lasts.
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
@@ -129,7 +129,7 @@ class MessageRunner:
             self._postponer.postpone_tasks(message, message.stage, waiting, unknown, claim.lease_id)
 
     def _postpone(self, job: JobRecord, stage: int, rows: Sequence[ClaimedRow], lease_id: UUID) -> str | None:
-        """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""
+        """Leave tasks that this app has no handler for to another. The job's status if it advanced by that."""
         moved_to = None
         for task_type in sorted({row.task_type for row in rows}):
             same = [row for row in rows if row.task_type == task_type]

@@ -81,7 +81,7 @@ class OutcomeWriter:
     def release(
         self, tasks: Sequence[ClaimedRow], *, started: bool = False, tasks_per_message: int | None = None
     ) -> int:
-        """Give tasks back, and announce them for others; how many were still this process's.
+        """Release tasks, and announce them for others; how many were still this process's.
 
         Args:
             started: Their handlers run: that is an interruption.

@@ -171,7 +171,7 @@ class TaskBatch:
         return turn
 
     def _work_in(self, pool: "ProcessPool") -> None:
-        """Without room for a task's process it has not begun: it takes no slot, and can be given back."""
+        """Without room for a task's process it has not begun: it takes no slot, and can be released."""
         while self._attempts.are_waiting:
             if not pool.reserve(ROOM_SECONDS):
                 continue
