@@ -43,7 +43,7 @@ from core.running.message_runner import MessageRunner
 from core.running.process_gate import ProcessGate
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import type_name
-from core.state_records import tell_claims
+from core.state_records import report_claims
 
 log = safe_logger(__name__)
 
@@ -202,7 +202,7 @@ class CoreMachine:
                 return
             if job.record.status is JobStatus.CANCELLED:
                 # It is so only when none of its tasks waits any more: there is nothing that a claim could find or end.
-                tell_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
+                report_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
                 return
             with log_fields(correlation_id=job.record.correlation_id):
                 goes_on = message.takes_next is not None and len(message.task_ids) == 1 and stage.goes_on

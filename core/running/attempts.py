@@ -29,7 +29,7 @@ from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
-_UNTOLD = Failure(
+_UNKNOWN = Failure(
     "AttemptUntold", "expected a reason for the end of the attempt, found none that could be kept; see the log", True
 )
 
@@ -162,11 +162,11 @@ class Attempts:
 
     def run(self, task: ClaimedRow) -> TaskOutcome:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
-        untold = TaskOutcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
+        unknown = TaskOutcome(task, failure=_UNKNOWN)  # made before: where the memory is used up, nothing can be
         try:
             return self._observed(task)
         except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
-            return untold
+            return unknown
 
     def _attempt(self, task: ClaimedRow) -> TaskOutcome:
         began = time.monotonic()
@@ -190,7 +190,7 @@ class Attempts:
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
             outcome.failure = judged(outcome.failure, self.stage.retry)
-            _tell_failure(fields, outcome.duration_seconds, outcome.failure)
+            _report_failure(fields, outcome.duration_seconds, outcome.failure)
         return outcome
 
     def _call_handler(self, task: ClaimedRow) -> TaskOutcome:
@@ -227,7 +227,7 @@ class Attempts:
         )
 
 
-def _tell_failure(fields: Mapping[str, Any], seconds: float, failure: Failure) -> None:
+def _report_failure(fields: Mapping[str, Any], seconds: float, failure: Failure) -> None:
     log.warning(
         "task_attempt_failed",
         # What is stored, and not the exception itself: it is bounded, and its text can be read.
