@@ -10,10 +10,10 @@ from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
 from core.joined_tasks import NextTask
-from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
+from core.models import JobRecord, StageDefinition, StageRef
 from core.models.announcement import UnannouncedTask
 from core.models.transition import Claim, ClaimedRow, RetryOutcome
-from core.orchestration_manager import OrchestrationManager
+from core.orchestration_manager import OrchestrationManager, task_message
 from core.running.attempts import TaskOutcome
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
@@ -157,17 +157,8 @@ class OutcomeWriter:
     def _announce_retry(
         self, task_id: str, task_type: str, attempt: int, delay_seconds: float, *, cause: str | None = None
     ) -> None:
-        message = TaskQueueMessage(
-            job_id=self.job.job_id,
-            job_type=self.job.job_type,
-            run=self.job.run,
-            stage=self.stage.number,
-            task_ids=(task_id,),
-            attempt=attempt + 1,
-            cause=cause,
-            takes_next=True,
-            correlation_id=self.job.correlation_id,
-        )
+        number = self.stage.number
+        message = task_message(self.job, number, [task_id], attempt=attempt + 1, cause=cause, takes_next=True)
         queue = self._orchestration.queue_for(self.stage, task_type)
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
