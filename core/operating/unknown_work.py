@@ -18,7 +18,7 @@ from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
 from core.models.retry import give_back_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
-from core.operating.announcer import step_message
+from core.operating.announcer import new_cause, step_message
 from core.operating.dead_letters import keep_body, read_reference
 from core.orchestration_manager import OrchestrationManager, task_message
 from core.ports import AnnouncedJob
@@ -62,7 +62,7 @@ class Postponer:
             self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
         if answer.delay_seconds is None:
             return
-        if self._orchestration.announce_job(step_message(job, "wait"), delay_seconds=answer.delay_seconds):
+        if self._orchestration.announce_job(step_message(job, new_cause("wait")), delay_seconds=answer.delay_seconds):
             self._state.mark_job_announced(job.stage_ref)
 
     def postpone_tasks(
