@@ -209,7 +209,9 @@ def _told_problem(what: str, item: ErrorDetails) -> str:
     path = ".".join([what, *map(str, item["loc"])])
     told = name_problem(item, StageDefinition) if item["type"] == "extra_forbidden" else None
     if told is None:
-        return f"{path}: {item['msg']}, found {shown(item['input'], 120)}"
+        text = item["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
+        # A rule of ours names what it found itself.
+        return f"{path}: {text}" if ", found " in text else f"{path}: {text}, found {shown(item['input'], 120)}"
     expected, found, *hint = told
     return "; ".join([f"{path}: expected {expected}, found {found}", *filter(None, hint)])
 
