@@ -81,7 +81,7 @@ def _kind_of_parameters(function: Callable[..., Any]) -> Any:
 
 
 def _without_names(annotation: Any) -> Any:
-    """What a `NewType`, a `type` statement or an `Annotated` stands for."""
+    """What a `NewType`, a `type` statement or an `Annotated` is a name of."""
     while True:
         if typing.get_origin(annotation) is Annotated:
             annotation = typing.get_args(annotation)[0]
