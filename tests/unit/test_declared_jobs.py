@@ -334,6 +334,36 @@ def test_annotations_of_which_nothing_can_be_made_are_refused(annotation, proble
     assert problem in str(refused.value)
 
 
+class Listed(BaseModel):
+    urls: list[str]
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({"urls": {"type": "list"}}, None),
+        (
+            {"url": {"type": "list"}},
+            "stages[0].over: expected a parameter that is a list, found no parameter named",
+        ),
+        ({"urls": {"type": "str"}}, "stages[0].over: expected a parameter that is a list, found 'urls' of type str"),
+        ({}, "found no parameter named 'urls'; no names are known here"),
+        (Listed, None),
+        (Item, "found no parameter named 'urls'"),
+    ],
+    ids=repr,
+)
+def test_list_that_a_stage_is_made_over_is_declared(schema, problem):
+    """Every job failed at its first stage otherwise."""
+    attributes = {"job_type": "listed", "stages": [Stage("each", over="urls")], "parameters_schema": schema}
+    if problem is None:
+        assert is_job_class(type("Fits", (Job,), attributes))
+        return
+    with pytest.raises(JobDefinitionError) as refused:
+        type("Unfit", (Job,), attributes)
+    assert problem in str(refused.value)
+
+
 @dataclass(frozen=True)
 class Boxed(Generic[T]):
     name: T
