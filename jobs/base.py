@@ -258,7 +258,8 @@ def _not_a_list(declared: Any, name: str) -> str | None:
     else:
         is_open, names, entry = False, list(declared), declared.get(name, {})
     if name not in names:
-        return None if is_open else f"no parameter named {name!r}; {nearest_name_hint(name, names)}"
+        hint = nearest_name_hint(name, names) if names else "declare it in parameters_schema"
+        return None if is_open else f"no parameter named {name!r}; {hint}"
     kind = entry.get("type") if isinstance(entry, Mapping) else "list"
     return None if kind == "list" else f"{name!r} of type {kind}"
 

@@ -347,7 +347,7 @@ class Listed(BaseModel):
             "stages[0].over: expected a parameter that is a list, found no parameter named",
         ),
         ({"urls": {"type": "str"}}, "stages[0].over: expected a parameter that is a list, found 'urls' of type str"),
-        ({}, "found no parameter named 'urls'; no names are known here"),
+        ({}, "found no parameter named 'urls'; declare it in parameters_schema"),
         (Listed, None),
         (Item, "found no parameter named 'urls'"),
     ],
