@@ -77,7 +77,8 @@ class TaskNotFound(RepositoryError):
     def __init__(self, job_id: str, task_id: str, run: int | None) -> None:
         self.job_id, self.task_id, self.run = job_id, task_id, run
         of_run = "the current run" if run is None else f"run {run}"
-        super().__init__("get_task", f"{of_run} of job {job_id} has no task {task_id!r}")
+        advice = f"GET /api/jobs/{job_id}/tasks (`coremachine tasks {job_id[:12]}`) lists them"
+        super().__init__("get_task", f"{of_run} of job {job_id} has no task {task_id!r}; {advice}")
 
 
 class RunNotFound(RepositoryError):
