@@ -1,7 +1,7 @@
 """Runs what calls a job class's own code for a request: so that one which hangs keeps no other request waiting.
 
 Validation, the job's id and the tasks of a dry run are any author's code. Each job type has a share of threads for
-that beside those of all other requests; a request that finds no thread of its type's share free is told to come again.
+that beside those of all other requests; a request that finds no thread of its type's share free is refused for now.
 """
 
 import asyncio
