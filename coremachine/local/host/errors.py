@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 def error_text(error: BaseException) -> str:
-    """What an app's exception says; its `__str__` is the app's code, and may fail itself."""
+    """The text of an app's exception; its `__str__` is the app's code, and may fail itself."""
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001 - it is the app's code
