@@ -8,6 +8,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 BLANK = "***"
 SHORTEST_TOKEN = 6
@@ -21,9 +22,14 @@ class _Rule:
 
     kind: str
     words: tuple[str, ...]
-    pattern: re.Pattern[str]
+    pattern: str
     is_secret: Callable[[_Match, str], bool] = lambda _, __: True
     keeps_case: bool = False
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        """Compiled when a text has one of its words: all of them would cost each process 50 ms at its start."""
+        return re.compile(self.pattern)
 
 
 def secrets_of(text: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
@@ -41,7 +47,7 @@ def secrets_of(text: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
 
 def _places(rule: _Rule, text: str, original: str) -> Iterator[tuple[int, int]]:
     place = 0
-    while (found := rule.pattern.search(text, place)) is not None:
+    while (found := rule.expression.search(text, place)) is not None:
         names = found.re.groupindex
         start = found.end("keep") if "keep" in names else found.start()
         place = found.end()
@@ -57,7 +63,7 @@ def _places(rule: _Rule, text: str, original: str) -> Iterator[tuple[int, int]]:
 
 def is_authorization(value: str) -> bool:
     """Whether the value of an Authorization header lets somebody in."""
-    return _AUTHORIZATION.match(f"authorization: {value.lower()}") is not None
+    return re.match(_AUTHORIZATION, f"authorization: {value.lower()}") is not None
 
 
 def opens_nothing(value: str) -> bool:
@@ -183,7 +189,7 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
-_AUTHORIZATION = re.compile(
+_AUTHORIZATION = (
     rf"(?P<keep>authorization(?<![a-z0-9]authorization){_QUOTE}?\s{{0,3}}[:=]\s{{0,3}}[bu]?{_QUOTE}?"
     r"(?:(?:basic|bearer|negotiate|ntlm|sharedkey(?:lite)?|sharedaccesssignature)\s{1,3}(?=[^\s\"',;]{6})|"
     # With parts, on one line.
@@ -197,17 +203,16 @@ _RULES = (
     _Rule(
         "a private key",
         ("private key", "private%20key", "private+key", "private-lines"),
-        re.compile(
-            r"----[- ]begin(?: |%20|\+)(?:[a-z0-9 +]|%20){0,40}?private(?: |%20|\+)key.*?"
-            r"(?:----[- ]end(?:[a-z0-9 +]|%20){0,60}-{4,5}|\Z)|private-lines: .*?(?=private-mac|\Z)",
-            re.DOTALL,
+        (
+            r"(?s)----[- ]begin(?: |%20|\+)(?:[a-z0-9 +]|%20){0,40}?private(?: |%20|\+)key.*?"
+            r"(?:----[- ]end(?:[a-z0-9 +]|%20){0,60}-{4,5}|\Z)|private-lines: .*?(?=private-mac|\Z)"
         ),
     ),
     _Rule("an authorization header", ("authorization",), _AUTHORIZATION),
     _Rule(
         "a cookie",
         ("cookie",),
-        re.compile(
+        (
             rf"(?P<keep>cookie(?<![a-z0-9]cookie){_QUOTE}?\s{{0,3}}:\s{{0,3}}{_QUOTE}?(?=[^\s=;\"']{{1,80}}=))"
             r"[^\r\n\"'\\]+"
         ),
@@ -215,7 +220,7 @@ _RULES = (
     _Rule(
         "a bearer token",
         ("bearer",),
-        re.compile(
+        (
             r"(?P<keep>bearer(?<![a-z0-9]bearer)(?:\s|%20|\+){1,3})"
             r"(?:(?=[a-z._~+/-]*[0-9])[a-z0-9._~+/-]{6,}|[a-z0-9._~+/-]{20,})=*"
         ),
@@ -223,31 +228,25 @@ _RULES = (
     _Rule(
         "a user and password (Basic)",
         ("basic",),
-        re.compile(
-            r"(?P<keep>(?<![a-z0-9])basic(?:\s|%20|\+){1,3})(?P<pair>[a-z0-9+/]{6,}={0,2})", re.IGNORECASE | re.ASCII
-        ),
+        (r"(?ai)(?P<keep>(?<![a-z0-9])basic(?:\s|%20|\+){1,3})(?P<pair>[a-z0-9+/]{6,}={0,2})"),
         _is_basic,
         keeps_case=True,
     ),
     _Rule(
         "a password before the host (user:password@)",
         ("://", r":\/\/"),
-        re.compile(
-            r"(?P<keep>:(?:(?<!github:)(?<!file:)//|\\/\\/)[^/?#\s:@\\]*:)[^/?#\s]+(?=@(?!sha(?:256|512):))",
-        ),
+        (r"(?P<keep>:(?:(?<!github:)(?<!file:)//|\\/\\/)[^/?#\s:@\\]*:)[^/?#\s]+(?=@(?!sha(?:256|512):))"),
     ),
     _Rule(
         "a password before the host (user:password@)",
         ("%3a%2f%2f",),
-        re.compile(
-            r"(?P<keep>%3a%2f%2f(?:[^\s%&/]|%(?!3a|40|2f)){0,100}%3a)(?:[^\s%&/]|%(?!40|2f|3f|23)){1,200}(?=%40)"
-        ),
+        (r"(?P<keep>%3a%2f%2f(?:[^\s%&/]|%(?!3a|40|2f)){0,100}%3a)(?:[^\s%&/]|%(?!40|2f|3f|23)){1,200}(?=%40)"),
     ),
     _Rule(
         # Where it should have been percent-encoded, and is in the error about that.
         "a password before the host (user:password@)",
         ("://",),
-        re.compile(
+        (
             r"(?P<keep>(?:postgres|mysql|mariadb|mssql|oracle|redis|amqp|mongodb)[a-z0-9+]{0,20}://[^/?#\s:@]*:)"
             r"(?![0-9]{1,5}[/?#])[^\s@\"'<>]{1,200}(?=@)"
         ),
@@ -256,34 +255,30 @@ _RULES = (
         # Without a scheme, where it is none of an e-mail address: capitals, small letters and digits.
         "a password before the host (user:password@)",
         ("@",),
-        re.compile(
-            r"(?P<keep>:(?<=[\w.+-]:)(?<!mailto:))(?=[^\s:@/]{0,60}[A-Z])(?=[^\s:@/]{0,60}[a-z])(?=[^\s:@/]{0,60}[0-9])"
-            r"[^\s:@/\"'<>]{8,100}(?=@[\w-]{1,63}\.[\w.-])",
-            re.ASCII,
+        (
+            r"(?a)(?P<keep>:(?<=[\w.+-]:)(?<!mailto:))(?=[^\s:@/]{0,60}[A-Z])(?=[^\s:@/]{0,60}[a-z])(?=[^\s:@/]{0,60}[0-9])"
+            r"[^\s:@/\"'<>]{8,100}(?=@[\w-]{1,63}\.[\w.-])"
         ),
         keeps_case=True,
     ),
     _Rule(
         "a token before the host (token@)",
         ("://",),
-        re.compile(
-            r"(?P<keep>://(?<=https://))(?=[\w.~-]{0,60}[0-9])"
-            r"(?:(?=[\w.~-]{0,60}[A-Z])(?=[\w.~-]{0,60}[a-z])[\w.~-]{16,200}|[\w.~-]{32,200})(?=@)",
-            re.ASCII,
+        (
+            r"(?a)(?P<keep>://(?<=https://))(?=[\w.~-]{0,60}[0-9])"
+            r"(?:(?=[\w.~-]{0,60}[A-Z])(?=[\w.~-]{0,60}[a-z])[\w.~-]{16,200}|[\w.~-]{32,200})(?=@)"
         ),
         keeps_case=True,
     ),
     _Rule(
         "a user and password (-u user:password)",
         ("-u ", "-user"),
-        re.compile(
-            rf"(?P<keep>-(?:-(?:proxy-)?user(?:name)?|u)[\s=]{{1,3}}[\"']?[^\s:\"']{{1,64}}:{_MIXED})[^\s\"']{{6,200}}"
-        ),
+        (rf"(?P<keep>-(?:-(?:proxy-)?user(?:name)?|u)[\s=]{{1,3}}[\"']?[^\s:\"']{{1,64}}:{_MIXED})[^\s\"']{{6,200}}"),
     ),
     _Rule(
         "a user and password (a pair)",
         ("auth",),
-        re.compile(
+        (
             rf"(?P<keep>auth{_QUOTE}?\s?[=:(]\s?\(?[bu]?{_QUOTE}[^\s\"',]{{1,64}}{_QUOTE},\s?[bu]?{_QUOTE}{_MIXED})"
             rf"{_IN_VALUE}{{6,}}"
         ),
@@ -291,21 +286,19 @@ _RULES = (
     _Rule(
         "a storage key (SharedKey account:key)",
         ("sharedkey",),
-        re.compile(r"(?P<keep>sharedkey(?:lite)?\s{1,3}[a-z0-9-]{3,24}:)[a-z0-9+/]{40,}={0,2}"),
+        (r"(?P<keep>sharedkey(?:lite)?\s{1,3}[a-z0-9-]{3,24}:)[a-z0-9+/]{40,}={0,2}"),
     ),
     _Rule(
         "a key (credential=value)",
         ("credential",),
-        re.compile(
+        (
             rf"(?P<keep>credentials?{_QUOTE}?\s{{0,3}}[=:]\s{{0,3}}[bu]?{_QUOTE}(?=[a-z+/_-]{{0,60}}[0-9]))[a-z0-9+/_-]{{40,}}=*"
         ),
     ),
     _Rule(
         "a JSON web token",
         ("eyj",),
-        re.compile(
-            r"(?P<head>eyJ(?<![\w-]eyJ)[\w-]{8,})(?:\.|%2[eE])[\w-]*(?:\.|%2[eE])[\w-]*(?:\.[\w-]+){0,2}", re.ASCII
-        ),
+        (r"(?a)(?P<head>eyJ(?<![\w-]eyJ)[\w-]{8,})(?:\.|%2[eE])[\w-]*(?:\.|%2[eE])[\w-]*(?:\.[\w-]+){0,2}"),
         _is_jwt,
         keeps_case=True,
     ),
@@ -328,19 +321,18 @@ _RULES = (
                 "hooks.slack",
             ),
         ),
-        re.compile(
-            r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|"
+        (
+            r"(?a)(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|"
             r"glpat-[\w-]{20,}|xox[abeprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{35}|ya29\.[\w-]{20,}|sk-(?:proj-|ant-)?[\w]{32,}|"
             r"[sr]k_live_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{30,}|hf_[A-Za-z0-9]{34,}|"
-            r"\w{3}[78]Q~[\w.~-]{31,34}|SG\.[\w-]{22}\.[\w-]{40,}|dapi[0-9a-f]{32}|(?<=hooks\.slack\.com/)services/[\w/]{20,})(?![A-Za-z0-9])",
-            re.ASCII,
+            r"\w{3}[78]Q~[\w.~-]{31,34}|SG\.[\w-]{22}\.[\w-]{40,}|dapi[0-9a-f]{32}|(?<=hooks\.slack\.com/)services/[\w/]{20,})(?![A-Za-z0-9])"
         ),
         keeps_case=True,
     ),
     _Rule(
         _NAMED,
         _WORDS,
-        re.compile(
+        (
             rf"(?P<keep>{_NAME_OR_TOKEN}(?:{_IS}{_WRAPPED}|{_QUOTE}{_SPACE}{_COLON}\s{{0,20}}\[?(?=[bu]?{_QUOTE}))"
             rf"(?:{_OPEN})?){_VALUE}"
         ),
@@ -349,7 +341,7 @@ _RULES = (
     _Rule(
         "a key, password or token (name: value)",
         _WORDS,
-        re.compile(
+        (
             rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}?{_SPACE}{_COLON}{_SPACE}{_BLOCK}{_QUOTE}?{_MIXED})"
             rf"(?(token){_IN_VALUE}{{16,}}|{_IN_VALUE}{{6,}})"
         ),
@@ -357,7 +349,7 @@ _RULES = (
     _Rule(
         "a key, password or token (name and value of an entry)",
         _WORDS,
-        re.compile(
+        (
             rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}\s{{0,40}},\s{{0,40}}"
             # As Azure lists the settings of an app.
             rf"(?:{_QUOTE}slotsetting{_QUOTE}\s?:\s?(?:true|false)\s{{0,40}},\s{{0,40}})?"
@@ -368,34 +360,32 @@ _RULES = (
     _Rule(
         "a key, password or token (name and value of an element or a form)",
         _WORDS,
-        re.compile(
-            rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}(?:\s{{1,5}}value=(?:{_OPEN})|(?:\r?\n|\\r\\n|\\n){{2}})){_VALUE}"
-        ),
+        (rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}(?:\s{{1,5}}value=(?:{_OPEN})|(?:\r?\n|\\r\\n|\\n){{2}})){_VALUE}"),
         _is_given,
     ),
     _Rule(
         "a key, password or token (a pair)",
         _WORDS,
-        re.compile(rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE},\s?{_OPEN}{_MIXED}){_VALUE}"),
+        (rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE},\s?{_OPEN}{_MIXED}){_VALUE}"),
         _is_pair,
     ),
     _Rule(
         "a password (pass=value)",
         ("pass",),
-        re.compile(rf"(?P<keep>{_after('pass', *_BEGINNING)}={_QUOTE}?{_MIXED}){_IN_VALUE}{{6,}}"),
+        (rf"(?P<keep>{_after('pass', *_BEGINNING)}={_QUOTE}?{_MIXED}){_IN_VALUE}{{6,}}"),
     ),
     # As JSON writes a number.
-    _Rule(_NAMED, _WORDS, re.compile(rf"(?P<keep>{_NAME}{_QUOTE}{_SPACE}:{_SPACE})[0-9]{{4,}}")),
+    _Rule(_NAMED, _WORDS, (rf"(?P<keep>{_NAME}{_QUOTE}{_SPACE}:{_SPACE})[0-9]{{4,}}")),
     _Rule(
         "a key, password or token (<name>value</name>)",
         ("</",),
-        re.compile(rf"(?P<keep>{_NAME_OR_TOKEN}>)[^<>\s]{{1,200}}(?=</)"),
+        (rf"(?P<keep>{_NAME_OR_TOKEN}>)[^<>\s]{{1,200}}(?=</)"),
         _is_given,
     ),
     _Rule(
         "a key, password or token (--name value)",
         ("--",),
-        re.compile(
+        (
             r"(?P<keep>--(?=[a-z])[a-z-]{0,30}?(?:password|passwd|passphrase|secret|token|(?:api|account|access|secret|private|storage|shared)-?key)"
             rf"(?:[\"'],\s?[\"']|[^\S\r\n]{{1,3}}[\"']?){_MIXED}){_IN_VALUE}{{6,}}"
         ),
@@ -403,7 +393,7 @@ _RULES = (
     _Rule(
         "a function key (code=value)",
         ("code",),
-        re.compile(
+        (
             rf"(?P<keep>{_after('code', '[?&]', '%3f', '%26', r'u0026')}(?:=|%3d)"
             r"(?=[a-z_%/+-]{0,60}[0-9]|[a-z0-9_%/+=-]{32}))[a-z0-9_%/+=-]{20,}"
         ),

@@ -23,6 +23,7 @@ from coremachine.local.host.local_settings import FILE as LOCAL_SETTINGS
 from coremachine.local.host.logs import FORMAT_SETTING, LOG_FORMATS
 from coremachine.local.host.ncrontab import parse_schedule
 from coremachine.local.host.supervisor import HOST_KEY_SETTING, HostSupervisor
+from coremachine.local.jobs_check import find_jobs_problem
 from infrastructure.settings import SettingsError, load_settings
 from triggers.app_shape import AppShape, read_shape
 
@@ -128,12 +129,13 @@ class AppServer:
     def __init__(self, serving: Serving, environment: Mapping[str, str]) -> None:
         self._serving = serving
         self._state = "starting"
+        self._settings = check_environment(serving, environment)
         self._host = HostSupervisor(
             serving.app_dir,
             host=serving.address,
             port=serving.port,
             workers=serving.workers,
-            environment=check_environment(serving, environment),
+            environment=self._settings,
             enable_auth=True,
             log_level=None,
             work_dir=serving.work_dir,
@@ -151,7 +153,7 @@ class AppServer:
         """Serve, and drain at the end.
 
         Raises:
-            CannotServe: The app cannot be loaded, or a port is in use.
+            CannotServe: The app or its jobs cannot be loaded, or a port is in use.
         """
         before = [signal.signal(number, _interrupt_once) for number in _SIGNALS]
         try:
@@ -167,6 +169,7 @@ class AppServer:
     def _run(self) -> None:
         with self._probes() as health:
             try:
+                self._check_jobs()
                 self._host.start()
                 self._host.wait_ready(_READY_SECONDS)
                 self._state = "ready"
@@ -175,6 +178,12 @@ class AppServer:
             finally:
                 self._state = "draining"
                 self._host.stop()
+
+    def _check_jobs(self) -> None:
+        """A worker begins to load them with its first message: a new release would seem to be ready without them."""
+        problem = find_jobs_problem(self._serving.app_dir, self._serving.work_dir, self._settings, _READY_SECONDS)
+        if problem is not None:
+            raise CannotServe([problem])
 
     def _probes(self) -> HealthServer:
         address, port = self._serving.address, self._serving.health_port

@@ -91,13 +91,14 @@ def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: floa
     # The unit of that system's angles may be another one than the degree.
     unit = float(crs.geodetic_crs.axis_info[0].unit_conversion_factor)
     turn = 2 * math.pi / unit
-    across = [(east_lon - west_lon + turn / 2) % turn - turn / 2, east_lat - west_lat]
-    down = [(north_lon - south_lon + turn / 2) % turn - turn / 2, north_lat - south_lat]
     phi = latitude * unit
     squared = 1 - (semi_minor / semi_major) ** 2
-    root = 1 - squared * np.sin(phi) ** 2
-    meridian, prime = semi_major * (1 - squared) / root**1.5, semi_major / np.sqrt(root)
-    ground = np.abs(across[0] * down[1] - across[1] * down[0]) * unit**2 * meridian * prime * np.cos(phi)
-    # Parts of a grid may lie where the projection has no ground.
+    # Parts of a grid may lie where the projection has no ground: longitudes and latitudes are infinite there.
+    with np.errstate(invalid="ignore"):
+        across = [(east_lon - west_lon + turn / 2) % turn - turn / 2, east_lat - west_lat]
+        down = [(north_lon - south_lon + turn / 2) % turn - turn / 2, north_lat - south_lat]
+        root = 1 - squared * np.sin(phi) ** 2
+        meridian, prime = semi_major * (1 - squared) / root**1.5, semi_major / np.sqrt(root)
+        ground = np.abs(across[0] * down[1] - across[1] * down[0]) * unit**2 * meridian * prime * np.cos(phi)
     is_there = np.isfinite(ground) & ground_of(dataset).is_on_globe(column, row)
     return np.where(is_there, ground, 0), rows, starts

@@ -23,7 +23,14 @@ from jobs.flood_risk_cog.layout import find_layout_problems
 from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, is_too_wide, problem_with_blocks, rows_of_small_tiles
 from jobs.flood_risk_cog.nodata import nodata_as_json
 from jobs.flood_risk_cog.places import check_place
-from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, check_source, make_plan
+from jobs.flood_risk_cog.plan import (
+    ConversionOptions,
+    ConversionPlan,
+    UnusableRaster,
+    check_source,
+    check_types,
+    make_plan,
+)
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import entity_tag_of, fetch_raster, open_raster, version_of
@@ -205,9 +212,7 @@ def _make_cog(
 def _cache_for(path: str, source: str, tile_size: int) -> int:
     try:
         with open_raster(source) as dataset:
-            # Nothing is known of a container's blocks; it is refused for what it is.
-            if not dataset.count:
-                return LEAST_CACHE
+            check_types(path, dataset)
             if problem := problem_with_blocks(dataset):
                 raise UnusableRaster(path, problem)
             return cache_bytes(dataset, tile_size)

@@ -211,12 +211,19 @@ def _by_nodata(dataset: Any, flags: list[Any], values: Any) -> Any:
         return ~np.isnan(values) if dtype.kind == "f" else None
     if dtype.kind != "f":
         return values != dtype.type(nodata) if float(nodata).is_integer() else None
-    value = dtype.type(nodata)
-    valid = values != value
+    return _by_nodata_of_floats(dtype.type(nodata), values)
+
+
+def _by_nodata_of_floats(value: Any, values: Any) -> Any:
+    far = _endless(value)
     with np.errstate(over="ignore", invalid="ignore"):
-        near = NEARLY_EQUAL * np.finfo(dtype).eps * abs(value)
+        near = NEARLY_EQUAL * np.finfo(values.dtype).eps * abs(value)
+        # A window without nodata is decided by its lowest and highest value; not so where it has NaN.
+        if far is None and values.size and (values.min() > value + near or values.max() < value - near):
+            return np.ones(values.shape, bool)
+        valid = values != value
         is_near = (values >= value - near) & (values <= value + near)
-        if (far := _endless(value)) is not None:
+        if far is not None:
             is_near |= values <= -far if value < 0 else values >= far
     # Around infinity there is nothing: it is equal to itself alone.
     if math.isinf(value):

@@ -76,6 +76,11 @@ def footprint_of(dataset: Any) -> Footprint:
         raise NoFootprint(f"{OFF_GLOBE} ({error})") from error
 
 
+def is_partly_off_globe(dataset: Any) -> bool:
+    """Whether some of an open raster's grid has no longitude and latitude, as the corners of a world in Mollweide."""
+    return _Seen.of(ground_of(dataset), dataset.width, dataset.height) is not None
+
+
 def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
     poles = {latitude: at for latitude in (POLE, -POLE) if (at := ground.pole(latitude)) is not None}
     lon, lat = _edge(ground, width, height, list(poles.values()))

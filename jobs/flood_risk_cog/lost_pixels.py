@@ -55,7 +55,7 @@ def find_lost_pixels(before: Any, after: Any, *, is_judged: bool, hidden: float 
         is_judged: Whether places are certain to a pixel; else only a loss of most is found.
         hidden: A value that is not valid in the result, whatever it was in the source.
     """
-    judged, lost, where = 0, 0, ""
+    judged, lost, where, ground = 0, 0, "", ground_of(before)
     for window in sample_windows(before.width, before.height, SIDE, MOST_WINDOWS):
         values, valid = read_known(before, bands_to_look_at(before)[:1], window)
         if hidden is not None:
@@ -65,6 +65,8 @@ def find_lost_pixels(before: Any, after: Any, *, is_judged: bool, hidden: float 
         inner = _inner(valid[0], _reach(row, column)) & ~_beyond_mercator(before, after, rows, columns)
         gone = inner.copy()
         gone[inner] = ~_is_valid_around(after, row[inner], column[inner])
+        # Off the globe there is nothing to lose.
+        gone[gone] = ground.is_on_globe(columns[gone] + 0.5, rows[gone] + 0.5)
         judged += int(inner.sum())
         lost += int(gone.sum())
         if gone.any() and not where:

@@ -90,7 +90,7 @@ def _wrong(found: Any, valid: Any, span: Span, method: str, tolerance: float) ->
         low, high = span.low.astype("float64"), span.high.astype("float64")
         slack = tolerance * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1)
         judged = valid & span.any_valid
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             outside = (found < low - slack) | (found > high + slack)
         wrong["with a value that nothing around it in the original has"] = judged & outside
     return wrong

@@ -8,6 +8,8 @@ import numpy as np
 
 from jobs.flood_risk_cog.tiff import nodata_text
 
+# GDAL's tag of a nodata value per band: a pixel is hidden where all bands have theirs.
+PER_BAND = "NODATA_VALUES"
 _LONG = ("int64", "uint64")
 _DIGITS = re.compile(r"\s*[+-]?\d+\s*")
 # As C libraries of Microsoft print what is no number.
@@ -20,6 +22,8 @@ def problem_with_nodata(dataset: Any) -> str | None:
 
     GDAL takes a text that is no number for 0, and of 64-bit whole numbers the digits that it begins with.
     """
+    if problem := _problem_with_values_per_band(dataset):
+        return problem
     text = nodata_text(dataset.name)
     if text is None:
         return None
@@ -29,6 +33,56 @@ def problem_with_nodata(dataset: Any) -> str | None:
     if dataset.nodata == 0 and not _is_number(text):
         return f"its nodata is the text {text[:50]!r}, which is no number and would hide the value 0; {_ADVICE}"
     return None
+
+
+def _problem_with_values_per_band(dataset: Any) -> str | None:
+    """GDAL takes what is no number for 0 here too, and leaves out the fraction where values are whole numbers."""
+    texts = dataset.tags().get(PER_BAND, "").split()
+    is_whole = np.dtype(dataset.dtypes[0]).kind in "iu"
+    # Of another number of them GDAL makes nothing.
+    for text in texts if len(texts) == dataset.count else []:
+        if not _is_number(text) or (is_whole and not _is_whole(text)):
+            return (
+                f"its {PER_BAND} have the text {text[:50]!r}, which is no value of its type {dataset.dtypes[0]} and "
+                f"would hide another one; correct or remove them (gdal_edit -mo)"
+            )
+    return None
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        return float(text.replace(",", ".")).is_integer()
+    except ValueError:
+        return False
+
+
+def problem_outside(dataset: Any) -> str | None:
+    """Why an open raster's nodata cannot be written where a reprojected one has no pixels, in words; None if it can."""
+    nodata, dtype = dataset.nodata, np.dtype(dataset.dtypes[0])
+    if nodata is None:
+        return None
+    if dtype.kind in "iu" and not float(nodata).is_integer():
+        return f"its nodata {nodata:g} is no value of its type {dtype}; give it a whole number (gdal_edit -a_nodata)"
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    if bits and dtype.kind == "u" and nodata >= 1 << int(bits):
+        return f"its nodata {nodata:g} is more than its {bits} bits hold; give it a smaller one (gdal_edit -a_nodata)"
+    if bits == "16" and dtype.kind == "f" and not _is_half(nodata):
+        return f"its nodata {nodata:g} is no value of floats of {bits} bits; give it one that is (gdal_edit -a_nodata)"
+    return None
+
+
+def _is_half(value: float) -> bool:
+    """Whether a float of 16 bits is equal to it; GDAL writes no others that are shorter than 32."""
+    with np.errstate(over="ignore"):
+        return math.isnan(value) or float(np.float16(value)) == value
+
+
+def exact_nodata(dataset: Any) -> int | float | None:
+    """Of an open local raster, where a double is not exact as a whole number."""
+    if dataset.dtypes[0] in _LONG and _DIGITS.fullmatch(text := nodata_text(dataset.name) or ""):
+        return int(text)
+    nodata = dataset.nodata
+    return None if nodata is None else float(nodata)
 
 
 def _problem_of_long(dataset: Any, text: str) -> str | None:
@@ -56,9 +110,5 @@ def _is_number(text: str) -> bool:
 
 def nodata_as_json(dataset: Any) -> float | int | str | None:
     """Of an open local raster: exact where a double is not; JSON has no NaN and no infinity, they are spelt out."""
-    if dataset.dtypes[0] in _LONG and _DIGITS.fullmatch(text := nodata_text(dataset.name) or ""):
-        return int(text)
-    nodata = dataset.nodata
-    if nodata is None or not math.isfinite(nodata):
-        return None if nodata is None else str(nodata)
-    return float(nodata)
+    nodata = exact_nodata(dataset)
+    return str(nodata) if isinstance(nodata, float) and not math.isfinite(nodata) else nodata

@@ -12,10 +12,10 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 
 from jobs.flood_risk_cog.facts import Facts
-from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
+from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, is_partly_off_globe
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
-from jobs.flood_risk_cog.nodata import problem_with_nodata
+from jobs.flood_risk_cog.nodata import PER_BAND, exact_nodata, problem_outside, problem_with_nodata
 from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS, TargetGrid, lost_rows, own_grid
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
@@ -33,8 +33,6 @@ NO_LERC = {"int64", "uint64"}
 MOST_EXACT = 1 << 53
 # Whose alpha bands GDAL takes as masks when it makes overviews.
 ALPHA_TYPES = {"uint8", "uint16"}
-# GDAL's tag of a nodata value per band: a pixel is hidden where all bands have theirs.
-PER_BAND = "NODATA_VALUES"
 # What a predictor of TIFF works on.
 WHOLE_BYTES = {"8", "16", "32", "64"}
 
@@ -143,13 +141,15 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         warp = "nearest"
         changed.append("its values are not mixed, as sums of them would be beyond their type")
     if warped:
-        check_warp(path, dataset, nodata)
-        check_exact(path, dtype, facts, nodata)
-        if PER_BAND in dataset.tags():
+        check_warp(path, dataset)
+        check_exact(path, dataset, facts)
+        if PER_BAND in dataset.tags() and found == "mask":
             changed.append(f"its {PER_BAND} become a mask")
         found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
         changed += words
         changed += _beyond_mercator(path, dataset, CRS.from_user_input(target_crs))
+        if is_partly_off_globe(dataset):
+            changed.append("pixels that are off the globe are left out")
     if not makes_overviews_right(overview, found, dtype, nodata, facts):
         overview = "nearest"
     return ConversionPlan(
@@ -307,16 +307,10 @@ def check_target(target_crs: str) -> None:
         raise ValueError(f"expected {COMPUTABLE_CRS}, found {target_crs!r}; choose another one")
 
 
-def check_warp(path: str, dataset: Any, nodata: float | None) -> None:
+def check_warp(path: str, dataset: Any) -> None:
     """Refuse what cannot be reprojected as it is meant."""
-    dtype = np.dtype(dataset.dtypes[0])
-    if nodata is not None and dtype.kind in "iu" and not float(nodata).is_integer():
-        reason = f"its nodata {nodata:g} is no value of its type {dtype}; give it a whole number (gdal_edit -a_nodata)"
-        raise UnusableRaster(path, reason)
-    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-    if nodata is not None and bits and dtype.kind == "u" and nodata >= 1 << int(bits):
-        reason = f"its nodata {nodata:g} is more than its {bits} bits hold; give it a smaller one (gdal_edit -a_nodata)"
-        raise UnusableRaster(path, reason)
+    if problem := problem_outside(dataset):
+        raise UnusableRaster(path, problem)
     if ColorInterp.alpha in dataset.colorinterp and dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]:
         reason = "it has an alpha band and a mask; leave target_crs out, or write it with one of them (gdal_translate)"
         raise UnusableRaster(path, reason)
@@ -324,12 +318,14 @@ def check_warp(path: str, dataset: Any, nodata: float | None) -> None:
         raise UnusableRaster(path, "it has an alpha band and no other to reproject; leave target_crs out")
 
 
-def check_exact(path: str, dtype: str, facts: Facts, nodata: float | None) -> None:
+def check_exact(path: str, dataset: Any, facts: Facts) -> None:
     """Whole numbers that double precision cannot hold are not reprojected."""
+    dtype = dataset.dtypes[0]
     if dtype not in {"int64", "uint64"}:
         return
     values = [value for band in facts.bands for value in (band.low, band.high) if value is not None]
-    if nodata is not None:
+    # The dataset's own is a double, or None where no double is equal to it.
+    if (nodata := exact_nodata(dataset)) is not None:
         values.append(nodata)
     if any(abs(value) > MOST_EXACT for value in values):
         reason = (
@@ -341,16 +337,11 @@ def check_exact(path: str, dtype: str, facts: Facts, nodata: float | None) -> No
 
 def check_source(path: str, dataset: Any) -> None:
     """Refuse what no COG can be made of, whatever its pixels are."""
-    if not dataset.count:
-        raise UnusableRaster(path, "it has no bands; if it is a container, export one of its subdatasets")
+    check_types(path, dataset)
     if (pages := len(dataset.subdatasets)) > 1:
         raise UnusableRaster(
             path, f"it has {pages} pages, and a COG has one; write each to a file (gdal_translate GTIFF_DIR:n:)"
         )
-    if len(set(dataset.dtypes)) > 1:
-        raise UnusableRaster(path, f"its bands have different types ({', '.join(dataset.dtypes)}); give them one")
-    if dataset.dtypes[0].startswith("complex"):
-        raise UnusableRaster(path, "its values are complex numbers, which are no depths; export the real part")
     if not all(map(math.isfinite, (*dataset.scales, *dataset.offsets))):
         raise UnusableRaster(path, "its scale or offset is no finite number; give it one (gdal_edit -scale -offset)")
     nodata = {repr(each) for each in dataset.nodatavals}
@@ -363,6 +354,16 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, problem)
     check_grid(path, dataset)
     check_place(path, dataset)
+
+
+def check_types(path: str, dataset: Any) -> None:
+    """Refuse bands of which nothing can be computed, not even their bytes: numpy has no complex integers."""
+    if not dataset.count:
+        raise UnusableRaster(path, "it has no bands; if it is a container, export one of its subdatasets")
+    if len(set(dataset.dtypes)) > 1:
+        raise UnusableRaster(path, f"its bands have different types ({', '.join(dataset.dtypes)}); give them one")
+    if dataset.dtypes[0].startswith("complex"):
+        raise UnusableRaster(path, "its values are complex numbers, which are no depths; export the real part")
 
 
 def check_grid(path: str, dataset: Any) -> None:

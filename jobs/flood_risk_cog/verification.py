@@ -177,7 +177,8 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
         # NaN may become nodata: of a raster that has nothing else, nothing is valid then.
         if (before.valid == 0) != (after.valid == 0) and not (before.low is None and before.has_nan):
             expected = "valid pixels" if before.valid else "no valid pixel"
-            problems.append(f"band {number}: expected {expected}, as in its source, found {after.valid}")
+            advice = "; they fall between the pixels of the other grid: leave target_crs out" if before.valid else ""
+            problems.append(f"band {number}: expected {expected}, as in its source, found {after.valid}{advice}")
         if plan.kind == "classes" and before.classes is not None and not (after.classes or set()) <= before.classes:
             problems.append(f"band {number}: expected the classes of its source, found others")
         if plan.warp_resampling not in BETWEEN or before.low is None or after.low is None:

@@ -17,7 +17,8 @@ from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.facts import CELL, DamagedRaster, cause, read_pieces, windows
 from jobs.flood_risk_cog.lost_pixels import MOST_COARSER, coarseness
-from jobs.flood_risk_cog.plan import PER_BAND, WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
+from jobs.flood_risk_cog.nodata import PER_BAND
+from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.target_grid import counted_from_its_middle
 

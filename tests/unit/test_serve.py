@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from coremachine.local.host.logs import FORMAT_SETTING, JsonFormatter
+from coremachine.local.jobs_check import find_jobs_problem
 from coremachine.local.serve import AppServer, CannotServe, Serving, check_environment
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,27 @@ def test_a_port_for_probes_that_is_in_use_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(CannotServe, match=f"for probes on 127.0.0.1, port {port}: .*choose another --host or --h"):
             AppServer(Serving(ROOT, health_port=port), GIVEN)._probes()
+
+
+def test_an_app_without_its_jobs_is_not_ready(tmp_path):
+    """Workers load them with their first message: a rollout of a release that cannot import them went on."""
+    (tmp_path / "my_jobs").mkdir()
+    (tmp_path / "my_jobs" / "__init__.py").touch()
+    (tmp_path / "my_jobs" / "sums.py").write_text("print('hello')\nimport numpi\n")
+    (tmp_path / "host.json").write_text('{"version": "2.0"}')
+    serving = Serving(tmp_path, port=0, health_port=0)
+    with pytest.raises(
+        CannotServe, match=r"COREMACHINE_JOBS=my_jobs: my_jobs.sums.py, line 2: expected the module 'numpi'"
+    ) as refused:
+        AppServer(serving, GIVEN | {"COREMACHINE_JOBS": "my_jobs"}).run()
+    assert ["hello" in problem for problem in refused.value.problems] == [False]
+    (tmp_path / "my_jobs" / "sums.py").write_text("import os\nos._exit(7)\n")
+    with pytest.raises(CannotServe, match=r"imported the jobs ended with 7"):
+        AppServer(serving, GIVEN | {"COREMACHINE_JOBS": "my_jobs"}).run()
+
+
+def test_jobs_that_are_there_are_no_problem():
+    assert find_jobs_problem(ROOT, ROOT, check_environment(SERVING, GIVEN), 60) is None
 
 
 @pytest.mark.parametrize("changed", [{"COREMACHINE_APP_MODE": "worker"}, {"COREMACHINE_HTTP_AUTH": "anonymous"}])

@@ -34,3 +34,11 @@ def test_what_web_maps_have_no_place_for_is_named(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels, **place)
     result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
     assert any("beyond 85.06 degrees" in each for each in result["changed"])
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_pixels_off_the_globe_are_none_that_are_lost(tmp_path):
+    place = {"crs": "ESRI:54009", "transform": from_bounds(-1.8e7, -9e6, 1.8e7, 9e6, 200, 100)}
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 100, 200), "float32"), **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+    assert "pixels that are off the globe are left out" in result["changed"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.windows import Window
 
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import validity
@@ -59,6 +60,60 @@ def test_nodata_of_64_bits_is_exact_in_the_result(tmp_path, dtype, value):
     assert item_of(result, "a", "cogs/a.tif", "c")["assets"]["data"]["bands"][0]["nodata"] == value
 
 
+@pytest.mark.parametrize("value", [2**53 + 1, 2**64 - 1])
+def test_nodata_beyond_double_precision_is_not_reprojected(tmp_path, value):
+    """rasterio has 2^53 for the one, and no nodata for the other."""
+    pixels = pixels_of("uint64")
+    pixels[0, :50] = value
+    path = write_nodata_text(write_raster(tmp_path / "a.tif", pixels), str(value))
+    with pytest.raises(UnusableRaster, match=r"beyond 2\^53"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "texts", "found"),
+    [("uint8", "a b c", "'a'"), ("float32", "1 2 0x10", "'0x10'"), ("uint8", "1 2 3.5", "'3.5'")],
+)
+def test_values_per_band_that_are_none_of_the_type_are_refused(tmp_path, dtype, texts, found):
+    """GDAL takes `a` for 0, and 3.5 for 3."""
+    path = write_raster(tmp_path / "a.tif", pixels_of(dtype, bands=3, side=50))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NODATA_VALUES=texts)
+    with pytest.raises(UnusableRaster, match=f"its NODATA_VALUES have the text {found}, which is no value of its type"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_values_per_band_of_another_number_hide_nothing(tmp_path):
+    """As GDAL has it: a band that was taken out of an image has the image's."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=50))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NODATA_VALUES="0 0 0")
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+    assert result["verification"]["valid_pixels"]["source"] == [50 * 50]
+    assert result["changed"] == ["a mask tells what lies outside of the source"]
+
+
+@pytest.mark.parametrize("nodata", [-10_000, 0.5, 0, float("nan"), float("-inf")])
+def test_nodata_of_short_floats_is_reprojected(tmp_path, nodata):
+    """Outside of the source nothing is valid: its value is that of the nodata when it is read back."""
+    pixels = pixels_of("float32", side=100) + 1
+    path = write_raster(tmp_path / "a.tif", pixels, nodata=nodata, nbits=16)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+    with rasterio.open(result["path"]) as cog:
+        valid = cog.read_masks(1) > 0
+        assert 0 < valid.sum() < valid.size
+        assert cog.read(1)[valid].min() >= 1
+
+
+@pytest.mark.parametrize("nodata", [-9999, 1e6])
+def test_nodata_that_short_floats_round_is_not_reprojected(tmp_path, nodata):
+    """A half has -10000 for -9999: what lies outside of the source would be a value."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=100), nodata=nodata, nbits=16)
+    assert convert_raster(str(path), str(tmp_path / "kept"))["verification"]["values"] == "identical"
+    with pytest.raises(UnusableRaster, match="is no value of floats of 16 bits"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
 @pytest.mark.parametrize("nodata", [-3.4e38, -3.40282e38, float(np.finfo("float32").min), 3e38, -1e35, -1e30])
 def test_validity_by_a_huge_nodata_is_that_of_gdal(tmp_path, nodata):
     """For GDAL two values are equal whose sum is infinite: -3.4028e38 is hidden by -3.4e38."""
@@ -68,3 +123,18 @@ def test_validity_by_a_huge_nodata_is_that_of_gdal(tmp_path, nodata):
     with rasterio.open(path) as dataset:
         values = dataset.read()
         assert np.array_equal(validity(dataset, [1], None, values), dataset.read_masks() > 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [-9999.0, 100.0, 3e38])
+def test_a_window_without_nodata_is_decided_as_any_other(tmp_path, dtype, nodata):
+    """Values next to nodata, of which GDAL takes some for it, and values on one side of it."""
+    near = [np.nextafter(np.dtype(dtype).type(nodata), np.dtype(dtype).type(to)) for to in (-np.inf, np.inf)]
+    rows = [[1, 2, 3], [1, 2, near[0]], [near[1], 2, 3], [1, np.nan, 3], [1, nodata, 3]]
+    path = write_raster(tmp_path / "a.tif", np.array([rows], dtype), nodata=nodata)
+    with rasterio.open(path) as dataset:
+        for row in range(len(rows)):
+            window = Window(0, row, 3, 1)
+            values = dataset.read(window=window)
+            expected = dataset.read_masks(window=window) > 0
+            assert np.array_equal(validity(dataset, [1], window, values), expected)
