@@ -118,7 +118,13 @@ class _Handler:
         if is_in_charge:
             # A second signal ends the process at once.
             signal.signal(number, signal.SIG_DFL if self._previous is None else self._previous)
-        threading.Thread(target=self._work, args=(number, ends_process), name="drain").start()
+        try:
+            threading.Thread(target=self._work, args=(number, ends_process), name="drain").start()
+        except RuntimeError as error:
+            # The system gives none. The interpreter's end drains as well; of what a signal ends, the leases run out.
+            log.warning("drain_not_started", extra={"checkpoint": "DRAIN", "error": repr(error)})
+            if ends_process:
+                os.kill(os.getpid(), number)
         if callable(self._previous):
             self._previous(number, frame)
 
