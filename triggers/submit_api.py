@@ -19,7 +19,7 @@ from triggers import api_models, problems
 from triggers import submit_models as models
 from triggers.access import expect_role_for
 from triggers.actor import Actor, find_actor
-from triggers.author_threads import run_of_type
+from triggers.author_threads import calls_authors, run_of_type
 from triggers.endpoints import (
     NoQuery,
     OneValueRoute,
@@ -47,6 +47,7 @@ router = APIRouter(tags=["jobs"], route_class=OneValueRoute)
 
 
 @router.post("/jobs/submit:batch", openapi_extra=body_schema(models.BatchRequest, required=True))
+@calls_authors
 def submit_batch(
     request: Request, services: Services, body: LargeBody, query: NoQuery, actor: Actor
 ) -> models.BatchAnswer:

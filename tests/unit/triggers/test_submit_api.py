@@ -49,6 +49,37 @@ class TestCodeOfAuthors:
         assert (unknown.status_code, listed.status_code) == (404, 200)
         assert first.status_code == (200 if query else 202)
 
+    def test_of_several_job_types_hangs_apart_too(self, monkeypatch):
+        monkeypatch.setattr(author_threads, "SHARE", 1)
+        monkeypatch.setattr(author_threads, "WAIT_SECONDS", 0.0)
+        api, began, go_on = Api(), threading.Event(), threading.Event()
+        submit_jobs = api.services.submit_jobs
+
+        def hang(requests):
+            began.set()
+            assert go_on.wait(30)
+            return submit_jobs(requests)
+
+        api.services.submit_jobs = hang
+
+        async def ask():
+            async with client(api.app) as http:
+                batch = {"jobs": [{"job_type": "hello_world"}]}
+                first = asyncio.create_task(http.post("/api/jobs/submit:batch", json=batch))
+                await asyncio.to_thread(began.wait, 30)
+                busy = [
+                    await http.post("/api/jobs/submit:batch", json=batch),
+                    await http.post(f"/api/jobs/{JOB_ID}/rerun", json={}),
+                ]
+                single = await http.post("/api/jobs/submit/hello_world", json={})
+                go_on.set()
+                return busy, single, await first
+
+        busy, single, first = asyncio.run(ask())
+        for answer in busy:
+            assert_problem(answer, 503, "job_type_busy")
+        assert (single.status_code, first.status_code) == (202, 200)
+
 
 class TestTags:
     def test_are_part_of_the_submission(self):
