@@ -16,35 +16,22 @@ def _never() -> bool:
     return False
 
 
-class _MadeWhenRead:
-    """A field that is made of what was given when it is first read, since few attempts read it.
-
-    Args:
-        default: Of the field; without one, it must be given.
-    """
-
-    def __init__(self, make: Callable[[Any], Any], *default: None) -> None:
-        self._make, self._default = make, default
+class _OwnCopy:
+    """A field that gives its reader a copy of what it was set to: made when it is first read, since few attempts do."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name, self._given = name, f"_given_{name}"
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
-            if not self._default:
-                raise AttributeError(self._name)  # so that the field has no default
-            return self._default[0]
+            raise AttributeError(self._name)  # so that the field has no default
         held = vars(instance)
         if self._name not in held:
-            held[self._name] = self._make(held[self._given])
+            held[self._name] = copied(held[self._given])
         return held[self._name]
 
     def __set__(self, instance: object, value: object) -> None:
         vars(instance)[self._given] = value
-
-
-def _as_uuid(given: UUID | int | None) -> UUID | None:
-    return UUID(int=given) if isinstance(given, int) else given
 
 
 @dataclass(frozen=True)
@@ -66,9 +53,9 @@ class TaskContext:
     task_index: int
     attempt: int
     # Other tasks hold the same value.
-    job_parameters: Mapping[str, Any] = _MadeWhenRead(copied)  # type: ignore[assignment]
+    job_parameters: Mapping[str, Any] = _OwnCopy()  # type: ignore[assignment]
     correlation_id: str | None = None
-    lease_id: UUID | None = _MadeWhenRead(_as_uuid, None)  # type: ignore[assignment]
+    lease_id: UUID | None = None
     _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
     _stop_requested: Callable[[], bool] = field(default=_never, repr=False)
     _timed_out: Callable[[], bool] = field(default=_never, repr=False)

@@ -94,6 +94,11 @@ def fan_in_reader(store: ResultStore) -> Iterator[None]:
         _reader.reset(token)
 
 
+def set_fan_in_reader(store: ResultStore) -> None:
+    """As `fan_in_reader`, up to the end of the context that this is called in, if it is one of the call's own."""
+    _reader.set(store)
+
+
 def current_reader() -> ResultStore | None:
     """The store that handlers called here load results from; None outside of `fan_in_reader`."""
     return _reader.get()

@@ -1,4 +1,4 @@
-"""The engine: what happens when a message comes. Reads as the story of one message: claim, run, settle, move on."""
+"""The engine: what happens when a message comes. Reads as the story of one message: claim, run, record, advance."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ from core.running.message_runner import MessageRunner
 from core.running.process_gate import ProcessGate
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import type_name
-from core.state_records import tell_claims
+from core.state_records import report_claims
 
 log = safe_logger(__name__)
 
@@ -178,7 +178,7 @@ class CoreMachine:
             )
 
     def process_task_message(self, message: TaskQueueMessage | UnknownMessage) -> None:
-        """Claim the message's tasks, run them, settle them; if they were the stage's last, move the job on.
+        """Claim the message's tasks, run them, record their outcomes; if they were the stage's last, advance the job.
 
         Raises:
             ContractViolationError: It is no such message.
@@ -196,14 +196,14 @@ class CoreMachine:
                 job = self._jobs.find(JobRef(message.job_id, message.run))
                 stage = None if job is None else job.definition.stage(message.stage)
             except UnknownWork as unknown:
-                self._runner.give_back(message, unknown)
+                self._runner.postpone_message(message, unknown)
                 return
             if job is None or stage is None:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
                 return
             if job.record.status is JobStatus.CANCELLED:
                 # It is so only when none of its tasks waits any more: there is nothing that a claim could find or end.
-                tell_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
+                report_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
                 return
             with log_fields(correlation_id=job.record.correlation_id):
                 goes_on = message.takes_next is not None and len(message.task_ids) == 1 and stage.goes_on
@@ -238,9 +238,9 @@ class CoreMachine:
         return self._turns.serve(names)
 
     def drain(self) -> int:
-        """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.
+        """Take no messages from now on, and release all tasks: how many. For a process that is about to end.
 
-        Each handed back is an interruption and announced again. What was claimed a moment ago is given back unbegun.
+        Each that was running is an interruption; all are announced again.
         """
         self._keeper.close()
         return self._drain.drain()

@@ -337,20 +337,40 @@ def _fan_in_source(job: JobRecord, stage: StageDefinition, previous_count: int) 
     return {"fan_in_source": source}
 
 
+def task_message(
+    job: AnnouncedJob,
+    stage: int,
+    task_ids: Sequence[str],
+    *,
+    attempt: int,
+    cause: str | None = None,
+    takes_next: bool | None = None,
+) -> TaskQueueMessage:
+    """A message for tasks of one stage; `TaskQueueMessage` describes the rest."""
+    return TaskQueueMessage(
+        job_id=job.job_id,
+        job_type=job.job_type,
+        run=job.run,
+        stage=stage,
+        task_ids=tuple(task_ids),
+        attempt=attempt,
+        cause=cause,
+        takes_next=takes_next,
+        correlation_id=job.correlation_id,
+    )
+
+
 def _task_messages(
     job: AnnouncedJob, stage: int, tasks_per_message: int, tasks: Iterable[UnannouncedTask], cause: str | None
 ) -> Iterator[TaskQueueMessage]:
     for chunk in _chunks(iter(tasks), tasks_per_message):
-        yield TaskQueueMessage(
-            job_id=job.job_id,
-            job_type=job.job_type,
-            run=job.run,
-            stage=stage,
-            task_ids=tuple([task.task_id for task in chunk]),
+        yield task_message(
+            job,
+            stage,
+            [task.task_id for task in chunk],
             attempt=max([task.attempt for task in chunk]) + 1,
             cause=cause,
             takes_next=None if cause is None else True,
-            correlation_id=job.correlation_id,
         )
 
 

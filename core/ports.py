@@ -408,8 +408,8 @@ class BulkAudit(Protocol):
     def record_bulk(self, actor: str | None, reason: str | None, detail: dict[str, Any]) -> None: ...
 
 
-class BulkCommands(Protocol):
-    """`core.machine.CoreMachine`."""
+class JobControls(Protocol):
+    """What `core.machine.CoreMachine` does to a job that is there."""
 
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
@@ -421,4 +421,9 @@ class BulkCommands(Protocol):
         self, job_id: str, *, reason: str | None = None, actor: str | None = None
     ) -> ControlAnswer | None: ...
     def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None: ...
+
+
+class BulkCommands(JobControls, Protocol):
+    """`core.machine.CoreMachine`, as an action on many jobs sees it."""
+
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None: ...

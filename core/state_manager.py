@@ -48,22 +48,22 @@ from core.ports import JobStore, StageStore, TaskStore
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
 from core.state_records import (
-    tell_cancel,
-    tell_claims,
-    tell_ended,
-    tell_finalized,
-    tell_interrupted,
-    tell_job_ended,
-    tell_job_failed,
-    tell_planned,
-    tell_released,
-    tell_retry,
-    tell_submitted,
+    report_cancel,
+    report_claims,
+    report_ended,
+    report_finalized,
+    report_interrupted,
+    report_job_ended,
+    report_job_failed,
+    report_planned,
+    report_released,
+    report_retry,
+    report_submitted,
 )
 
 log = safe_logger(__name__)
 
-_TOLD_DESCRIPTION = 500
+_LOGGED_DESCRIPTION = 500
 
 
 class StateManager:
@@ -86,14 +86,14 @@ class StateManager:
     ) -> Submitted:
         """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
         submitted = self._jobs.submit_job(job, forced=forced, key=key, if_ended=if_ended, outside_id=outside_id)
-        tell_submitted(job.correlation_id, submitted)
+        report_submitted(job.correlation_id, submitted)
         return submitted
 
     def submit_jobs(self, wishes: Sequence[JobWish]) -> list[Submitted]:
         """As `submit_job` for each, in their order: all are written, or none. With tags, start_at, priority, detail."""
         answers = self._jobs.submit_jobs(wishes)
         for wish, submitted in zip(wishes, answers, strict=True):
-            tell_submitted(wish.job.correlation_id, submitted)
+            report_submitted(wish.job.correlation_id, submitted)
         return answers
 
     def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ class StateManager:
             "tasks_given_back",
             extra={**extra, "count": len(tasks) - len(failed), "failed": failed},
         )
-        tell_job_ended(ref, next((task.job_status for task in tasks if task.is_last_task_in_stage), None))
+        report_job_ended(ref, next((task.job_status for task in tasks if task.is_last_task_in_stage), None))
         return tasks
 
     def expected_count(self, ref: StageRef) -> int:
@@ -194,14 +194,14 @@ class StateManager:
         claim = self._joined.claim(ref, task_ids, owner)
         refused = {row.task_id: row.outcome for row in claim.rows if row.outcome is not ClaimOutcome.CLAIMED}
         if refused:
-            tell_claims(ref, refused)
+            report_claims(ref, refused)
         return claim
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
-        """Give tasks back before their lease ends: the ids that are pending again."""
+        """Release tasks before their lease ends: the ids that are pending again."""
         released = self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=started)
         if started:
-            tell_released(len(released))
+            report_released(len(released))
         return released
 
     def plan_stage(
@@ -225,14 +225,14 @@ class StateManager:
         outcome, count = self._tasks.plan_stage(
             ref, tasks, tasks_per_message=tasks_per_message, first_window=first_window, is_limited=is_limited
         )
-        tell_planned(ref, outcome, count, _since(began))
+        report_planned(ref, outcome, count, _since(began))
         return outcome, count
 
     def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome:
         """As `plan_stage`, in one call."""
         began = time.monotonic()
         outcome = self._tasks.plan_small_stage(ref, planned)
-        tell_planned(ref, outcome, len(planned.tasks), _since(began))
+        report_planned(ref, outcome, len(planned.tasks), _since(began))
         if outcome is PlanOutcome.PLANNED:
             self._note_if_large(ref, "parameters", {task.task_id: task.parameters for task in planned.tasks})
         return outcome
@@ -246,7 +246,7 @@ class StateManager:
             With it, the claim of the next task in line, if it is wanted and one waits.
         """
         check, claim = self._joined.complete(ref, Completion(lease_id, results), wanted)
-        tell_ended("TASK_COMPLETE", ref, results, check)
+        report_ended("TASK_COMPLETE", ref, results, check)
         self._note_if_large(ref, "result", results)
         return check, claim
 
@@ -263,8 +263,8 @@ class StateManager:
         done = self._stages.complete_stage_and_plan_next(ref, lease_id=lease_id, results=results, following=following)
         if done:
             after = StageRef(ref.job_id, ref.run, ref.stage + 1)
-            tell_ended("TASK_COMPLETE", ref, results, _all_of(results))
-            tell_planned(after, PlanOutcome.PLANNED, len(following.tasks), _since(began))
+            report_ended("TASK_COMPLETE", ref, results, _all_of(results))
+            report_planned(after, PlanOutcome.PLANNED, len(following.tasks), _since(began))
             self._note_if_large(ref, "result", results)
             self._note_if_large(after, "parameters", {task.task_id: task.parameters for task in following.tasks})
         return done
@@ -280,8 +280,8 @@ class StateManager:
         """End all tasks of the last stage as completed, and the job: all of it, or nothing. The job's status then."""
         status = self._stages.complete_stage_and_finalize(ref, lease_id=lease_id, results=results, summary=summary)
         if status is not None:
-            tell_ended("TASK_COMPLETE", ref, results, _all_of(results))
-            tell_finalized(ref.job_ref, status)
+            report_ended("TASK_COMPLETE", ref, results, _all_of(results))
+            report_finalized(ref.job_ref, status)
             self._note_if_large(ref, "result", results)
             self._note_if_large(ref, "summary", {None: summary})
         return status
@@ -289,7 +289,7 @@ class StateManager:
     def fail_tasks(self, ref: StageRef, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]) -> StageCheck:
         """End tasks as failed; the stage's policy may end the job."""
         check = self._stages.fail_task_and_check_stage(ref, lease_id=lease_id, errors=errors)
-        tell_ended("TASK_FAILED", ref, errors, check)
+        report_ended("TASK_FAILED", ref, errors, check)
         return check
 
     def schedule_retry(
@@ -316,16 +316,16 @@ class StateManager:
         answer = self._stages.increment_task_retry_count(
             ref, task_id, lease_id=lease_id, error=failure.to_json(), delay_seconds=delay
         )
-        tell_retry(ref, task_id, answer)
+        report_retry(ref, task_id, answer)
         return answer
 
     def take_back_tasks(self, ref: StageRef) -> TakenBack:
         """Take back tasks whose lease ran out."""
         answer = self._stages.take_back_tasks(ref)
         if answer.taken_back or answer.given_up:
-            tell_interrupted(ref, answer)
+            report_interrupted(ref, answer)
         if answer.is_last_task_in_stage:
-            self._tell_end(ref)
+            self._report_end(ref)
         return answer
 
     def find_suspects(self, ref: JobRef, task_ids: Sequence[str], most: int) -> list[str]:
@@ -342,7 +342,7 @@ class StateManager:
         except StoreUnavailable as error:
             outage.note(str(error))
 
-    def _tell_end(self, ref: StageRef) -> None:
+    def _report_end(self, ref: StageRef) -> None:
         """For an answer that does not say what became of the job. What was done is done: an outage is only noted."""
         try:
             job = self._jobs.find_job(ref.job_id)
@@ -351,7 +351,7 @@ class StateManager:
             return
         if job is not None and job.stage_ref == ref:
             with log_fields(correlation_id=job.correlation_id):
-                tell_job_ended(ref, job.status)
+                report_job_ended(ref, job.status)
 
     def enforce_deadlines(self, ref: StageRef, *, limit: int = 1000) -> Enforcement:
         """End what is overdue at the job's current stage: the job, or at most `limit` tasks that have not begun."""
@@ -366,7 +366,7 @@ class StateManager:
                     "count": enforced.expired_count,
                 },
             )
-            tell_job_ended(ref, enforced.job_status)
+            report_job_ended(ref, enforced.job_status)
         return enforced
 
     def resume_stalled_job(self, ref: StageRef) -> bool:
@@ -376,7 +376,7 @@ class StateManager:
     def finalize_job(self, ref: JobRef, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it; None when it does not wait for that."""
         status = self._jobs.finalize_job(ref, result)
-        tell_finalized(ref, status)
+        report_finalized(ref, status)
         return status
 
     def _note_if_large(self, ref: StageRef, kind: str, values: Mapping[Any, JsonObject]) -> None:
@@ -410,7 +410,7 @@ class StateManager:
             return False
         failed = self._jobs.fail_job(job.ref, error)
         if failed:
-            tell_job_failed(job, error)
+            report_job_failed(job, error)
         return failed
 
     def cancel_job(
@@ -427,7 +427,7 @@ class StateManager:
             grace_seconds: When they have not stopped after it, the job ends without them.
         """
         status = self._jobs.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
-        tell_cancel(job_id, status)
+        report_cancel(job_id, status)
         return status
 
     def force_cancel(self, ref: StageRef) -> int | None:
@@ -436,23 +436,23 @@ class StateManager:
         if count is not None:
             record = {"checkpoint": "JOB_CANCEL", **ref.log_fields, "count": count}
             log.warning("job_cancel_forced", extra=record)
-            tell_job_ended(ref, JobStatus.CANCELLED)
+            report_job_ended(ref, JobStatus.CANCELLED)
         return count
 
     def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
         """Nothing new of the job begins from now on; None for an unknown job."""
-        return _told("job_pause_asked", job_id, self._jobs.pause_job(job_id, reason=reason, actor=actor))
+        return _logged("job_pause_asked", job_id, self._jobs.pause_job(job_id, reason=reason, actor=actor))
 
     def resume_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
         """Let a paused job go on; None for an unknown job."""
-        return _told("job_resume_asked", job_id, self._jobs.resume_job(job_id, reason=reason, actor=actor))
+        return _logged("job_resume_asked", job_id, self._jobs.resume_job(job_id, reason=reason, actor=actor))
 
     def rerun_job(
         self, ref: JobRef, request: RerunRequest, definition: Mapping[str, Any] | None
     ) -> ControlAnswer | None:
         """Begin the run after `ref.run` of a job that has ended; None for an unknown job."""
         answer = self._jobs.rerun_job(ref, request, definition)
-        return _told("job_rerun_asked", ref.job_id, answer)
+        return _logged("job_rerun_asked", ref.job_id, answer)
 
     def adjust_job(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None:
         """Change how fast a job goes on; None for an unknown job."""
@@ -497,7 +497,7 @@ class StateManager:
                 "job_id": letter.reference.job_id,
                 "stage": letter.reference.stage,
                 "reason": letter.reason,
-                "description": redacted_start(letter.description or "", _TOLD_DESCRIPTION),
+                "description": redacted_start(letter.description or "", _LOGGED_DESCRIPTION),
                 "is_known": recorded.known,
                 "released": recorded.released,
             },
@@ -514,7 +514,7 @@ def _all_of(results: Mapping[str, JsonObject]) -> StageCheck:
     return StageCheck(tuple(results), is_last_task_in_stage=True, stage_status=None, job_status=None)
 
 
-def _told(event: str, job_id: str, answer: ControlAnswer | None) -> ControlAnswer | None:
+def _logged(event: str, job_id: str, answer: ControlAnswer | None) -> ControlAnswer | None:
     if answer is not None:
         log.info(
             event,

@@ -18,7 +18,7 @@ from core.telemetry.observer import observer
 log = safe_logger(__name__)
 
 
-def tell_submitted(correlation_id: str, submitted: Submitted) -> None:
+def report_submitted(correlation_id: str, submitted: Submitted) -> None:
     """A submission was written, or found its job."""
     log.info(
         "job_submitted",
@@ -34,14 +34,14 @@ def tell_submitted(correlation_id: str, submitted: Submitted) -> None:
     )
 
 
-def tell_planned(ref: StageRef, outcome: PlanOutcome, count: int, seconds: float) -> None:
+def report_planned(ref: StageRef, outcome: PlanOutcome, count: int, seconds: float) -> None:
     """A stage was planned, or was not to be."""
     if log.is_enabled_for(logging.INFO):
         record = with_log_fields(checkpoint="STAGE_PLAN", **ref.log_fields)
         log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
 
 
-def tell_finalized(ref: JobRef, status: str | None) -> None:
+def report_finalized(ref: JobRef, status: str | None) -> None:
     """A job ended; None if it did not wait for that."""
     if status is None:
         return
@@ -53,7 +53,7 @@ def tell_finalized(ref: JobRef, status: str | None) -> None:
     observer().job_ended(ref, status)
 
 
-def tell_job_ended(ref: StageRef, status: str | None) -> None:
+def report_job_ended(ref: StageRef, status: str | None) -> None:
     """A job ended otherwise than by its finalizer, together with its stage. Nothing is logged of one that goes on."""
     if status == JobStatus.FAILED:
         record = with_log_fields(checkpoint="JOB_FAILED", **ref.log_fields, status=status)
@@ -66,7 +66,7 @@ def tell_job_ended(ref: StageRef, status: str | None) -> None:
     observer().job_ended(ref.job_ref, status)
 
 
-def tell_job_failed(job: JobRecord, error: Mapping[str, Any]) -> None:
+def report_job_failed(job: JobRecord, error: Mapping[str, Any]) -> None:
     """A job failed as a whole, outside of its tasks."""
     record = {"checkpoint": "JOB_FAILED", **job.stage_ref.log_fields}
     record |= {"correlation_id": job.correlation_id, "error": dict(error)}
@@ -74,26 +74,26 @@ def tell_job_failed(job: JobRecord, error: Mapping[str, Any]) -> None:
     observer().job_ended(job.ref, JobStatus.FAILED)
 
 
-def tell_cancel(job_id: str, status: str | None) -> None:
+def report_cancel(job_id: str, status: str | None) -> None:
     """A cancel was asked for, and left the job so."""
     log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
     if status == JobStatus.CANCELLED:
         observer().job_cancelled(job_id)
 
 
-def tell_claims(ref: StageRef, refused: Mapping[str, ClaimOutcome]) -> None:
+def report_claims(ref: StageRef, refused: Mapping[str, ClaimOutcome]) -> None:
     """Tasks of a message were not claimed, and why, by their ids."""
     log.info("tasks_not_claimed", extra={"checkpoint": "NOT_CLAIMED", **ref.log_fields, "outcomes": refused})
     for outcome, count in Counter(refused.values()).items():
         observer().measure(REFUSED_CLAIMS, count, outcome=outcome)
 
 
-def tell_released(count: int) -> None:
-    """Tasks were handed back while their handlers ran; the log has a record of that already."""
+def report_released(count: int) -> None:
+    """Tasks were released while their handlers ran; the log has a record of that already."""
     observer().measure(INTERRUPTIONS, count, reason="drain")
 
 
-def tell_interrupted(ref: StageRef, answer: TakenBack) -> None:
+def report_interrupted(ref: StageRef, answer: TakenBack) -> None:
     """Tasks were taken back from processes whose leases expired."""
     record = {"checkpoint": "TASKS_INTERRUPTED", **ref.log_fields, **asdict(answer)}
     log.warning("tasks_interrupted", extra=record)
@@ -101,7 +101,7 @@ def tell_interrupted(ref: StageRef, answer: TakenBack) -> None:
     observer().measure(INTERRUPTIONS, answer.given_up, reason="given_up")
 
 
-def tell_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: StageCheck) -> None:
+def report_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: StageCheck) -> None:
     """Tasks ended as asked, came too late for it, or are no longer ours."""
     refused = sorted(set(asked) - set(check.updated_ids))
     if refused:
@@ -118,10 +118,10 @@ def tell_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: Stag
         record |= {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
         log.info("task_came_too_late" if is_late else checkpoint.lower(), extra=record)
     if check.is_last_task_in_stage:
-        tell_job_ended(ref, check.job_status)
+        report_job_ended(ref, check.job_status)
 
 
-def tell_retry(ref: StageRef, task_id: str, answer: RetryAnswer) -> None:
+def report_retry(ref: StageRef, task_id: str, answer: RetryAnswer) -> None:
     """Another attempt was scheduled, or refused."""
     record = with_log_fields(checkpoint="RETRY_SCHEDULED", **ref.log_fields)
     record |= {**_of_attempts([task_id]), "outcome": answer.outcome, "delay_seconds": answer.delay_seconds}
@@ -142,8 +142,8 @@ def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:
     outcomes = bound_field("_outcomes") or ()
     attempts = {one.task.task_id: (one.task.attempt, round(one.duration_seconds, 3)) for one in outcomes}
     known = [attempts.get(task_id, (None, None)) for task_id in task_ids]
-    told: dict[str, Any] = {"task_ids": list(task_ids)}
+    record: dict[str, Any] = {"task_ids": list(task_ids)}
     if len(known) == 1:
         ((attempt, seconds),) = known
-        return {**told, "task_id": task_ids[0], "attempt": attempt, "duration_seconds": seconds}
-    return {**told, "attempts": [one[0] for one in known], "durations_seconds": [one[1] for one in known]}
+        return {**record, "task_id": task_ids[0], "attempt": attempt, "duration_seconds": seconds}
+    return {**record, "attempts": [one[0] for one in known], "durations_seconds": [one[1] for one in known]}

@@ -8,8 +8,8 @@ from pydantic import Field, TypeAdapter
 from core.models.record import AuditRecord
 from core.models.view import Page
 from infrastructure.parameters import as_jsonb
-from infrastructure.postgresql import PostgreSQLRepository, columns_of
-from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
+from infrastructure.postgresql import PostgreSQLRepository, columns_of, where_all
+from infrastructure.queries import check_limit, make_page, read_cursor
 
 _PLACE = TypeAdapter(tuple[Literal["audit"], Annotated[int, Field(ge=0, lt=2**63)]])
 
@@ -40,8 +40,7 @@ class AuditRepository(PostgreSQLRepository):
             InvalidCursor: A `cursor` that this list did not give.
             ValueError: A `limit` out of bounds.
         """
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        check_limit(limit)
         conditions: list[Composable] = []
         parameters: list[Any] = []
         before = None if cursor is None else read_cursor(_PLACE, cursor)[1]
@@ -50,7 +49,7 @@ class AuditRepository(PostgreSQLRepository):
             if value is not None:
                 conditions.append(SQL(text))
                 parameters.append(value)
-        where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else SQL("")
+        where = where_all(conditions)
         query = SQL("select {} from {}{} order by audit_id desc limit %s").format(
             columns_of(AuditRecord), self._table("audit_log"), where
         )

@@ -16,8 +16,8 @@ from core.models.dead_letter import (
 from core.models.definition import FrozenModel
 from core.models.view import Page
 from core.schema.statuses import STATUS_SETS
-from infrastructure.postgresql import PostgreSQLRepository
-from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
+from infrastructure.postgresql import PostgreSQLRepository, where_all
+from infrastructure.queries import check_limit, make_page, read_cursor
 
 _PLACE = TypeAdapter(tuple[Literal["dead_letters"], Annotated[int, Field(ge=0, lt=2**63)]])
 # Groups are few; this number of newest messages is read for them.
@@ -51,10 +51,9 @@ class DeadLetterRepository(PostgreSQLRepository):
             _, dead_letter_id = read_cursor(_PLACE, cursor)
             conditions.append(SQL("dead_letter_id < %s"))
             parameters.append(dead_letter_id)
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        check_limit(limit)
         query = SQL("select {} from {}{} order by dead_letter_id desc limit %s").format(
-            _columns(DeadLetterSummary), self._table("dead_letters"), _where(conditions)
+            _columns(DeadLetterSummary), self._table("dead_letters"), where_all(conditions)
         )
         rows = self._execute_query("list_dead_letters", query, [*parameters, limit + 1])
         return make_page(
@@ -82,7 +81,9 @@ class DeadLetterRepository(PostgreSQLRepository):
             " (array_agg(dead_letter_id order by dead_letter_id desc))[1:{examples}] as examples"
             " from (select * from {letters}{where} order by dead_letter_id desc limit {rows}) d"
             " group by fingerprint order by count desc, last_at desc"
-        ).format(examples=_EXAMPLES, letters=self._table("dead_letters"), where=_where(conditions), rows=GROUPED_ROWS)
+        ).format(
+            examples=_EXAMPLES, letters=self._table("dead_letters"), where=where_all(conditions), rows=GROUPED_ROWS
+        )
         rows = self._execute_query("group_dead_letters", query, parameters)
         return [DeadLetterGroup.model_validate(row) for row in rows]
 
@@ -100,7 +101,7 @@ class DeadLetterRepository(PostgreSQLRepository):
         if selection.ids:
             conditions.append(SQL("dead_letter_id = any(%s)"))
             parameters.append(list(selection.ids))
-        table, where = self._table("dead_letters"), _where(conditions)
+        table, where = self._table("dead_letters"), where_all(conditions)
         query = SQL("select {} from {}{} order by dead_letter_id limit %s").format(
             _columns(DeadLetterDetail), table, where
         )
@@ -156,10 +157,6 @@ def _conditions(
     if resolved is not None:
         conditions.append(SQL("resolved_at is not null" if resolved else "resolved_at is null"))
     return conditions, [value for value in equal.values() if value is not None]
-
-
-def _where(conditions: Sequence[Composable]) -> Composed:
-    return SQL(" where ") + SQL(" and ").join(conditions) if conditions else Composed([])
 
 
 def _columns(model: type[FrozenModel]) -> Composed:

@@ -10,7 +10,7 @@ from core.models.record import JobId
 from core.models.view import Page
 from infrastructure.list_columns import MOST_TEXT_CHARACTERS, brief_texts
 from infrastructure.postgresql import PostgreSQLRepository
-from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
+from infrastructure.queries import check_limit, make_page, read_cursor
 
 _Number = Annotated[int, Field(ge=0, lt=2**31)]
 _PLACE = TypeAdapter(tuple[Literal["failures"], JobId, _Number, _Number, _Number])
@@ -57,8 +57,7 @@ class FailureQueries(PostgreSQLRepository):
         Raises:
             InvalidCursor, ValueError: As for `JobQueries.find_jobs`.
         """
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        check_limit(limit)
         where, parameters = _where(job_id, job_type)
         if fingerprint is not None:
             where.append(self._fingerprint() + SQL(" = %s"))

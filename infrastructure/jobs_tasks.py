@@ -320,7 +320,7 @@ class TaskRepository(PostgreSQLRepository):
         return [RenewedLease(**row | {"outcome": LeaseOutcome.stored(row["outcome"])}) for row in rows]
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
-        """Give tasks back before their lease ends. Returns those that are pending again and want a message."""
+        """Release tasks before their lease ends. Returns those that are pending again and want a message."""
         (row,) = self._call("release_tasks", (*ref, lease_id, TextArray(task_ids), started))
         return list(row["release_tasks"])
 

@@ -12,7 +12,7 @@ from core.models.view import Page
 from core.schema.statuses import STATUS_SETS
 from infrastructure.connections import snapshot
 from infrastructure.postgresql import PostgreSQLRepository
-from infrastructure.queries import MAX_LIMIT, encode_cursor, read_cursor
+from infrastructure.queries import check_limit, encode_cursor, read_cursor
 
 _PLACE = TypeAdapter(tuple[Literal["limits"], Annotated[str, Field(max_length=1000)]])
 # Of those who hold places of a limit, those with most of them are shown.
@@ -64,8 +64,7 @@ class LimitRepository(PostgreSQLRepository):
             InvalidCursor: A `cursor` that this list did not give.
             ValueError: A `limit` out of bounds.
         """
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        check_limit(limit)
         after = None if cursor is None else read_cursor(_PLACE, cursor)[1]
         names = [
             row["name"] for row in self._execute_query("list_limits", self._compose(_NAMES), (after, after, limit + 1))

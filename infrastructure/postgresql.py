@@ -329,9 +329,12 @@ def build_where_clause(conditions: Mapping[str, Any]) -> tuple[Composed, list[An
         template = "{} = any(%s)" if isinstance(value, list | tuple) else "{} = %s"
         parts.append(SQL(template).format(Identifier(column)))
         values.append(list(value) if isinstance(value, tuple) else value)
-    if not parts:
-        return Composed([]), []
-    return SQL(" where ") + SQL(" and ").join(parts), values
+    return where_all(parts), values
+
+
+def where_all(conditions: Sequence[Composable]) -> Composed:
+    """A where clause of all these conditions; empty where there is none."""
+    return SQL(" where ") + SQL(" and ").join(conditions) if conditions else Composed([])
 
 
 def columns_of(model: type[FrozenModel]) -> Composed:

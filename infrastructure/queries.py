@@ -23,7 +23,7 @@ from infrastructure.base import RepositoryError
 from infrastructure.connections import own_transaction
 from infrastructure.job_filter import ORDERS, PLACES, PlaceWord, conditions_of, in_statuses
 from infrastructure.list_columns import brief_texts, list_columns
-from infrastructure.postgresql import Pool, PostgreSQLRepository, columns_of
+from infrastructure.postgresql import Pool, PostgreSQLRepository, columns_of, where_all
 from infrastructure.stage_counts import StageCounts
 
 MAX_LIMIT = 1000
@@ -77,7 +77,8 @@ class TaskNotFound(RepositoryError):
     def __init__(self, job_id: str, task_id: str, run: int | None) -> None:
         self.job_id, self.task_id, self.run = job_id, task_id, run
         of_run = "the current run" if run is None else f"run {run}"
-        super().__init__("get_task", f"{of_run} of job {job_id} has no task {task_id!r}")
+        advice = f"GET /api/jobs/{job_id}/tasks (`coremachine tasks {job_id[:12]}`) lists them"
+        super().__init__("get_task", f"{of_run} of job {job_id} has no task {task_id!r}; {advice}")
 
 
 class RunNotFound(RepositoryError):
@@ -165,7 +166,7 @@ class JobQueries(PostgreSQLRepository):
             InvalidCursor: A `cursor` that no list in that order gave.
         """
         conditions, parameters = _conditions_from(wanted, JobSort.OLDEST, cursor)
-        where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else SQL("")
+        where = where_all(conditions)
         query = SQL("select count(*)::integer as count from {}{}").format(self._table("jobs"), where)
         return int(self._execute_query("count_jobs", query, parameters)[0]["count"])
 
@@ -281,8 +282,7 @@ class JobQueries(PostgreSQLRepository):
         Raises:
             InvalidCursor, ValueError: As for `find_jobs`.
         """
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        check_limit(limit)
         floor, seen = (0, set[int]()) if cursor is None else _read_event_cursor(cursor)
         query = SQL(
             "select {columns}, at < {clock}() - interval '30 s' as is_old from {events}"
@@ -340,8 +340,7 @@ class JobQueries(PostgreSQLRepository):
             if value is not None:
                 conditions.append(SQL(column))
                 parameters.append(value)
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        check_limit(limit)
         query = SQL(
             "select job_id, event_id, run, stage, task_id, event, {detail}"
             " || case when jsonb_typeof(detail -> 'log') = 'string' then jsonb_build_object('log', detail -> 'log')"
@@ -364,9 +363,8 @@ class JobQueries(PostgreSQLRepository):
         whole: LiteralString | None = None,
     ) -> list[DictRow]:
         """One row more than the page holds, to see whether another page follows."""
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
-        where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else Composed([])
+        check_limit(limit)
+        where = where_all(conditions)
         query = SQL("select {} from {}{} order by {} limit %s").format(
             list_columns(model, whole=whole), self._table(table), where, SQL(order)
         )
@@ -411,6 +409,12 @@ def _conditions_from(wanted: JobFilter, sort: JobSort, cursor: str | None) -> tu
 
 def _job_place(sort: JobSort, at: datetime, job_id: str) -> bytes:
     return _JOB_PLACE.dump_json((PLACES[sort], at, job_id))
+
+
+def check_limit(limit: int) -> None:
+    """Raises ValueError where a list was asked for with another limit than there is."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
 
 
 def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:

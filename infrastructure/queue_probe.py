@@ -57,7 +57,12 @@ class QueueProbe:
     def _begin(self, now: float) -> None:
         ended = threading.Event()
         # A daemon: a process that ends does not wait for it.
-        threading.Thread(target=self._look_at_all, args=(ended,), name="queue-probe", daemon=True).start()
+        thread = threading.Thread(target=self._look_at_all, args=(ended,), name="queue-probe", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives none: what was found before stays, the next call tries again
+            log.warning("queues_not_looked_at", extra={"error": repr(error)})
+            return
         self._begun_at, self._ended = now, ended
 
     def _look_at_all(self, ended: threading.Event) -> None:

@@ -23,8 +23,8 @@ from core.models.schedule import (
 from core.models.view import Page
 from core.schema.statuses import STATUS_SETS
 from infrastructure.parameters import as_jsonb
-from infrastructure.postgresql import PostgreSQLRepository, columns_of
-from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
+from infrastructure.postgresql import PostgreSQLRepository, columns_of, where_all
+from infrastructure.queries import check_limit, make_page, read_cursor
 
 _SCHEDULES = TypeAdapter(tuple[Literal["schedules"], str])
 _TICKS = TypeAdapter(tuple[Literal["schedule_ticks"], str, datetime])
@@ -153,9 +153,9 @@ class ScheduleRepository(PostgreSQLRepository):
         if cursor is not None:
             conditions.append(SQL("name > %s"))
             parameters.append(read_cursor(_SCHEDULES, cursor)[1])
-        _check_limit(limit)
+        check_limit(limit)
         query = SQL("select {} from {}{} order by name limit %s").format(
-            columns_of(ScheduleRecord), self._table("schedules"), _where(conditions)
+            columns_of(ScheduleRecord), self._table("schedules"), where_all(conditions)
         )
         rows = self._execute_query("list_schedules", query, [*parameters, limit + 1])
         return make_page(rows, ScheduleRecord, limit, lambda row: _SCHEDULES.dump_json(("schedules", row["name"])))
@@ -173,9 +173,9 @@ class ScheduleRepository(PostgreSQLRepository):
         if cursor is not None:
             conditions.append(SQL("tick_at < %s"))
             parameters.append(read_cursor(_TICKS, cursor)[2])
-        _check_limit(limit)
+        check_limit(limit)
         query = SQL("select {} from {}{} order by tick_at desc limit %s").format(
-            columns_of(TickRecord), self._table("schedule_ticks"), _where(conditions)
+            columns_of(TickRecord), self._table("schedule_ticks"), where_all(conditions)
         )
         rows = self._execute_query("list_ticks", query, [*parameters, limit + 1])
         return make_page(
@@ -222,12 +222,3 @@ def _ticks(planned: Sequence[PlannedTick]) -> Jsonb:
         for tick in planned
     ]
     return Jsonb(rows, dumps=json.dumps)
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
-
-
-def _where(conditions: Sequence[Composable]) -> Composable:
-    return SQL(" where ") + SQL(" and ").join(conditions) if conditions else SQL("")

@@ -12,7 +12,7 @@ from core.models.view import Page
 from core.models.webhook import DeliveryAnswer, DeliveryRecord, DeliveryStatus, DueDelivery, WebhookRecord
 from infrastructure.parameters import as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
-from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
+from infrastructure.queries import check_limit, make_page, read_cursor
 
 _WEBHOOKS = TypeAdapter(tuple[Literal["webhooks"], str])
 _DELIVERIES = TypeAdapter(tuple[Literal["webhook_deliveries"], datetime, str])
@@ -109,7 +109,7 @@ class WebhookRepository(PostgreSQLRepository):
             InvalidCursor, ValueError: As for `JobQueries.find_jobs`.
         """
         after = "" if cursor is None else read_cursor(_WEBHOOKS, cursor)[1]
-        _check_limit(limit)
+        check_limit(limit)
         query = SQL("select {} from {} where name > %s order by name limit %s").format(
             columns_of(WebhookRecord), self._table("webhooks")
         )
@@ -129,7 +129,7 @@ class WebhookRepository(PostgreSQLRepository):
         if cursor is not None:
             conditions.append(SQL("(created_at, delivery_id) < (%s, %s)"))
             parameters.extend(read_cursor(_DELIVERIES, cursor)[1:])
-        _check_limit(limit)
+        check_limit(limit)
         query = SQL("select {} from {} where {} order by created_at desc, delivery_id desc limit %s").format(
             columns_of(DeliveryRecord), self._table("webhook_deliveries"), SQL(" and ").join(conditions)
         )
@@ -147,8 +147,3 @@ class WebhookRepository(PostgreSQLRepository):
         )
         rows = self._execute_query("find_delivery", query, (name, delivery_id))
         return DeliveryRecord.model_validate(rows[0]) if rows else None
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")

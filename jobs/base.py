@@ -11,14 +11,17 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from core.basics.canonical import shown
-from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
+from core.models import JobQueueMessage, JobRecord, Parallelism, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, Priority, TimeoutSeconds
 from core.models.limit import limit_name_problems
 from jobs.functions import function_problems
+from jobs.mixins import JobBaseMixin
+from jobs.model_parameters import is_model
 from jobs.model_problems import name_problem
 from jobs.names import job_type_problems, name_problems, text_problems
 from jobs.parameter_schema import check_schema
+from jobs.parameters import nearest_name_hint
 from jobs.stages import Stage, stage_values
 from jobs.views import view_problems
 
@@ -138,7 +141,7 @@ def job_problems(job: type[JobBase]) -> list[str]:
     problems += text_problems("description", job.description)
     problems += _stage_problems(getattr(job, "stages", None))
     if not problems:
-        problems += job.planning_problems() + _limit_problems(job)
+        problems += job.planning_problems() + _limit_problems(job) + _over_problems(job)
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += _priority_problems(getattr(job, "priority", None))
     for name in ("view", "figure"):
@@ -209,7 +212,9 @@ def _told_problem(what: str, item: ErrorDetails) -> str:
     path = ".".join([what, *map(str, item["loc"])])
     told = name_problem(item, StageDefinition) if item["type"] == "extra_forbidden" else None
     if told is None:
-        return f"{path}: {item['msg']}, found {shown(item['input'], 120)}"
+        text = item["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
+        # A rule of ours names what it found itself.
+        return f"{path}: {text}" if ", found " in text else f"{path}: {text}, found {shown(item['input'], 120)}"
     expected, found, *hint = told
     return "; ".join([f"{path}: expected {expected}, found {found}", *filter(None, hint)])
 
@@ -223,6 +228,40 @@ def _limit_problems(job: type[JobBase]) -> list[str]:
         for limit in StageDefinition.model_validate(stage_values(stage, place)).limits or ()
         for problem in limit_name_problems(limit.name, schema)
     ]
+
+
+def _over_problems(job: type[JobBase]) -> list[str]:
+    """Lists of the job's parameters from which a stage makes its tasks, and which are not declared."""
+    declared: Any = job.parameters_schema
+    is_readable = isinstance(declared, Mapping) or is_model(declared)
+    if not is_readable or _function_of(job) is not _function_of(JobBaseMixin):
+        return []  # an author's own validation may make a list of something else
+    problems = []
+    for place, declared_stage in enumerate(job.stages):
+        stage = StageDefinition.model_validate(stage_values(declared_stage, place))
+        if stage.over is not None and stage.parallelism is Parallelism.SINGLE:
+            found = _not_a_list(declared, stage.over)
+            if found is not None:
+                problems.append(f"stages[{place}].over: expected a parameter that is a list, found {found}")
+    return problems
+
+
+def _function_of(job: Any) -> object:
+    return getattr(job.validate_job_parameters, "__func__", None)
+
+
+def _not_a_list(declared: Any, name: str) -> str | None:
+    """What a parameter is, if it can be no list."""
+    if is_model(declared):
+        is_open = declared.model_config.get("extra") == "allow"
+        names, entry = list(declared.model_fields), {"type": "list"}
+    else:
+        is_open, names, entry = False, list(declared), declared.get(name, {})
+    if name not in names:
+        hint = nearest_name_hint(name, names) if names else "declare it in parameters_schema"
+        return None if is_open else f"no parameter named {name!r}; {hint}"
+    kind = entry.get("type") if isinstance(entry, Mapping) else "list"
+    return None if kind == "list" else f"{name!r} of type {kind}"
 
 
 def _text_problems(what: str, stage: StageDefinition) -> list[str]:

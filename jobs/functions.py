@@ -54,6 +54,12 @@ def first_parameter(function: Callable[..., object]) -> tuple[Callable[..., obje
     return owner, None
 
 
+def place_of(function: object) -> str:
+    """Its module and its name, for people."""
+    module = getattr(_without_partial(function), "__module__", None)
+    return f"{module}.{_name_of(function)}" if isinstance(module, str) else _name_of(function)
+
+
 def _kind_of(function: Callable[..., object]) -> str:
     """How its body runs. A decorator's own body counts, and not that of what it wraps: it may await it."""
     for body in (_without_partial(function), getattr(type(function), "__call__", None)):  # noqa: B004 - an object's

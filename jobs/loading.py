@@ -5,6 +5,7 @@ A module that cannot be imported is reported by its file, its line and what to d
 
 import importlib
 import pkgutil
+import sys
 import sysconfig
 import threading
 import traceback
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+from core.safety.safe_text import repr_of, storable_text, text_of, type_name
 from jobs.base import JobBase, is_job_class
 from jobs.handlers import marked_in
 from jobs.registry import Handler, Registry, handler_of
@@ -63,7 +65,7 @@ def load_module(name: str) -> ModuleType:
     except BaseException as error:  # sys.exit() at the end of a script is an author's code, too
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise
-        raise ModuleNotLoaded(_reason_of(error, name)) from error
+        raise ModuleNotLoaded(storable_text(_reason_of(error, name))) from error
 
 
 def _modules_of(package: str) -> Iterator[ModuleType]:
@@ -96,19 +98,27 @@ def _values_of(module: ModuleType) -> list[object]:
 
 
 def _reason_of(error: BaseException, name: str) -> str:
-    if isinstance(error, SyntaxError):
+    place = _place_of(error) or f"module {name}: "
+    if isinstance(error, SyntaxError) and error.filename is not None:  # of a file with zero bytes, it has neither
         text = f": {error.text.strip()}" if error.text else ""
-        return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}{text}"
-    place = _place_of(error)
+        return f"{_shown(error.filename)}, line {error.lineno}: {type_name(error)}: {text_of(error.msg)}{text}"
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         if name == error.name or name.startswith(f"{error.name}."):
             return f"expected a module {name} that can be imported, found none; is it in the folder of function_app.py?"
-        advice = f"install what has it (pip install ...), and add that to the dependencies in {_PROJECT}"
-        return f"{place}expected the module {error.name!r}, found none; {advice}"
+        return f"{place}expected the module {error.name!r}, found none; {_advice_on(error.name)}"
     if isinstance(error, SystemExit):
-        found = f"found sys.exit({error.code!r}) when it is imported"
+        found = f"found sys.exit({repr_of(error.code)}) when it is imported"
         return f"{place}expected a module that can be imported, {found}; put that into a function"
-    return f"{place}{type(error).__name__}: {error}"
+    return f"{place}{type_name(error)}: {text_of(error)}"
+
+
+def _advice_on(missing: str) -> str:
+    """What to do about a module that is not there: its package may be there, and the author's own."""
+    package = sys.modules.get(missing.rpartition(".")[0])
+    if package is None:
+        return f"install what has it (pip install ...), and add that to the dependencies in {_PROJECT}"
+    file = getattr(package, "__file__", None)
+    return f"see its name: {package.__name__} is {_shown(file) if file else 'a folder'}, and has no such module"
 
 
 def _place_of(error: BaseException) -> str:
@@ -118,9 +128,7 @@ def _place_of(error: BaseException) -> str:
     return f"{_shown(own[-1].filename)}, line {own[-1].lineno}: " if own else ""
 
 
-def _shown(filename: str | None) -> str:
+def _shown(filename: str) -> str:
     """A file below the present folder by its path there."""
-    if filename is None:
-        return "a module"
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,22 +1,25 @@
 """Parameters that a pydantic model declares, with the rules of a `parameters_schema`.
 
 They come as JSON and are kept as JSON: nothing is converted but what JSON has no type for (dates, enums, paths), names
-that are not declared are refused, and so are credentials.
+that are not declared are refused, and so are credentials. What is kept is what the model reads from what was kept: a
+handler and a rerun read it again, and find the same values.
 """
 
 import json
-import warnings
+import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeGuard
 
-from pydantic import BaseModel, RootModel, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
-from pydantic.json_schema import PydanticJsonSchemaWarning
+from pydantic import BaseModel, ValidationError
 
+from core.basics.canonical import canonical_json, describe, find_json_problems
+from core.errors import ContractViolationError
 from jobs.model_problems import reported_problems
-from jobs.parameters import ParameterErrors, Problems, check_free_value
+from jobs.parameters import ParameterError, ParameterErrors, Problems, check_free_value, shown_path
 
-_ANNOTATIONS = {"title"}
+# Reading again may change a default, which nothing has looked at before; after that there is nothing to change.
+_MOST_READINGS = 3
 
 
 def is_model(schema: object) -> TypeGuard[type[BaseModel]]:
@@ -28,87 +31,76 @@ def validate_with_model(model: type[BaseModel], parameters: Mapping[str, Any]) -
 
     Raises:
         ParameterErrors: With the problems.
+        ContractViolationError: The model does not read the values again that it writes.
     """
     problems = Problems()
     for name, value in parameters.items():
-        check_free_value(value, str(name), problems)
+        if name in model.model_fields:
+            check_free_value(value, str(name), problems)
+        else:  # a name that the sender chose
+            check_free_value({name: value}, "", problems)
     problems.refuse()
+    kept = _as_json(_read(model, parameters))
+    for _ in range(_MOST_READINGS - 1):
+        again = _as_json(_read_again(model, kept, parameters))
+        if again == kept:
+            return kept
+        before, kept = kept, again
+    name = next(name for name in kept if kept[name] != before.get(name))
+    raise ContractViolationError(
+        f"parameters_schema {model.__name__}: {name}: expected the same value whenever it is read, found "
+        f"{describe(before.get(name))} that is read as {describe(kept[name])}; let validators return what they would "
+        "accept as it is"
+    )
+
+
+def _read(model: type[BaseModel], parameters: Mapping[str, Any]) -> BaseModel:
     try:
-        checked = model.model_validate_json(json.dumps(dict(parameters)), strict=True, extra=_extra_of(model))
+        return model.model_validate_json(json.dumps(dict(parameters)), strict=True, extra=_extra_of(model))
     except ValidationError as error:
         found = list(reported_problems(error, model))
-        raise ParameterErrors(found) from None
-    return checked.model_dump(mode="json")
+    raise ParameterErrors(found)
 
 
-def model_problems(model: type[BaseModel], where: str) -> list[str]:
-    """What keeps a model from declaring parameters, a sentence each."""
-    if issubclass(model, RootModel):
-        return [f"{where}: expected a model with named fields, found the RootModel {model.__name__}"]
-    aliased = [
-        name for name, field in model.model_fields.items() if field.validation_alias or field.serialization_alias
-    ]
-    problems = [f"{where}.{name}: has an alias; parameters have one name, leave it out" for name in aliased]
-    problems += [f"{where}.{name}: is computed; submitters give all parameters" for name in model.model_computed_fields]
-    if problems:
-        return problems
+def _read_again(model: type[BaseModel], kept: Mapping[str, Any], given: Mapping[str, Any]) -> BaseModel:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PydanticJsonSchemaWarning)
-            model_json_schema(model)
-    except (PydanticJsonSchemaWarning, PydanticInvalidForJsonSchema, PydanticUserError, RecursiveModel) as error:
-        return [f"{where}: expected a model that JSON Schema can describe, found {model.__name__}: {error}"]
-    return []
+        return _read(model, kept)
+    except ParameterErrors as refused:
+        # A default that is no good here may be given; what the model made of a given value is its own matter.
+        if not any(re.split(r"[.\[]", problem.field)[0] in given for problem in refused.errors):
+            raise
+        raise ContractViolationError(
+            f"parameters_schema {model.__name__}: expected it to read again what it writes; as it wrote them, {refused}"
+        ) from refused
 
 
-class RecursiveModel(ValueError):
-    """A model that contains itself; it has no JSON Schema without references."""
-
-
-def model_json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model as JSON Schema, without references; names that are not declared are refused.
+def _as_json(checked: BaseModel) -> dict[str, Any]:
+    """What is kept.
 
     Raises:
-        RecursiveModel: It contains itself.
+        ParameterErrors: It holds what JSON has no value for, such as a number that became infinite.
     """
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-    written: dict[str, Any] = _inlined(schema, definitions, ())
+    written = checked.model_dump(mode="json", warnings=False)
+    found = [
+        ParameterError(shown_path(problem.path), problem.expected, problem.found)
+        for name, value in written.items()
+        for problem in find_json_problems(value, name)
+    ]
+    if found:
+        raise ParameterErrors(found)
+    ordered: dict[str, Any] = _ordered(checked.model_dump(warnings=False), written)
+    return ordered
+
+
+def _ordered(value: Any, written: Any) -> Any:
+    """What was written of a value, sets in an order: theirs is another one in each process, and so were the job id."""
+    if isinstance(value, AbstractSet) and isinstance(written, list):
+        return sorted(written, key=canonical_json)
+    if isinstance(value, dict) and isinstance(written, dict) and len(value) == len(written):
+        return {name: _ordered(each, written[name]) for each, name in zip(value.values(), written, strict=True)}
+    if isinstance(value, list | tuple) and isinstance(written, list) and len(value) == len(written):
+        return [_ordered(*pair) for pair in zip(value, written, strict=True)]
     return written
-
-
-def _inlined(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) -> Any:
-    if isinstance(node, list):
-        return [_inlined(item, definitions, within) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        name = node["$ref"].rpartition("/")[2]
-        if name in within:
-            raise RecursiveModel(f"{name} contains itself; declare that parameter as dict[str, Any]")
-        beside = {key: value for key, value in node.items() if key != "$ref"}
-        return {**_inlined(definitions[name], definitions, (*within, name)), **beside}
-    # What is a name of a field is no keyword.
-    plain = {
-        key: {name: _inlined(each, definitions, within) for name, each in value.items()}
-        if key == "properties"
-        else _inlined(value, definitions, within)
-        for key, value in node.items()
-        if key not in _ANNOTATIONS or not isinstance(value, str)
-    }
-    if "properties" in plain:
-        plain.setdefault("additionalProperties", False)
-    return _with_null(plain)
-
-
-def _with_null(node: dict[str, Any]) -> dict[str, Any]:
-    """`anyOf` of one type and null, as `type` with both: that is how a nullable parameter is declared elsewhere."""
-    options = node.get("anyOf", [])
-    others = [option for option in options if option != {"type": "null"}]
-    if len(options) != 2 or len(others) != 1 or not isinstance(others[0].get("type"), str) or "enum" in others[0]:  # noqa: PLR2004
-        return node
-    beside = {key: value for key, value in node.items() if key != "anyOf"}
-    return {**others[0], **beside, "type": [others[0]["type"], "null"]}
 
 
 def _extra_of(model: type[BaseModel]) -> Any:

@@ -1,6 +1,7 @@
 """Problems that pydantic found, in the words in which parameters of a `parameters_schema` are refused."""
 
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -38,33 +39,42 @@ _LENGTHS = {
 _MOST_NAME = 100
 
 
-def reported_problems(error: ValidationError, kind: type) -> Iterator[ParameterError]:
+def reported_problems(error: ValidationError, kind: Any, beginning: str | None = None) -> Iterator[ParameterError]:
     """Each problem, at its path.
 
     Args:
-        kind: The model or dataclass that was to be made.
+        kind: The model, the dataclass or the union of some that was to be made.
+        beginning: Problems of this field alone.
     """
     for detail in error.errors(include_url=False):
-        yield ParameterError(_path_of(detail) or kind.__name__, *_problem_of(detail, kind))
+        if beginning is None or detail["loc"][:1] == (beginning,):
+            yield ParameterError(_path_of(detail) or name_of(kind), *_problem_of(detail, kind))
+
+
+def name_of(kind: Any) -> str:
+    """Of a class its name alone, of any other annotation all of it."""
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _path_of(detail: ErrorDetails) -> str:
     path = ""
-    for part in detail["loc"]:
+    # Of a union whose members have a tag, the tag is what is wrong.
+    tag = [str(detail["ctx"]["discriminator"]).strip("'")] if detail["type"].startswith("union_tag_") else []
+    for part in [*detail["loc"], *tag]:
         path = f"{path}[{part}]" if isinstance(part, int) else join_path(path, part)
     return shown_path(path)
 
 
-def _problem_of(detail: ErrorDetails, kind: type) -> Told:
+def _problem_of(detail: ErrorDetails, kind: Any) -> Told:
     name, value = detail["type"], detail["input"]
     if name in _TYPES:
         return _TYPES[name], describe(value), type_hint(_TYPES[name], value)
     return name_problem(detail, kind) or _value_problem(detail) or (_sentence(detail), describe(value))
 
 
-def name_problem(detail: ErrorDetails, kind: type) -> Told | None:
+def name_problem(detail: ErrorDetails, kind: Any) -> Told | None:
     """Of a name that is missing, or that is not known: expected, found and a hint. None for any other problem."""
-    if detail["type"] in {"missing", "missing_argument"}:
+    if detail["type"] in {"missing", "missing_argument", "union_tag_not_found"}:
         return "a value", "nothing", "this parameter is required"
     if detail["type"] not in {"extra_forbidden", "unexpected_keyword_argument"}:
         return None
@@ -84,6 +94,8 @@ def _value_problem(detail: ErrorDetails) -> Told | None:
         return f"a length of {word} {context[key]}", f"length {context.get('actual_length', len(value))}"
     if name in {"enum", "literal_error"}:
         return _choice_problem(str(context["expected"]), value)
+    if name == "union_tag_invalid":
+        return _choice_problem(str(context["expected_tags"]), context["tag"])
     if name == "string_pattern_mismatch":
         return f"text that matches {context['pattern']!r}", describe(value)
     return None
@@ -105,20 +117,29 @@ def _sentence(detail: ErrorDetails) -> str:
 
 def _names_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
     """The names that are known where an unknown one was found."""
+    kinds = list(_models_in(kind))
     for part in path:
-        if isinstance(part, str):
-            kind = _model_in(_fields_of(kind).get(part))
-    return list(_fields_of(kind))
+        inner = [each for known in kinds if part in _fields_of(known) for each in _models_in(_fields_of(known)[part])]
+        # Where it is no field, it is a key or a place, or the tag or the name of one member of a union.
+        kinds = inner or [known for known in kinds if _is_called(known, part)] or kinds
+    return list(dict.fromkeys(str(name) for known in kinds for name in _fields_of(known)))
 
 
-def _fields_of(kind: Any) -> Mapping[str, Any]:
+def _is_called(kind: Any, part: int | str) -> bool:
+    tags: Iterable[Any] = (tag for annotation in _fields_of(kind).values() for tag in typing.get_args(annotation))
+    return name_of(kind) == part or part in tags
+
+
+def _fields_of(kind: Any) -> Mapping[int | str, Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
     return {name: field.type for name, field in getattr(kind, "__dataclass_fields__", {}).items()}
 
 
-def _model_in(annotation: Any) -> Any:
-    """The model in an annotation such as `list[Model] | None`."""
+def _models_in(annotation: Any) -> Iterator[Any]:
+    """The models in an annotation such as `list[Model] | None`."""
     if _fields_of(annotation):
-        return annotation
-    return next(filter(None, map(_model_in, getattr(annotation, "__args__", ()))), None)
+        yield annotation
+        return
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)

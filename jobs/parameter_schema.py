@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.basics.canonical import describe
-from jobs.model_parameters import is_model, model_json_schema, model_problems
+from jobs.model_parameters import is_model
+from jobs.model_schema import model_json_schema, model_problems
 from jobs.names import text_problems
 from jobs.parameters import TYPE_NAMES, Entry, Schema, check_value, nearest_name_hint
 

@@ -14,7 +14,7 @@ from core.isolation.limits import TASKS_PER_PROCESS, Limits
 from core.isolation.target import import_problem
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems
-from jobs.functions import function_problems
+from jobs.functions import function_problems, place_of
 from jobs.handlers import HandlerMark, find_marked
 from jobs.names import name_problems
 from jobs.typed import UnknownAnnotation, with_types
@@ -157,7 +157,7 @@ def _type_problems(what: str, function: HandlerFunction) -> list[str]:
 def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[list[str], set[str]]:
     """What is wrong with the handlers, and their task types."""
     problems: list[str] = []
-    seen: set[str] = set()
+    seen: dict[str, Handler] = {}
     for place, handler in enumerate(handlers):
         if not isinstance(handler, Handler):
             expected = "a Handler(task_type, function, queue)"
@@ -169,14 +169,15 @@ def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[lis
             problems += unusable
             continue
         if handler.task_type in seen:
-            problems.append(f"task type {handler.task_type!r} has two handlers")
-        seen.add(handler.task_type)
+            both = f"{place_of(seen[handler.task_type].function)} and {place_of(handler.function)}"
+            problems.append(f"task type {handler.task_type!r} has two handlers: {both}; leave one out")
+        seen[handler.task_type] = handler
         what = f"handler of {handler.task_type!r}"
         unusable = function_problems(what, handler.function, ("params", "context"))
         problems += unusable or [*_type_problems(what, handler.function), *_isolation_problems(what, handler)]
         if handler.queue not in queues:
             problems.append(_queue_problem(what, handler.queue, queues))
-    return problems, seen
+    return problems, set(seen)
 
 
 def _queue_problem(what: str, queue: str, queues: set[str]) -> str:

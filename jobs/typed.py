@@ -3,10 +3,11 @@
 import inspect
 import json
 import re
+import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -14,7 +15,7 @@ from core.context import TaskContext
 from core.errors import PermanentTaskError
 from core.fan_in import FanInResults, load_fan_in_results
 from jobs.functions import first_parameter
-from jobs.model_problems import reported_problems
+from jobs.model_problems import name_of, reported_problems
 
 _PLAIN = re.compile(r"(\w+\.)*(dict|Dict|Mapping|MutableMapping|Any|object)\b")
 
@@ -22,8 +23,8 @@ _PLAIN = re.compile(r"(\w+\.)*(dict|Dict|Mapping|MutableMapping|Any|object)\b")
 class InvalidTaskParameters(PermanentTaskError):
     """A task's parameters are not what its handler takes: the same would be found again."""
 
-    def __init__(self, kind: type, problems: list[str]) -> None:
-        super().__init__("\n".join([f"parameters of the task, as {kind.__name__}:", *problems]))
+    def __init__(self, kind: Any, problems: list[str]) -> None:
+        super().__init__("\n".join([f"parameters of the task, as {name_of(kind)}:", *problems]))
 
 
 class UnknownAnnotation(TypeError):
@@ -56,7 +57,7 @@ def with_types(function: Callable[..., Any]) -> Callable[..., Any]:
     return TypedFunction(function, lambda params: _read(adapter, kind, params))
 
 
-def _read(adapter: TypeAdapter[Any], kind: type, params: Mapping[str, Any]) -> object:
+def _read(adapter: TypeAdapter[Any], kind: Any, params: Mapping[str, Any]) -> object:
     try:
         # As JSON, in which a date is a text: nothing is guessed beside that.
         return adapter.validate_json(json.dumps(params), strict=True)
@@ -65,17 +66,44 @@ def _read(adapter: TypeAdapter[Any], kind: type, params: Mapping[str, Any]) -> o
     raise InvalidTaskParameters(kind, problems)
 
 
-def _kind_of_parameters(function: Callable[..., Any]) -> type | None:
-    """The class that the parameters are to be; None where it is a mapping."""
+def _kind_of_parameters(function: Callable[..., Any]) -> Any:
+    """What the parameters are to be; None where it is a mapping."""
     annotation = _annotation_of(function)
-    kind = typing.get_origin(annotation) or annotation
-    if not isinstance(kind, type) or kind in {Any, object} or issubclass(kind, Mapping):
+    kind = _without_names(annotation)
+    if annotation is None or _is_mapping(kind):
         return None
-    if kind is FanInResults or issubclass(kind, BaseModel) or is_dataclass(kind):
-        return kind
+    if kind is FanInResults or _is_made_of_models(kind):
+        return annotation if kind is not FanInResults else kind
     raise UnknownAnnotation(
-        f"its first argument: expected dict[str, Any], a pydantic model, a dataclass or FanInResults, found {kind!r}"
+        "its first argument: expected dict[str, Any], a pydantic model, a dataclass, a union of them or FanInResults, "
+        f"found {annotation!r}"
     )
+
+
+def _without_names(annotation: Any) -> Any:
+    """What a `NewType`, a `type` statement or an `Annotated` is a name of."""
+    while True:
+        if typing.get_origin(annotation) is Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        else:
+            return annotation
+
+
+def _is_mapping(kind: Any) -> bool:
+    origin = typing.get_origin(kind) or kind
+    return kind in {Any, object} or (isinstance(origin, type) and issubclass(origin, Mapping))
+
+
+def _is_made_of_models(kind: Any) -> bool:
+    """Whether it is a class with named fields, or a union of such classes alone."""
+    if typing.get_origin(kind) in {typing.Union, types.UnionType}:
+        return all(_is_made_of_models(_without_names(each)) for each in typing.get_args(kind))
+    origin = typing.get_origin(kind) or kind
+    return isinstance(origin, type) and (issubclass(origin, BaseModel) or is_dataclass(origin))
 
 
 def _annotation_of(function: Callable[..., Any]) -> Any:
@@ -85,7 +113,7 @@ def _annotation_of(function: Callable[..., Any]) -> Any:
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
     try:
-        return typing.get_type_hints(owner)[parameter.name]
+        return typing.get_type_hints(owner, include_extras=True)[parameter.name]
     except Exception as error:
         if _PLAIN.match(parameter.annotation):
             return None

@@ -889,7 +889,8 @@ comment on function "app"."prune_app_instances"(p_older_than_seconds double prec
 -- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message);
 -- closed (its stage or job does not run); expired (a deadline has passed, so nothing is begun: the caller lets
 -- enforce_deadlines end it); missing. The commit of a claim is not waited for: one that a crash undoes is fenced by its
--- random lease and is claimed again. The commit of parking is waited for, since the message is gone when this returns.
+-- random lease and is claimed again. The same call once more, after the answer was lost with its connection, finds its
+-- tasks claimed under its lease. The commit of parking is waited for, since the message is gone when this returns.
 -- So is that of a claim under limits, which may be exceeded if it is undone.
 -- Fence: the status.
 -- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage
@@ -995,6 +996,7 @@ begin
     case
       when t.task_id is null then 'missing'
       when not v_open then 'closed'
+      when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when t.held_for is not null and t.announced_at is null and t.status in ('pending', 'queued', 'pending_retry') then 'held'
       when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
       when t.status in ('pending', 'queued', 'pending_retry')
@@ -2376,8 +2378,24 @@ begin
   ) t;
 end $$;
 
+-- The tasks of a stage that this lease holds, in order, as a claim returns them.
+-- All that is leased by any process is read: only where an answer may have been lost.
+create or replace function "app".tasks_of_lease(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid)
+returns table (
+  task_id text, attempt integer, interruptions integer, task_type text, task_index integer, name text, parameters jsonb
+)
+language plpgsql stable set enable_seqscan = off as $$
+begin
+  return query
+  select t.task_id, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status = 'processing'
+    and t.lease_id = p_lease_id
+  order by t.task_id;
+end $$;
+
 comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]) is 'Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.';
 comment on function "app"."renew_leases_of_owner"(p_owner text) is 'Extends all leases under an owner''s name: for the stand-in of a process that cannot ask itself.';
+comment on function "app"."tasks_of_lease"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid) is 'The tasks of a stage that this lease holds, in order, as a claim returns them.';
 
 -- Limits: how many tasks run at once, and how many begin in a time, over all stages that name the same limit.
 -- A task of such a stage has a place in each of its limits from its claim until its row leaves `processing`, in every
@@ -4131,7 +4149,8 @@ end $$;
 
 -- As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their
 -- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
--- task if none was.
+-- task if none was. The same call once more, after the answer was lost with its connection, ends nothing and finds the
+-- tasks that it claimed; otherwise nobody would run them until their lease ends.
 create or replace function "app".complete_tasks_and_take_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[],
   p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
@@ -4150,6 +4169,14 @@ begin
   else
     select c.* into v_check from "app".settle_tasks_of_leases(
       p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed') c;
+  end if;
+  if cardinality(v_check.updated_ids) < cardinality(p_task_ids) then
+    return query
+    select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, l.*
+    from "app".tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
+    if found then
+      return;
+    end if;
   end if;
   return query
   select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, n.*

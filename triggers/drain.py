@@ -37,7 +37,7 @@ def install_drain(drain: Callable[[], object] | None = None) -> None:
 
 
 def drain_made_services() -> int:
-    """Hand back what this process holds: how many tasks. Makes nothing if nothing was needed so far."""
+    """Release the tasks of this process: how many. Makes nothing if nothing was needed so far."""
     # Looked up, not imported: an app that never ran anything has none, and its process is about to end.
     module = sys.modules.get("triggers.services")
     # One that is being imported in this moment has nothing either.
@@ -56,7 +56,7 @@ def drain_made_services() -> int:
 
 
 def _end_presence(services: "Services") -> None:
-    """Others need not wait until this process has been silent for a time. Its tasks are given back already."""
+    """Others need not wait until this process has been silent for a time. Its tasks are released already."""
     try:
         services.presence.end()
     except Exception as error:  # noqa: BLE001 - the process is about to end, in whatever state the database is
@@ -118,7 +118,13 @@ class _Handler:
         if is_in_charge:
             # A second signal ends the process at once.
             signal.signal(number, signal.SIG_DFL if self._previous is None else self._previous)
-        threading.Thread(target=self._work, args=(number, ends_process), name="drain").start()
+        try:
+            threading.Thread(target=self._work, args=(number, ends_process), name="drain").start()
+        except RuntimeError as error:
+            # The system gives none. The interpreter's end drains as well; of what a signal ends, the leases run out.
+            log.warning("drain_not_started", extra={"checkpoint": "DRAIN", "error": repr(error)})
+            if ends_process:
+                os.kill(os.getpid(), number)
         if callable(self._previous):
             self._previous(number, frame)
 

@@ -18,6 +18,7 @@ from core.models.submission import SubmitRequest
 from jobs.registry import UnknownJobType
 from triggers import api_models, problems
 from triggers.actor import Actor
+from triggers.author_threads import calls_authors
 from triggers.endpoints import JobIdPath, JsonBody, NoQuery, OneValueRoute, Services, job_links
 from triggers.job_answers import retry_after
 from triggers.problems import ProblemError
@@ -152,6 +153,7 @@ def resume_instance(
 
 
 @router.post("/instances/{job_id}/rewind", status_code=202, response_class=Response)
+@calls_authors
 def rewind_instance(
     job_id: JobIdPath, services: Services, query: Annotated[ReasonQuery, InQuery()], actor: Actor
 ) -> Response:

@@ -10,6 +10,7 @@ from jobs.registry import UnknownJobType
 from triggers import api_models as models
 from triggers import problems
 from triggers.actor import Actor
+from triggers.author_threads import calls_authors
 from triggers.endpoints import JobIdPath, JsonBody, NoQuery, OneValueRoute, Services, body_schema, job_links, parse_body
 from triggers.problems import ProblemError
 
@@ -80,6 +81,7 @@ def resume_job(
 
 
 @router.post("/jobs/{job_id}/rerun", status_code=202, openapi_extra=body_schema(models.RerunRequest))
+@calls_authors
 def rerun_job(
     job_id: JobIdPath,
     request: Request,

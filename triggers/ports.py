@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.models import JobEvent, JobQueueMessage, StageCompleteMessage, TaskQueueMessage, TaskStatus
-from core.models.control import AdjustAnswer, AdjustRequest, ControlAnswer, RerunRequest
+from core.models.control import AdjustAnswer, AdjustRequest
 from core.models.dry_run import JobDraft
 from core.models.job_filter import JobFilter, JobSort
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.models.view import EventPosition, JobDetail, JobRun, JobSummary, NewEvents, Page, TaskSummary
 from core.operating.brief_reason import BriefReason
+from core.ports import JobControls
 from jobs.base import JobBase
 
 
@@ -42,22 +43,12 @@ class Check:
     detail: str
 
 
-class JobCommands(Protocol):
+class JobCommands(JobControls, Protocol):
     """`core.machine.CoreMachine`, as the API sees it."""
 
     def submit_job(self, request: SubmitRequest) -> Submission: ...
     def submit_jobs(self, requests: Sequence[SubmitRequest]) -> list[Submission | Exception]: ...
     def draft_job(self, request: SubmitRequest) -> JobDraft: ...
-    def cancel_job(
-        self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
-    ) -> str | None: ...
-    def pause_job(
-        self, job_id: str, *, reason: str | None = None, actor: str | None = None
-    ) -> ControlAnswer | None: ...
-    def resume_job(
-        self, job_id: str, *, reason: str | None = None, actor: str | None = None
-    ) -> ControlAnswer | None: ...
-    def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None: ...
     def adjust_job(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None: ...
 
 

@@ -16,6 +16,7 @@ from jobs.parameters import ParameterErrors
 from triggers import api_models, problems
 from triggers import schedule_models as models
 from triggers.actor import Actor
+from triggers.author_threads import calls_authors
 from triggers.endpoints import JsonBody, NoQuery, OneValueRoute, body_schema, parse_body
 from triggers.insight_models import FindingAnswer
 from triggers.problems import ProblemError
@@ -88,6 +89,7 @@ def get_schedule(name: NamePath, services: Services, query: NoQuery) -> models.S
     openapi_extra=body_schema(models.PutSchedule, required=True),
     responses={201: {"model": models.WrittenSchedule, "description": "It is new"}},
 )
+@calls_authors
 def put_schedule(
     name: NamePath, response: Response, services: Services, body: JsonBody, query: NoQuery, actor: Actor
 ) -> models.WrittenSchedule:
@@ -97,9 +99,16 @@ def put_schedule(
     with a note: another release may know it. Ticks that were due before a change keep what they were due for.
     """
     del query
+    written = write_schedule(services, name, body, actor)
+    response.status_code = 201 if written.created else 200
+    return models.WrittenSchedule(**models.answer_of(written.schedule), notes=list(written.notes))
+
+
+def write_schedule(services: ScheduleServices, name: str, body: dict[str, Any], actor: str | None) -> Written:
+    """Raises ProblemError where it cannot be written as the body says."""
     asked = parse_body(models.PutSchedule, body)
     try:
-        written = services.schedules.put(ScheduleWish(name=name, **dict(asked)), actor=actor)
+        return services.schedules.put(ScheduleWish(name=name, **dict(asked)), actor=actor)
     except PydanticCustomError as error:
         item = {"type": error.type, "ctx": error.context, "loc": ("body", "schedule"), "msg": str(error)}
         raise problems.invalid_request([problems.field_problem(item)]) from error
@@ -107,8 +116,6 @@ def put_schedule(
         raise _wrong_parameters(error) from error
     except ScheduleChanged as error:
         raise _changed(name) from error
-    response.status_code = 201 if written.created else 200
-    return models.WrittenSchedule(**models.answer_of(written.schedule), notes=list(written.notes))
 
 
 @router.delete("/schedules/{name}")
@@ -144,15 +151,21 @@ def resume_schedule(
 
 
 @router.post("/schedules/{name}/run", status_code=202)
+@calls_authors
 def run_schedule(name: NamePath, services: Services, query: NoQuery, actor: Actor) -> models.ScheduleTick:
     """Submit a job as if a tick were now, also while it is paused or a job of it is open. Each request is a job."""
     del query
+    return models.tick_of(run_tick(services, name, actor))
+
+
+def run_tick(services: ScheduleServices, name: str, actor: str | None) -> TickRecord:
+    """Raises ProblemError where no job was made."""
     tick = services.schedules.run_now(name, actor=actor)
     if tick is None:
         raise _unknown(name)
     if tick.status is TickStatus.FAILED:
         raise ProblemError(409, "tick_failed", f"No job was made: {tick.reason}: {tick.detail}")
-    return models.tick_of(tick)
+    return tick
 
 
 @router.get("/schedules/{name}/next", response_model_exclude_unset=True)

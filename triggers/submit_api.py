@@ -1,11 +1,11 @@
 """Endpoints that submit jobs: one, many at once, or none but what a submission would do."""
 
 from collections import Counter
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi import Query as InQuery
-from fastapi.concurrency import run_in_threadpool
 
 from core.basics.canonical import shown
 from core.errors import OtherParameters, StoreUnavailable
@@ -19,6 +19,7 @@ from triggers import api_models, problems
 from triggers import submit_models as models
 from triggers.access import expect_role_for
 from triggers.actor import Actor, find_actor
+from triggers.author_threads import calls_authors, run_of_type
 from triggers.endpoints import (
     NoQuery,
     OneValueRoute,
@@ -46,6 +47,7 @@ router = APIRouter(tags=["jobs"], route_class=OneValueRoute)
 
 
 @router.post("/jobs/submit:batch", openapi_extra=body_schema(models.BatchRequest, required=True))
+@calls_authors
 def submit_batch(
     request: Request, services: Services, body: LargeBody, query: NoQuery, actor: Actor
 ) -> models.BatchAnswer:
@@ -152,14 +154,14 @@ async def submit_job(
     if query.dry_run:
         return await _draft(services, wanted)  # type: ignore[return-value]
     try:
-        submitted = await run_in_threadpool(services.machine.submit_job, wanted)
+        submitted = await run_of_type(services, job_type, partial(services.machine.submit_job, wanted))
     except OtherParameters as error:
         raise _other_parameters(request, error) from error
     return await _answer(request, response, services, submitted, read_wait(prefer))
 
 
 async def _draft(services: ApiServices, wanted: SubmitRequest) -> Response:
-    draft = await run_in_threadpool(services.machine.draft_job, wanted)
+    draft = await run_of_type(services, wanted.job_type, partial(services.machine.draft_job, wanted))
     content = models.DraftAnswer.of(draft).model_dump_json(by_alias=True)
     return Response(content, media_type="application/json")
 

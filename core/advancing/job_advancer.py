@@ -9,10 +9,11 @@ from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import AuthorError, StoreUnavailable, UnknownWork, classify
-from core.models import JobQueueMessage, JobRecord, JobStatus, StageDefinition
+from core.models import JobRecord, JobStatus, StageDefinition
 from core.models.definition import read_definition
 from core.models.retry import retry_delay
 from core.models.transition import PlanOutcome
+from core.operating.announcer import step_message
 from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
 from core.operating.windows import StageWindows
@@ -70,7 +71,7 @@ class JobAdvancer:
             return
 
         def announce_instead(_: Exception) -> None:
-            self._orchestration.announce_job(_job_message(moved, moved.stage, cause="follow-up"))
+            self._orchestration.announce_job(step_message(moved, "follow-up"))
 
         with self._errors.handle_operation(
             "advance_job", job_id=moved.job_id, stage=moved.stage, on_error=announce_instead, raise_on_error=False
@@ -188,7 +189,7 @@ class JobAdvancer:
         delay = max(retry_delay(attempt, policy), failure.retry_after_seconds or 0.0)
         self._state.retry_job_step(job, failure.to_json(attempt) | {"step": step}, delay)
         fault_point("job.step_retry_written")
-        if self._orchestration.announce_job(_job_message(job, job.stage, attempt=attempt + 1), delay_seconds=delay):
+        if self._orchestration.announce_job(step_message(job, None, attempt=attempt + 1), delay_seconds=delay):
             fault_point("job.step_retry_sent")
             self._state.mark_job_announced(job.stage_ref)
 
@@ -202,15 +203,3 @@ def obstacle_of(job: JobRecord | None, run: int) -> str | None:
     if job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
         return job.status
     return None if job.paused_at is None else "paused"
-
-
-def _job_message(job: JobRecord, stage: int, *, attempt: int = 1, cause: str | None = None) -> JobQueueMessage:
-    return JobQueueMessage(
-        job_id=job.job_id,
-        job_type=job.job_type,
-        run=job.run,
-        stage=stage,
-        attempt=attempt,
-        cause=cause,
-        correlation_id=job.correlation_id,
-    )

@@ -21,12 +21,14 @@ class CallerEnded(RuntimeError):
 class _Caller(Generic[A, R]):
     """What one thread asks for, and what it gets."""
 
-    __slots__ = ("answers", "error", "item", "turn")
+    __slots__ = ("answers", "error", "is_next", "item", "turn")
 
     def __init__(self, item: A) -> None:
         self.item = item
         self.answers: list[R] = []
         self.error: Exception | None = None
+        # Others wait until this thread has passed the turn on.
+        self.is_next = False
         # Released when there is an answer or an error, or when this thread is to make the next call.
         self.turn = threading.Lock()
         self.turn.acquire()
@@ -70,19 +72,21 @@ class JoinedCalls(Generic[K, A, R]):
             CallerEnded: The thread that called for this one was ended.
             Exception: What `call` raises for this item.
         """
-        with self._lock:
-            others = self._waiting.get(key)
-            if others is None:
-                self._waiting[key] = deque()
-            else:
-                own: _Caller[A, R] = _Caller(item)
-                others.append(own)
-        if others is not None:
-            return self._wait(key, own)
+        own: _Caller[A, R] = _Caller(item)
         try:
-            return self._call(key, [item])[0]
+            with self._lock:
+                others = self._waiting.get(key)
+                if others is None:
+                    self._waiting[key] = deque()
+                    own.is_next = True
+                else:
+                    others.append(own)
+            if others is None:
+                return self._call(key, [item])[0]
+            return self._wait(key, own)
         finally:
-            self._pass_on(key)
+            # However this thread is ended, also while it waits: the others' turn does not end with it.
+            self._leave(key, own)
 
     def waiting(self, key: K) -> int:
         """How many wait for the call that is under way."""
@@ -104,7 +108,6 @@ class JoinedCalls(Generic[K, A, R]):
             self._answer(key, group)
         finally:
             self._release(group[1:])
-            self._pass_on(key)
 
     def _take_others(self, key: K, group: list[_Caller[A, R]]) -> None:
         named = set(self._names(group[0].item))
@@ -139,11 +142,18 @@ class JoinedCalls(Generic[K, A, R]):
                 one.error = CallerEnded("the thread that called for this one and others was ended")
             one.turn.release()
 
-    def _pass_on(self, key: K) -> None:
-        """Wake the first of those who came meanwhile: it makes the next call."""
+    def _leave(self, key: K, own: _Caller[A, R]) -> None:
+        """If it was this thread's turn, wake the first of those who came meanwhile: it makes the next call."""
+        if own.is_answered and not own.is_next:
+            return
         with self._lock:
-            others = self._waiting[key]
-            if others:
-                others.popleft().turn.release()
+            others = self._waiting.get(key, deque())
+            if not own.is_next:
+                if own in others:
+                    others.remove(own)
+            elif others:
+                following = others.popleft()
+                following.is_next = True
+                following.turn.release()
             else:
                 del self._waiting[key]

@@ -28,8 +28,14 @@ _OUTPUT_SECONDS = 1.0
 class ProcessEnded(RetryableTaskError):
     """The attempt's own process ended without an answer: a crash in C code, os._exit, or killed from outside."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int | None) -> None:
         self.status = status
+        if status is None:
+            super().__init__(
+                "expected an answer of the attempt's process, found that it closed the file for it; a handler in a "
+                "process of its own must not close files that it did not open"
+            )
+            return
         is_killed = status == -signal.SIGKILL
         advice = (
             "see whether memory ran out (memory_limit_mb makes it certain)"

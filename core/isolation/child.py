@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from core.errors import AuthorError, ContractViolationError, Failure, TaskCancel
 from core.fan_in import fan_in_reader
 from core.isolation.log_records import adopt_settings, as_message
 from core.isolation.target import find
-from core.isolation.wire import END_OF_OUTPUT, Message, encode
+from core.isolation.wire import ANSWERS_CLOSED, END_OF_OUTPUT, Message, encode
 from core.models import StageRef
 from core.models.context import CompletedTask, FailedTask
 
@@ -65,11 +66,13 @@ class Worker:
         except queue.Empty:
             return None
 
-    def answer(self, **message: Any) -> None:
+    def answer(self, **message: Any) -> bool:
+        """Whether it was sent: the worker may be gone, or a handler has closed the file for it."""
         data = memoryview(encode(message))
         with self._lock, suppress(OSError):
             while data:
                 data = data[os.write(self._answers, data) :]
+        return not data
 
     def read_page(self, to: tuple[int, int], request: Message) -> list[Any]:
         """The next page of a stream; an empty one is its end."""
@@ -163,6 +166,38 @@ class Results:
             yield from page
 
 
+class Standard:
+    """What each task is to find as the first did: the streams and the folder, which a handler may close or change."""
+
+    def __init__(self) -> None:
+        self._streams = sys.stdout, sys.stderr
+        self._folder = Path.cwd()
+        self._copies = {number: os.dup(number) for number in (0, 1, 2)}
+
+    def restore(self) -> bool:
+        """False where that is not possible: the process is of no more use."""
+        for stream in (sys.stdout, sys.stderr):
+            if stream not in self._streams:
+                with suppress(Exception):
+                    stream.flush()
+        sys.stdout, sys.stderr = self._streams
+        try:
+            for number, copy in self._copies.items():
+                if not _is_same_file(number, copy):
+                    os.dup2(copy, number)
+            os.chdir(self._folder)
+        except OSError:
+            return False
+        return True
+
+
+def _is_same_file(number: int, copy: int) -> bool:
+    try:
+        return os.path.sameopenfile(number, copy)
+    except OSError:  # it was closed
+        return False
+
+
 def main(target: str, answers: int) -> None:
     faulthandler.enable(all_threads=False)
     worker = _take_pipes(answers)
@@ -171,11 +206,15 @@ def main(target: str, answers: int) -> None:
     # While nothing waits for it, if it can be; if not, each task reports why.
     with suppress(BaseException):
         _find_once(target)
-    while (task := worker.next_task()) is not None:
+    standard = Standard()
+    is_of_use = True
+    while is_of_use and (task := worker.next_task()) is not None:
         worker.answer(began=True)
         answer = _answer_to(target, task, worker)
+        is_of_use = standard.restore()
         _end_output()
-        worker.answer(**answer)
+        if not worker.answer(**answer):
+            os._exit(ANSWERS_CLOSED)
     # The thread that reads holds stdin, for which an orderly end of the interpreter would abort the process.
     os._exit(0)
 
@@ -195,10 +234,14 @@ def _take_pipes(answers: int) -> Worker:
 def _answer_to(target: str, task: Message, worker: Worker) -> Message:
     lease_id = task["context"].pop("lease_id")
     number = task["number"]
+
+    def report(progress: Mapping[str, Any]) -> None:
+        worker.answer(progress=[progress["percent"], progress["message"]], number=number)
+
     context = TaskContext(
         **task["context"],
         lease_id=lease_id and UUID(lease_id),
-        _report=lambda progress: worker.answer(progress=[progress["percent"], progress["message"]], number=number),
+        _report=report,
         # A thread that the handler of an earlier attempt left behind is to stop too.
         _stop_requested=lambda: worker.stop is not None or worker.number != number,
         _timed_out=lambda: worker.stop == TaskTimedOut.__name__ and worker.number == number,
@@ -237,7 +280,7 @@ def _end_output() -> None:
             stream.flush()
         if isinstance(stream, Prints):
             stream.end_line()
-    with suppress(OSError):  # a handler may have closed it
+    with suppress(OSError):  # what was closed could not be restored
         os.write(2, f"{END_OF_OUTPUT}\n".encode())
 
 

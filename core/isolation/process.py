@@ -12,7 +12,7 @@ from typing import Any
 from core.authors.printed_lines import PrintedBytes
 from core.isolation.log_records import settings_of_loggers
 from core.isolation.tether import Tether, has_ended, signal_group
-from core.isolation.wire import END_OF_OUTPUT, LineBuffer, Message, encode
+from core.isolation.wire import ANSWERS_CLOSED, END_OF_OUTPUT, LineBuffer, Message, encode
 
 CHILD_MODULE = f"{__package__}.child"
 _END_SECONDS = 5.0
@@ -95,12 +95,15 @@ class HandlerProcess:
         lines = self._printed.add(data) if data else list(filter(None, [self._printed.rest()]))
         return [Line(printed=line) for line in lines]
 
-    def exit_status(self) -> int:
-        """As `subprocess` has it: negative for a signal. To be asked after the last answer; ends what it started."""
-        # One that closed its answers and lives on is of no more use.
-        has_ended(self._process, _END_SECONDS)
+    def exit_status(self) -> int | None:
+        """As `subprocess` has it: negative for a signal. To be asked after the last answer; ends what it started.
+
+        None for one that closed the file for its answers, and ended for it or lived on.
+        """
+        ended = has_ended(self._process, _END_SECONDS)
         signal_group(self._process, signal.SIGKILL)
-        return self._process.wait()
+        status = self._process.wait()
+        return status if ended and status != ANSWERS_CLOSED else None
 
     def end(self) -> None:
         """End it and what it started, whatever it does now. To be called once."""

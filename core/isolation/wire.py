@@ -15,6 +15,8 @@ from typing import Any
 Message = dict[str, Any]
 # What ends the output of an attempt, so that none of it is taken for another's.
 END_OF_OUTPUT = "\x1e\x04coremachine-end-of-attempt\x04\x1e"
+# The exit status (EX_IOERR) of a process that could not send its answer.
+ANSWERS_CLOSED = 74
 # Made before a handler can change what the module `json` does.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 

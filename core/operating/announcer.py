@@ -79,15 +79,20 @@ def announce_by_stage(
         yield rows, announced
 
 
-def step_message(job: JobRecord | UnannouncedJob, cause: str) -> JobQueueMessage:
-    """A message for the step that a job waits for, when it may have had one before."""
+def step_message(job: JobRecord | UnannouncedJob, cause: str | None, *, attempt: int | None = None) -> JobQueueMessage:
+    """A message for the step that a job waits for.
+
+    Args:
+        cause: If the step may have had a message before: a `new_cause`.
+        attempt: The number of the attempt that it asks for. None: the one after those that the job's row counts.
+    """
     return JobQueueMessage(
         job_id=job.job_id,
         job_type=job.job_type,
         run=job.run,
         stage=job.stage,
-        attempt=job.attempt + 1,
-        cause=new_cause(cause),
+        attempt=attempt or job.attempt + 1,
+        cause=cause,
         correlation_id=job.correlation_id,
     )
 

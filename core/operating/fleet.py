@@ -6,8 +6,7 @@ from datetime import datetime
 from core.models.app import AppInstanceRecord, FleetFacts, InstanceState, WaitingWork
 from core.models.insight import Finding, Severity
 
-# A process registers itself at this interval; one that missed three of them counts as silent.
-BEAT_SECONDS = 20.0
+# One that has not registered for this long counts as silent: it missed three times (`triggers/presence.py`).
 LIVE_SECONDS = 65.0
 # Rows of processes that are gone stay for a day, to show who was here.
 KEPT_SECONDS = 86_400.0

@@ -291,7 +291,7 @@ class Janitor:
 
     def _announce_job(self, job: UnannouncedJob | JobRecord, reason: str) -> bool:
         fault_point("janitor.job_found")
-        if not self._orchestration.announce_job(step_message(job, "sweep")):
+        if not self._orchestration.announce_job(step_message(job, new_cause("sweep"))):
             return False
         fault_point("janitor.job_sent")
         self._state.mark_job_announced(job.stage_ref)

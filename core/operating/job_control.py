@@ -18,7 +18,7 @@ from core.models.control import (
     RerunMode,
     RerunRequest,
 )
-from core.operating.announcer import announce_parked_tasks, step_message
+from core.operating.announcer import announce_parked_tasks, new_cause, step_message
 from core.operating.limit_turns import LimitTurns
 from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
@@ -129,7 +129,7 @@ class JobControl:
         job = self._state.find_job(job_id)
         if job is None or job.run != answer.run or job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
             return
-        if self._orchestration.announce_job(step_message(job, "again"), delay_seconds=answer.wait_seconds):
+        if self._orchestration.announce_job(step_message(job, new_cause("again")), delay_seconds=answer.wait_seconds):
             fault_point("control.sent")
             self._state.mark_job_announced(job.stage_ref)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from core.models import StageRef, TaskQueueMessage
+from core.models import StageRef
 from core.models.announcement import LimitedTask
 from core.operating.announcer import new_cause
-from core.orchestration_manager import OrchestrationManager
+from core.orchestration_manager import OrchestrationManager, task_message
 from core.state_manager import StateManager
 
 # A look serves no more stages of one limit than this, and a process looks no more often in a row.
@@ -58,17 +58,8 @@ class LimitTurns:
         return count + sum(self._schedule(task, cause) for task in later)
 
     def _schedule(self, task: LimitedTask, cause: str) -> bool:
-        message = TaskQueueMessage(
-            job_id=task.job_id,
-            job_type=task.job_type,
-            run=task.run,
-            stage=task.stage,
-            task_ids=(task.task_id,),
-            attempt=task.attempt + 1,
-            cause=cause,
-            takes_next=True,
-            correlation_id=task.correlation_id,
-        )
+        attempt = task.attempt + 1
+        message = task_message(task, task.stage, [task.task_id], attempt=attempt, cause=cause, takes_next=True)
         is_sent = self._orchestration.announce_retry(message, task.queue, task.wait_seconds)
         if is_sent:
             self._state.mark_tasks_announced(task.stage_ref.job_ref, [task.task_id])

@@ -13,15 +13,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.errors import UnknownWork
-from core.models import JobRecord, JobRef, TaskQueueMessage
+from core.models import JobRecord, JobRef
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
 from core.models.retry import give_back_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
-from core.operating.announcer import step_message
+from core.operating.announcer import new_cause, step_message
 from core.operating.dead_letters import keep_body, read_reference
 from core.operating.given_back import GivenBack
-from core.orchestration_manager import OrchestrationManager
+from core.orchestration_manager import OrchestrationManager, task_message
 from core.ports import AnnouncedJob
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
@@ -64,7 +64,7 @@ class Postponer:
             self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
         if answer.delay_seconds is None:
             return
-        if self._orchestration.announce_job(step_message(job, "wait"), delay_seconds=answer.delay_seconds):
+        if self._orchestration.announce_job(step_message(job, new_cause("wait")), delay_seconds=answer.delay_seconds):
             self._state.mark_job_announced(job.stage_ref)
 
     def postpone_tasks(
@@ -89,17 +89,9 @@ class Postponer:
         )
         waiting = sorted((one for one in answers if one.outcome is PostponeOutcome.POSTPONED), key=_place)
         for (queue, wait_seconds), group in groupby(waiting, key=_place):
-            ids = tuple(task.task_id for task in group)
-            message = TaskQueueMessage(
-                job_id=job.job_id,
-                job_type=job.job_type,
-                run=job.run,
-                stage=stage,
-                task_ids=ids,
-                attempt=max(1, *(attempts[task_id] for task_id in ids)),
-                cause=lease_id.hex[:12],
-                correlation_id=job.correlation_id,
-            )
+            ids = [task.task_id for task in group]
+            attempt = max(1, *(attempts[task_id] for task_id in ids))
+            message = task_message(job, stage, ids, attempt=attempt, cause=lease_id.hex[:12])
             if self._orchestration.announce_retry(message, queue, wait_seconds):
                 self._state.mark_tasks_announced(JobRef(job.job_id, job.run), ids)
         return next((one.job_status for one in answers if one.is_last_task_in_stage), None)

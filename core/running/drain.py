@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from core.basics.outage import outage
 from core.errors import Draining, StoreUnavailable
+from core.running.attempts import Attempts
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.safety.safe_log import safe_logger
@@ -16,7 +17,7 @@ log = safe_logger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    batch: TaskBatch
+    attempts: Attempts | TaskBatch
     writer: OutcomeWriter
 
 
@@ -42,9 +43,9 @@ class Drain:
             raise Draining
 
     @contextmanager
-    def holding(self, batch: TaskBatch, writer: OutcomeWriter) -> Iterator[bool]:
-        """Yields whether the batch may run; False when it was claimed too late, and has to be released unbegun."""
-        held = _Held(batch, writer)
+    def holding(self, attempts: Attempts | TaskBatch, writer: OutcomeWriter) -> Iterator[bool]:
+        """Yields whether they may run; False when they were claimed too late, and have to be released unbegun."""
+        held = _Held(attempts, writer)
         with self._lock:
             may_run = not self._is_draining
             if may_run:
@@ -56,15 +57,15 @@ class Drain:
                 self._held.discard(held)
 
     def drain(self) -> int:
-        """Give everything back: how many tasks others can have now.
+        """Release every task of this process: how many others can claim now.
 
         A handler learns of it when it calls `check_cancelled`; the result of one that does not is refused by the lease.
-        Leases that cannot be given back, since the database is away, run out.
+        Leases of tasks that cannot be released, since the database is away, expire.
         """
         with self._lock:
             self._is_draining = True
             held, self._held = self._held, set()
-        abandoned = [(one.writer, *one.batch.abandon()) for one in held]
+        abandoned = [(one.writer, *one.attempts.abandon()) for one in held]
         count = 0
         for writer, waiting, running in abandoned:
             for tasks, started in ((waiting, False), (running, True)):

@@ -21,7 +21,7 @@ class EngineParts:
         owner: The process's name in leases.
         slots: How many tasks run at once in this process.
         clock: Seconds, monotonic.
-        unknown_work_patience_seconds: How long work that this release does not know is given back before it fails.
+        unknown_work_patience_seconds: How long work that this release does not know is postponed before it fails.
     """
 
     catalog: JobCatalog

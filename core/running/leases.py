@@ -39,7 +39,6 @@ class LeaseKeeper:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._shortest = 0.0
-        self.renewal_failures = 0
         self.lost_leases = 0
 
     def hold(self, leases: list[HeldTask]) -> None:
@@ -157,13 +156,9 @@ class LeaseKeeper:
         try:
             return ask()
         except StoreUnavailable as error:
-            self._note_failure()
+            observer().measure(RENEWAL_FAILURES, 1)
             outage.note(str(error))
         except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
-            self._note_failure()
+            observer().measure(RENEWAL_FAILURES, 1)
             log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
         return False
-
-    def _note_failure(self) -> None:
-        self.renewal_failures += 1
-        observer().measure(RENEWAL_FAILURES, 1)

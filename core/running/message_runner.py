@@ -1,6 +1,6 @@
 """Runs the tasks of one message: claims them, runs them and writes their outcomes. Advancing the job is for others."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from core.basics.faults import fault_point
@@ -9,6 +9,7 @@ from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer, UnknownTaskType
+from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
@@ -43,12 +44,12 @@ class MessageRunner:
         is_alone: bool = False,
         goes_on: bool = False,
     ) -> str | None:
-        """Claim, run and settle the tasks that a message names. Returns the job's status if it moved on, else None.
+        """Claim and run a message's tasks, and record their ends. Returns the job's status if it advanced, else None.
 
         It waits for a slot first, so that an attempt's time does not pass before it begins.
 
         Args:
-            suspects: Takes those that must run alone: given back unbegun, and not announced. None: run them too.
+            suspects: Takes those that must run alone: released unbegun, and not announced. None: run them too.
             goes_on: It takes the stage's next tasks as well, one after the other, as long as its time lasts.
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
@@ -58,9 +59,7 @@ class MessageRunner:
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
             writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
-            claimed: Sequence[ClaimedRow] = claim.rows
-            if not self._may_all_run(claim.rows):
-                claimed = self._set_aside(writer, claim.rows, suspects)
+            claimed = self._to_run(writer, claim.rows, suspects)
             if not claimed:
                 return writer.job_status
             if slot is None:
@@ -82,22 +81,25 @@ class MessageRunner:
             if slot is not None:
                 slot.release()
 
-    def _may_all_run(self, rows: Sequence[ClaimedRow]) -> bool:
-        """Whether all were claimed, were never interrupted, and have a handler here. Most messages are so."""
+    def _to_run(
+        self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], suspects: list[str] | None
+    ) -> Sequence[ClaimedRow]:
+        """The tasks that are to run now: mostly all. The others are released, postponed or ended."""
+        unknown = {name for name in {row.task_type for row in rows} if self._catalog.find_handler(name) is None}
         are_usual = all([row.outcome is ClaimOutcome.CLAIMED and not row.interruptions for row in rows])  # noqa: C419 - quicker
-        return are_usual and not self._unknown_types(rows)
-
-    def _unknown_types(self, rows: Sequence[ClaimedRow]) -> set[str]:
-        """Task types that this app has no handler for."""
-        return {name for name in {row.task_type for row in rows} if self._catalog.find_handler(name) is None}
+        return rows if are_usual and not unknown else self._set_aside(writer, rows, unknown, suspects)
 
     def _set_aside(
-        self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], suspects: list[str] | None
+        self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], unknown: Collection[str], suspects: list[str] | None
     ) -> list[ClaimedRow]:
-        """Settle the tasks that are not to run now; those that are. `suspects` as for `run_message`."""
-        unknown = self._unknown_types(rows)
+        """Write down what becomes of the tasks that are not to run now; those that are.
+
+        Args:
+            unknown: Task types that this app has no handler for.
+            suspects: As for `run_message`.
+        """
         strange = [row for row in rows if row.task_type in unknown and row.outcome in _STILL_TO_RUN]
-        moved_to = self._give_back(writer.job, writer.stage.number, strange, writer.lease_id) if strange else None
+        moved_to = self._postpone(writer.job, writer.stage.number, strange, writer.lease_id) if strange else None
         claimed = [row for row in rows if row.outcome is ClaimOutcome.CLAIMED and row not in strange]
         if suspects is not None:
             suspects += self._find_suspects(writer.job, writer.stage, claimed)
@@ -119,15 +121,15 @@ class MessageRunner:
         often = [row.task_id for row in rows if row.interruptions >= many]
         return self._state.find_suspects(job.ref, often, most) if often else []
 
-    def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
+    def postpone_message(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
         """Leave a message's tasks to an app that knows them."""
         claim = self._state.claim_tasks(message.stage_ref, message.task_ids, owner=self._owner)
         waiting = [row for row in claim.rows if row.outcome in _STILL_TO_RUN]
         if waiting:
             self._postponer.postpone_tasks(message, message.stage, waiting, unknown, claim.lease_id)
 
-    def _give_back(self, job: JobRecord, stage: int, rows: Sequence[ClaimedRow], lease_id: UUID) -> str | None:
-        """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""
+    def _postpone(self, job: JobRecord, stage: int, rows: Sequence[ClaimedRow], lease_id: UUID) -> str | None:
+        """Leave tasks that this app has no handler for to another. The job's status if it advanced by that."""
         moved_to = None
         for task_type in sorted({row.task_type for row in rows}):
             same = [row for row in rows if row.task_type == task_type]
@@ -151,7 +153,7 @@ class MessageRunner:
         """
         fault_point("task.claimed")
         parts = self._parts
-        batch = TaskBatch(
+        attempts = Attempts(
             writer.job,
             writer.stage,
             writer.lease_id,
@@ -159,17 +161,42 @@ class MessageRunner:
             catalog=parts.catalog,
             results=parts.results,
             keeper=parts.keeper,
-            slots=parts.slots,
-            slot=slot,
             most_bytes=parts.orchestration.role.most_bytes,
         )
-        with batch, parts.drain.holding(batch, writer) as may_run:
+        slot = slot or parts.slots.take_spare()
+        try:
+            with attempts:
+                if slot is not None and len(claimed) == 1 and not attempts.has_process:
+                    self._run_one(writer, attempts, slot, time_slice)
+                else:
+                    self._run_batch(writer, attempts, slot, time_slice)
+        finally:
+            if slot is not None:
+                slot.release()
+
+    def _run_one(self, writer: OutcomeWriter, attempts: Attempts, slot: Slot, time_slice: TimeSlice | None) -> None:
+        """Run the only task of a claim in this thread."""
+        with self._parts.drain.holding(attempts, writer) as may_run:
+            if not may_run:
+                writer.release(attempts.take_back())
+            try:
+                ended = [attempts.run(task)] if (task := attempts.take()) else []
+            finally:
+                slot.release()
+            if ended := attempts.to_write(ended):
+                writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
+
+    def _run_batch(
+        self, writer: OutcomeWriter, attempts: Attempts, slot: Slot | None, time_slice: TimeSlice | None
+    ) -> None:
+        """Run tasks side by side, and write the outcomes that come at the same time in one call."""
+        slots = self._parts.slots
+        batch = TaskBatch(attempts, slots, slot)
+        with self._parts.drain.holding(batch, writer) as may_run:
             if not may_run:
                 writer.release(batch.give_up_waiting())
             for group in batch.outcomes():
                 if group:
-                    fault_point("task.ran")
                     writer.write(group, time_slice.next_after(group) if time_slice is not None else None)
-                    fault_point("task.settled")
                 if batch.is_to_be_split:
-                    writer.release(batch.give_up_waiting(), tasks_per_message=parts.slots.count)
+                    writer.release(batch.give_up_waiting(), tasks_per_message=slots.count)

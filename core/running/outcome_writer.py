@@ -10,11 +10,11 @@ from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
 from core.joined_tasks import NextTask
-from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
+from core.models import JobRecord, StageDefinition, StageRef
 from core.models.announcement import UnannouncedTask
 from core.models.transition import Claim, ClaimedRow, RetryOutcome
-from core.orchestration_manager import OrchestrationManager
-from core.running.task_batch import TaskOutcome
+from core.orchestration_manager import OrchestrationManager, task_message
+from core.running.attempts import TaskOutcome
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -54,13 +54,18 @@ class OutcomeWriter:
         Args:
             wanted: What to claim in the same call, for `next_claim`; only with the outcome of one task.
         """
+        fault_point("task.ran")
         self._wanted = wanted
         with log_fields(_outcomes=outcomes):
             failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
             for results in _portions(outcomes):
-                failures |= self._complete_all(results)
+                try:
+                    self._complete(results)
+                except DataRefused as error:
+                    failures |= self._complete_each(results, error)
             if failures:
                 self._retry_or_fail([one.task for one in outcomes if one.task.task_id in failures], failures)
+        fault_point("task.settled")
 
     def _retry_or_fail(self, tasks: Sequence[ClaimedRow], failures: Mapping[str, Failure]) -> None:
         errors: dict[str, Mapping[str, Any]] = {}
@@ -76,7 +81,7 @@ class OutcomeWriter:
     def release(
         self, tasks: Sequence[ClaimedRow], *, started: bool = False, tasks_per_message: int | None = None
     ) -> int:
-        """Give tasks back, and announce them for others; how many were still this process's.
+        """Release tasks, and announce them for others; how many were still this process's.
 
         Args:
             started: Their handlers run: that is an interruption.
@@ -108,20 +113,19 @@ class OutcomeWriter:
                 row.task_id, row.task_type, row.attempt, row.wait_seconds, cause=self.lease_id.hex[:12]
             )
 
-    def _complete_all(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
-        """Complete them in one call; one by one if the database refuses a value. Returns why it refused which."""
-        try:
-            self._complete(results)
-        except DataRefused as error:
-            if len(results) == 1:
-                (task_id,) = results
-                log.warning("result_refused", extra={"job_id": self.job.job_id, "task_id": task_id})
-                return {task_id: classify(error)}
-            refused: dict[str, Failure] = {}
-            for task_id, result in results.items():
-                refused |= self._complete_all({task_id: result})
-            return refused
-        return {}
+    def _complete_each(self, results: Mapping[str, EncodedJson], refused: DataRefused) -> dict[str, Failure]:
+        """Complete one by one what the database refused together. Returns the failures of those that it refuses."""
+        if len(results) == 1:
+            (task_id,) = results
+            log.warning("result_refused", extra={"job_id": self.job.job_id, "task_id": task_id})
+            return {task_id: classify(refused)}
+        failures: dict[str, Failure] = {}
+        for task_id, result in results.items():
+            try:
+                self._complete({task_id: result})
+            except DataRefused as error:
+                failures |= self._complete_each({task_id: result}, error)
+        return failures
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
         """Write results; the ids of the tasks that ended with them. The others were no longer this process's."""
@@ -153,17 +157,8 @@ class OutcomeWriter:
     def _announce_retry(
         self, task_id: str, task_type: str, attempt: int, delay_seconds: float, *, cause: str | None = None
     ) -> None:
-        message = TaskQueueMessage(
-            job_id=self.job.job_id,
-            job_type=self.job.job_type,
-            run=self.job.run,
-            stage=self.stage.number,
-            task_ids=(task_id,),
-            attempt=attempt + 1,
-            cause=cause,
-            takes_next=True,
-            correlation_id=self.job.correlation_id,
-        )
+        number = self.stage.number
+        message = task_message(self.job, number, [task_id], attempt=attempt + 1, cause=cause, takes_next=True)
         queue = self._orchestration.queue_for(self.stage, task_type)
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from core.joined_tasks import NextTask
 from core.models.definition import SLICE_SECONDS
+from core.running.attempts import TaskOutcome
 from core.running.engine_parts import EngineParts
-from core.running.task_batch import TaskOutcome
 
 
 class TimeSlice:

@@ -14,7 +14,7 @@ values below a mapping's name here; letters of any case:
   `://user:password@host`, `-u user:password`, `auth=('user', 'x1')`, private keys (PEM), JSON web tokens;
 - ids and tokens whose beginning shows what they are (AWS, GitHub, GitLab, Google, Slack and others);
 - every text or number below a mapping's name that ends in one of these words, the `value` beside such a `name`, and
-  what has letters and digits behind such a name in a list of pairs.
+  what has letters and digits behind such a name in a list of pairs, or below the plural of such a name.
 
 Words alone are no credential: "the token has expired" and `{"max_tokens": 5}` pass. So do values that open nothing:
 true, none, numbers below 1000, placeholders such as `[MASK]`, tokens of less than 6 characters or of digits alone, and
@@ -107,6 +107,7 @@ class _Under:
     name: str
     ending: str
     is_token: bool
+    is_plural: bool = False
 
     @property
     def kind(self) -> str:
@@ -206,6 +207,9 @@ def _name_of_pair(value: Any) -> _Under | None:
 @lru_cache(maxsize=1024)
 def _under(name: str) -> _Under | None:
     ending = _BETWEEN.sub("", name).lower().rstrip("0123456789")
+    one = ending.removesuffix("s")
+    if one != ending and one.endswith(_NAME_ENDS):
+        return _Under(name, one, is_token=False, is_plural=True)
     if ending != _SIGNATURE and not ending.endswith(("token", *_NAME_ENDS, *_LOOSE_NAME_ENDS)):
         return None
     return _Under(name, ending, is_token=ending.endswith("token"))
@@ -218,8 +222,11 @@ def _is_given_loosely(value: str, under: _Under) -> bool:
 
 def _is_given(value: str | int, under: _Under) -> bool:
     if isinstance(value, int):
-        return not isinstance(value, bool) and not under.is_token and abs(value) >= _FIRST_LARGE_NUMBER
+        is_count = isinstance(value, bool) or under.is_token or under.is_plural
+        return not is_count and abs(value) >= _FIRST_LARGE_NUMBER
     text = value.strip()
+    if under.is_plural and not _MIXED.match(text):
+        return False  # a list of what they are called
     if under.is_token and (len(text) < SHORTEST_TOKEN or text.isdecimal()):
         return False
     is_folder = under.ending == "pwd" and text.startswith("/")

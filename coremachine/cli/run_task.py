@@ -166,10 +166,12 @@ def _jobs_name() -> str:
 def _call(function: "HandlerFunction", params: dict[str, Any], context: TaskContext, *, pdb_after: bool) -> object:
     try:
         return function(params, context)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         # From the handler on: the frames of this command are nobody's problem.
         trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
-        traceback.print_exception(type(error), error, trace)
+        say("".join(traceback.format_exception(type(error), error, trace)).rstrip())
         if pdb_after:
             _debug(trace or error.__traceback__)
         raise HandlerFailed(error) from error
@@ -195,7 +197,7 @@ def _is_own(file: str) -> bool:
 class HandlerFailed(CliError):
     """What the handler raised; its traceback has been shown."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(f"the handler failed: {type_name(error)}: {text_of(error)}\nThe job was not touched.")
 
 

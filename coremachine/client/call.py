@@ -1,6 +1,6 @@
 """One request to the API as a value: what is sent, what it answers, and whether it may be sent twice."""
 
-import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,7 @@ Scalar = str | int | float | bool | datetime
 QueryValue = Scalar | Iterable[str] | None
 TIMEOUT_SECONDS = 30.0
 _UNFIT_PARTS = frozenset({"", ".", ".."})
+_SHOWN = 120
 _VISIBLE = re.compile("[!-~]+")
 
 
@@ -40,21 +41,6 @@ class Call(Generic[T]):
     repeats: bool = False
     timeout_seconds: float = TIMEOUT_SECONDS
     answers_too: frozenset[int] = frozenset()
-
-    def content(self) -> bytes | None:
-        """The body as JSON; None where there is none.
-
-        Raises:
-            WrongArgument: It has a value that JSON does not have.
-        """
-        if self.body is None:
-            return None
-        try:
-            return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-        except UnicodeEncodeError as error:
-            raise WrongArgument("expected texts that UTF-8 has, found half of a surrogate pair") from error
-        except (TypeError, ValueError, RecursionError) as error:
-            raise WrongArgument(f"expected values that JSON has, found another one: {error}") from error
 
     def after(self, cursor: str) -> Self:
         """The same list from this `next_cursor` on.
@@ -82,13 +68,21 @@ def path_of(*parts: str) -> str:
 
 
 def query_of(**values: QueryValue) -> tuple[tuple[str, str], ...]:
-    """The pairs of a query; what is None is left out, and the items of a list repeat the name."""
-    return tuple((name, text) for name, value in values.items() for text in _texts(value))
+    """The pairs of a query; what is None is left out, and the items of a list repeat the name.
+
+    Raises:
+        WrongArgument: A text that UTF-8 cannot hold.
+    """
+    return tuple((name, _encodable(text, name)) for name, value in values.items() for text in _texts(value))
 
 
 def body_of(**values: Any) -> dict[str, Any]:
-    """A body without what is None, with times as texts."""
-    return {name: _plain(value) for name, value in values.items() if value is not None}
+    """A body without what is None, with times as texts.
+
+    Raises:
+        WrongArgument: It holds what JSON cannot carry.
+    """
+    return {name: _plain(value, name) for name, value in values.items() if value is not None}
 
 
 def header_of(name: str, value: str) -> str:
@@ -118,12 +112,29 @@ def _text(value: Scalar) -> str:
     return time_text(value) if isinstance(value, datetime) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, path: str) -> Any:
     if isinstance(value, datetime):
         return time_text(value)
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {_plain(name, path): _plain(each, f"{path}.{name}") for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each, f"{path}[{place}]") for place, each in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise WrongArgument(f"{path}: expected a finite number, found {value}")
+    if isinstance(value, str):
+        return _encodable(value, path)
+    if value is not None and not isinstance(value, int | float):
+        raise WrongArgument(f"{path}: expected a JSON value, found {type(value).__name__} {repr(value)[:_SHOWN]}")
+    return value
+
+
+def _encodable(text: str, path: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = text[max(0, error.start - _SHOWN) : error.end]
+        raise WrongArgument(f"{ascii(path)[1:-1]}: expected text that UTF-8 can hold, found {found!a}") from error
+    return text
 
 
 def time_text(moment: datetime) -> str:

@@ -80,14 +80,12 @@ class _BaseClient:
 def _request_of(send: Send, token: str | None) -> dict[str, Any]:
     """The arguments of httpx's `request`."""
     call = send.call
-    content = call.content()
-    kind = {} if content is None else {"Content-Type": "application/json"}
     return {
         "method": call.method,
         "url": call.path,
         "params": list(call.query),
-        "content": content,
-        "headers": {**kind, **send.headers, **({} if token is None else {"Authorization": f"Bearer {token}"})},
+        "json": call.body,
+        "headers": {**send.headers, **({} if token is None else {"Authorization": f"Bearer {token}"})},
         "timeout": send.timeout_seconds,
     }
 

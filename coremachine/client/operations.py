@@ -63,11 +63,16 @@ def submit_job(
         path_of("jobs", "submit", job_type),
         "SubmittedJob",
         query=query_of(force=force or None, if_ended=if_ended, tag=tag, start_at=start_at, priority=priority),
-        body=dict(parameters or {}),
+        body=_parameters_of(parameters),
         headers={name: value for name, value in headers.items() if value},
         repeats=_is_repeatable(force=force, if_ended=if_ended, idempotency_key=idempotency_key),
         timeout_seconds=TIMEOUT_SECONDS + (wait or 0.0),
     )
+
+
+def _parameters_of(given: Json | None) -> Json:
+    parameters: Json = body_of(parameters=given or {})["parameters"]
+    return parameters
 
 
 def draft_job(
@@ -84,7 +89,7 @@ def draft_job(
     wishes = {"if_ended": if_ended, "tag": tag, "start_at": start_at, "priority": priority}
     query = query_of(force=force or None, **wishes, dry_run=True)
     path = path_of("jobs", "submit", job_type)
-    return Call("POST", path, "DraftAnswer", query=query, body=dict(parameters or {}), repeats=True)
+    return Call("POST", path, "DraftAnswer", query=query, body=_parameters_of(parameters), repeats=True)
 
 
 def submit_batch(jobs: Sequence[Json]) -> "Call[models.BatchAnswer]":

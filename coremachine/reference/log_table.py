@@ -243,6 +243,12 @@ WORKERS = {
     "tasks_not_handed_back": Record(
         "Tasks could not be released; their leases end instead.", "DRAIN", "error", "count"
     ),
+    "drain_not_started": Record(
+        "The system gave no thread to release tasks; the interpreter's end releases them, or their leases end.",
+        "DRAIN",
+        "warning",
+        "error",
+    ),
     "drain_failed": Record("The signal to end was not handled completely.", "DRAIN", "error"),
     "drain_without_signal": Record("The app cannot receive the signal to end here.", level="debug", fields="reason"),
 }
@@ -430,6 +436,9 @@ APP = {
         "COREMACHINE_TASK_ROUTES names a task type that no job or handler of this app has.",
         level="warning",
         fields="task_type queue",
+    ),
+    "queues_not_looked_at": Record(
+        "The system gave no thread to look at the queues; what was found before stays.", level="warning", fields="error"
     ),
     "presence_not_started": Record(
         "The system gave no thread, so that the other apps do not see this process.", level="warning", fields="error"

@@ -59,6 +59,10 @@ CODES = {
     "job_type_failed": ("500", "The job type's own code failed; nothing was written."),
     "app_not_ready": ("503", "The app cannot work as it is set up; the detail names the setting."),
     "database_unavailable": ("503", "The database cannot be reached; `Retry-After` is when to ask again."),
+    "job_type_busy": (
+        "503",
+        "All threads that submissions of this job type may take run its code: its validation takes long or hangs.",
+    ),
     "database_unsuitable": ("503", "The database answers, but not as the app needs it."),
     "queue_unavailable": ("503", "A queue cannot be reached; repeating the request does no harm."),
 }

@@ -34,7 +34,7 @@ class MessageFaults:
     def __post_init__(self) -> None:
         for name in ("duplicated", "late", "lost"):
             share = getattr(self, name)
-            if not 0 <= share <= 1:
+            if not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ValueError(f"{name}: expected a share from 0 to 1, found {share!r}")
 
     @property

@@ -81,7 +81,7 @@ class WatchedAttempts:
         }
 
     def _end(self, span: Span, task: ClaimedRow, outcome: Any) -> None:
-        """`outcome` is a `core.running.task_batch.TaskOutcome`; None if the attempt raised."""
+        """`outcome` is a `core.running.attempts.TaskOutcome`; None if the attempt raised."""
         word = "failed"
         if outcome is not None and outcome.failure is None:
             word = "completed"

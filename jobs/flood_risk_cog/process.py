@@ -24,7 +24,6 @@ COMMAND = (sys.executable, "-m", "jobs.flood_risk_cog.serve")
 LOOK_SECONDS = 0.5
 # What libraries leak in a thousand rasters is not for ever.
 MOST_CONVERSIONS = 200
-END_SECONDS = 5.0
 
 Answer = dict[str, Any]
 Report = Callable[[str, float], None]

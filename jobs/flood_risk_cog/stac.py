@@ -19,7 +19,6 @@ COG_MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 DATETIME_TAGS = ("DATETIME", "ACQUISITIONDATETIME", "TIFFTAG_DATETIME")
 # A modelled flood has no instant: the item says that it is not known, by the longest interval there is.
 UNKNOWN_TIME = {"datetime": None, "start_datetime": "0001-01-01T00:00:00Z", "end_datetime": "9999-12-31T23:59:59Z"}
-_NAN = "nan"
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ from jobs.flood_risk_cog.convert import proof_name
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote
 from jobs.flood_risk_cog.target import join, names_in, short_name
 
-KEEP, MOVE, REMOVE = ACTIONS = ("keep", "move", "remove")
+KEEP, MOVE, REMOVE = ("keep", "move", "remove")
 # Where they are moved to, below the output.
 FOLDER = "stale"
 _MOSAIC = re.compile(r"mosaic(-rp\d+)?(-\d+)?\.vrt")

@@ -25,7 +25,6 @@ from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.units import metres_of
 
 SIDE = 256
-EARTH_RADIUS = 6378137.0
 # One read is of at most as many pixels along a side: about twice the tile's, whatever the raster's size is.
 MOST_SIDE = 512
 # What GDAL may have to decode for it; a COG's overviews keep it far below.

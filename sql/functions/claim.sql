@@ -5,7 +5,8 @@
 -- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message);
 -- closed (its stage or job does not run); expired (a deadline has passed, so nothing is begun: the caller lets
 -- enforce_deadlines end it); missing. The commit of a claim is not waited for: one that a crash undoes is fenced by its
--- random lease and is claimed again. The commit of parking is waited for, since the message is gone when this returns.
+-- random lease and is claimed again. The same call once more, after the answer was lost with its connection, finds its
+-- tasks claimed under its lease. The commit of parking is waited for, since the message is gone when this returns.
 -- So is that of a claim under limits, which may be exceeded if it is undone.
 -- Fence: the status.
 -- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage
@@ -111,6 +112,7 @@ begin
     case
       when t.task_id is null then 'missing'
       when not v_open then 'closed'
+      when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when t.held_for is not null and t.announced_at is null and t.status in ({waiting_tasks}) then 'held'
       when v_paused and t.status in ({waiting_tasks}) then 'paused'
       when t.status in ({waiting_tasks})

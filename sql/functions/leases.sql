@@ -72,3 +72,18 @@ begin
     where x.job_id = f.job_id and x.run = f.run and x.task_id = r.task_id and x.lease_id = r.lease_id offset 0
   ) t;
 end $$;
+
+-- The tasks of a stage that this lease holds, in order, as a claim returns them.
+-- All that is leased by any process is read: only where an answer may have been lost.
+create or replace function {schema}.tasks_of_lease(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid)
+returns table (
+  task_id text, attempt integer, interruptions integer, task_type text, task_index integer, name text, parameters jsonb
+)
+language plpgsql stable set enable_seqscan = off as $$
+begin
+  return query
+  select t.task_id, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status = 'processing'
+    and t.lease_id = p_lease_id
+  order by t.task_id;
+end $$;

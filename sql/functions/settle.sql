@@ -37,7 +37,8 @@ end $$;
 
 -- As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their
 -- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
--- task if none was.
+-- task if none was. The same call once more, after the answer was lost with its connection, ends nothing and finds the
+-- tasks that it claimed; otherwise nobody would run them until their lease ends.
 create or replace function {schema}.complete_tasks_and_take_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[],
   p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
@@ -56,6 +57,14 @@ begin
   else
     select c.* into v_check from {schema}.settle_tasks_of_leases(
       p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed') c;
+  end if;
+  if cardinality(v_check.updated_ids) < cardinality(p_task_ids) then
+    return query
+    select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, l.*
+    from {schema}.tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
+    if found then
+      return;
+    end if;
   end if;
   return query
   select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, n.*

@@ -18,9 +18,8 @@ from core.errors import MOST_LOG_BYTES, Failure
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
+from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
-from core.running.task_batch import TaskBatch
-from core.running.task_slots import TaskSlots
 from core.safety.safe_text import MOST_TEXT_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,9 +179,9 @@ def test_lines_are_kept_with_a_failed_attempt_alone(caplog, fails):
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     renewed = SimpleNamespace(renew_leases=lambda held: {(h.lease_id, h.task_id): LeaseOutcome.RENEWED for h in held})
     tasks = [ClaimedRow("t1", ClaimOutcome.CLAIMED, 3, 0, "work", 0, None, {})]
-    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "slots": TaskSlots(1)}
-    with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
-        ((outcome,),) = batch.outcomes()
+    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed)}
+    with Attempts(job, stage, uuid4(), tasks, **parts) as attempts:
+        outcome = attempts.run(attempts.take())
     printed = next(record for record in caplog.records if record.name == "handler.output")
     assert (printed.job_id, printed.stage, printed.task_id, printed.attempt) == ("j", 1, "t1", 3)
     if fails:
@@ -201,10 +200,11 @@ def test_attempts_of_one_message_have_lease_ids_of_their_own():
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     renewed = SimpleNamespace(renew_leases=lambda held: {(h.lease_id, h.task_id): LeaseOutcome.RENEWED for h in held})
     tasks = [ClaimedRow(f"t{n}", ClaimOutcome.CLAIMED, 1, 0, "work", n, None, {}) for n in range(20)]
-    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "slots": TaskSlots(4)}
+    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed)}
     for _ in range(2):
-        with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
-            assert sum(len(outcomes) for outcomes in batch.outcomes()) == 20
+        with Attempts(job, stage, uuid4(), tasks, **parts) as attempts:
+            while one := attempts.take():
+                attempts.run(one)
     assert len(set(seen)) == 40
 
 

@@ -25,7 +25,9 @@ from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskE
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
+from core.running import attempts as attempts_module
 from core.running import task_batch
+from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
@@ -377,18 +379,11 @@ def outcomes_of(handler, names):
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single")
     keeper = LeaseKeeper(AllRenewed())
     tasks = [ClaimedRow(name, ClaimOutcome.CLAIMED, 1, 0, "work", 0, None, {}) for name in names]
-    batch = TaskBatch(
-        job,
-        stage,
-        uuid4(),
-        tasks,
-        catalog=catalog,
-        results=SimpleNamespace(),
-        keeper=keeper,
-        slots=TaskSlots(2),
-        most_bytes=1000,
+    attempts = Attempts(
+        job, stage, uuid4(), tasks, catalog=catalog, results=SimpleNamespace(), keeper=keeper, most_bytes=1000
     )
-    with batch:
+    batch = TaskBatch(attempts, TaskSlots(2))
+    with attempts:
         found = {one.task.task_id: one for group in batch.outcomes() for one in group}
     assert keeper.held() == []
     return found
@@ -452,11 +447,11 @@ def test_log_that_breaks_holds_nothing_up(monkeypatch):
             raise SystemExit(1)
 
     handler = Broken()
-    logging.getLogger("core.running.task_batch").addHandler(handler)
+    logging.getLogger("core.running.attempts").addHandler(handler)
     try:
         found = outcomes_of(raising(lambda: ValueError("bad")), ["a", "b", "c"])
     finally:
-        logging.getLogger("core.running.task_batch").removeHandler(handler)
+        logging.getLogger("core.running.attempts").removeHandler(handler)
 
     assert {one.failure.message for one in found.values()} == {"bad"}
 
@@ -464,7 +459,7 @@ def test_log_that_breaks_holds_nothing_up(monkeypatch):
 def test_attempt_has_an_outcome_even_where_none_can_be_made(monkeypatch):
     """Memory is used up while the failure is being written down."""
     monkeypatch.setattr(author_code, "classify", raising(MemoryError))
-    monkeypatch.setattr(task_batch, "classify", raising(MemoryError))
+    monkeypatch.setattr(attempts_module, "classify", raising(MemoryError))
 
     found = outcomes_of(raising(lambda: PermanentTaskError("bad")), ["a", "b", "c"])
 

@@ -321,6 +321,22 @@ def test_long_name_above_many_values_costs_nothing_and_its_path_is_cut():
 @pytest.mark.parametrize(
     ("value", "path"),
     [
+        ({"passwords": ["hunter22"]}, "passwords[0]"),
+        ({"secrets": {"db": "hunter22"}}, "secrets.db"),
+        ({"ApiKeys": ("a", "8d3f7a9c")}, "ApiKeys[1]"),
+        ({"secrets": ["db-login", "storage-login"]}, None),
+        ({"cracked_passwords": 5000, "secrets": True}, None),
+        ({"tokens": ["elephant", "abc123def"]}, None),
+    ],
+)
+def test_several_credentials_below_one_name_are_found_and_their_names_are_not(value, path):
+    found = find_credential(value)
+    assert (found and found.path) == path
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
         ({"secret": {"max_token": "12345678"}}, "secret.max_token"),
         ({"token": {"password": "x"}}, "token.password"),
         ({"password": {"a": [None, {"b": "x"}]}}, "password.a[1].b"),

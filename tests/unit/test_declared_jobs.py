@@ -5,7 +5,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NewType, Optional, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
@@ -22,6 +22,9 @@ from jobs.job import Job
 from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry
 from jobs.stages import Stage
+from jobs.typed import InvalidTaskParameters
+
+T = TypeVar("T")
 
 
 class Thumbnails(Job):
@@ -310,8 +313,13 @@ def test_mappings_stay_as_they_are(annotation):
 @pytest.mark.parametrize(
     ("annotation", "problem"),
     [
-        (int, "expected dict[str, Any], a pydantic model, a dataclass or FanInResults, found <class 'int'>"),
-        (list[str], "found <class 'list'>"),
+        (int, "a pydantic model, a dataclass, a union of them or FanInResults, found <class 'int'>"),
+        (list[str], "found list[str]"),
+        (Optional[Item], "Item"),  # noqa: UP045 - another class than that of `|`, up to Python 3.13
+        ("Item | None", "Item | None"),
+        (Item | dict[str, Any], "dict[str, typing.Any]"),
+        (Literal["a"], "Literal['a']"),
+        (TypeVar("T"), "~T"),
         ("Missing", "import the class outside of `if TYPE_CHECKING`"),
     ],
     ids=repr,
@@ -324,6 +332,67 @@ def test_annotations_of_which_nothing_can_be_made_are_refused(annotation, proble
     with pytest.raises(JobDefinitionError) as refused:
         called(wrong, {})
     assert problem in str(refused.value)
+
+
+class Listed(BaseModel):
+    urls: list[str]
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({"urls": {"type": "list"}}, None),
+        (
+            {"url": {"type": "list"}},
+            "stages[0].over: expected a parameter that is a list, found no parameter named",
+        ),
+        ({"urls": {"type": "str"}}, "stages[0].over: expected a parameter that is a list, found 'urls' of type str"),
+        ({}, "found no parameter named 'urls'; declare it in parameters_schema"),
+        (Listed, None),
+        (Item, "found no parameter named 'urls'"),
+    ],
+    ids=repr,
+)
+def test_list_that_a_stage_is_made_over_is_declared(schema, problem):
+    """Every job failed at its first stage otherwise."""
+    attributes = {"job_type": "listed", "stages": [Stage("each", over="urls")], "parameters_schema": schema}
+    if problem is None:
+        assert is_job_class(type("Fits", (Job,), attributes))
+        return
+    with pytest.raises(JobDefinitionError) as refused:
+        type("Unfit", (Job,), attributes)
+    assert problem in str(refused.value)
+
+
+@dataclass(frozen=True)
+class Boxed(Generic[T]):
+    name: T
+
+
+@pytest.mark.parametrize(
+    ("annotation", "params", "expected"),
+    [
+        (Item | Boxed[int], {"name": 3}, Boxed(3)),
+        ("Item | Boxed[int]", {"name": 3}, Boxed(3)),
+        (Annotated[Boxed[int], "documented"], {"name": 3}, Boxed(3)),
+        (NewType("Known", Boxed), {"name": 3}, Boxed(3)),
+    ],
+    ids=repr,
+)
+def test_what_stands_for_models_is_validated_into_them(annotation, params, expected):
+    def of_it(params, context):
+        return params
+
+    of_it.__annotations__["params"] = annotation
+    assert called(of_it, params) == expected
+
+
+def test_the_arguments_of_a_generic_class_count():
+    def of_box(params: Boxed[int], context: "TaskContext"):
+        return {}
+
+    with pytest.raises(InvalidTaskParameters, match="name: expected int, found str 'a'"):
+        called(of_box, {"name": "a"})
 
 
 def test_fan_in_results_are_loaded():

@@ -1,5 +1,6 @@
 """Calls that wait for each other become one, and nobody pays for another's error."""
 
+import ctypes
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,35 @@ def test_nobody_waits_for_a_thread_that_was_ended(rig):
     first, ended, beside, after = results(asked)
     assert (first, after) == ("A", "D+E+F")
     assert (type(ended), type(beside)) == (SystemExit, CallerEnded)
+
+
+def raise_in(thread_id):
+    """As the timeouts of some libraries do: it is raised when the thread takes its next step, wherever that is."""
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(TimeoutError)) == 1
+
+
+@pytest.mark.parametrize("ended", [1, 2])
+def test_a_thread_that_is_ended_while_it_waits_leaves_the_turn_to_the_next(rig, ended):
+    """The first that waits is to make the next call; the second would be called for by the first."""
+    waiting = []
+
+    def ask(item):
+        waiting.append(threading.get_ident())
+        return rig.joined.call(KEY, item)
+
+    asked = [rig.ask("a")]
+    rig.store.wait_for_calls(1)
+    for count, item in enumerate("bcd", start=1):
+        asked.append(rig.threads.submit(ask, item))
+        deadline = time.monotonic() + 30
+        while rig.joined.waiting(KEY) < count:
+            assert time.monotonic() < deadline
+    raise_in(waiting[ended - 1])
+    rig.store.let_go(4)
+    found = results(asked)
+    assert isinstance(found.pop(ended), TimeoutError)
+    assert found == [item for item in ("A", "B", "C", "D") if item != "ABCD"[ended]]
+    assert rig.joined._waiting == {}
 
 
 def test_many_threads_get_each_its_own_answer():

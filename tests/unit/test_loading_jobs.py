@@ -132,6 +132,16 @@ def test_what_does_not_fit_together_is_told(package):
             "mine/one.py, line 2: expected a module that can be imported, found sys.exit(4) when it is imported; ",
         ),
         ("class Stop(BaseException):\n    pass\nraise Stop('no')\n", "mine/one.py, line 3: Stop: no"),
+        (
+            "import mine.nothing\n",
+            "found none; see its name: mine is mine/__init__.py, and has no such module",
+        ),
+        ("A = '\0'\n", "module mine.one: "),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise KeyError(1)\nraise Odd\n",
+            "mine/one.py, line 3: Odd: <Odd whose text cannot be read: KeyError>",
+        ),
+        ("raise ValueError('\\ud800')\n", "mine/one.py, line 1: ValueError: ?"),
         ("import mine.two\n", "mine/three.py, line 1: ImportError: cannot import name 'y' from partially initialized"),
     ],
 )

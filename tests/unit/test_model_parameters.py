@@ -1,14 +1,26 @@
 """Parameters that a pydantic model declares: the rules of a `parameters_schema`, with dates, enums and models."""
 
 from datetime import date
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jsonschema
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, RootModel, computed_field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    RootModel,
+    SecretStr,
+    computed_field,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from core.errors import ContractViolationError
 from jobs.base import JobDefinitionError
 from jobs.job import Job
 from jobs.parameter_schema import check_schema, to_json_schema
@@ -151,6 +163,111 @@ def test_a_field_may_be_called_as_a_keyword_is():
     assert set(to_json_schema(Titles)["properties"]) == {"title", "properties"}
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    tricks: int = 0
+
+
+class Pets(BaseModel):
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+    others: dict[str, Cat] = {}
+    tags: set[str] = set()
+    share: float = 0.5
+
+
+class PetsJob(WantedJob):
+    job_type = "pets"
+    parameters_schema = Pets
+    parameters_outside_job_id = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"kind": "cow"}, "pet.kind: expected one of cat, dog, found str 'cow'"),
+        ({}, "pet.kind: expected a value, found nothing"),
+        ({"kind": "dog", "trick": 1}, "pet.dog.trick: expected a known name, found unknown name 'trick'; did you mean"),
+        ({"kind": "dog", "lives": 1}, "found unknown name 'lives'; known names: kind, tricks"),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_in_a_member_of_a_union_is_named(parameters, message):
+    with pytest.raises(ParameterErrors) as refused:
+        PetsJob.validate_job_parameters({"pet": parameters})
+    assert message in str(refused.value)
+
+
+def test_names_below_a_key_are_known():
+    with pytest.raises(ParameterErrors, match=r"others.tom.live: .* did you mean 'lives'"):
+        PetsJob.validate_job_parameters({"pet": {"kind": "cat"}, "others": {"tom": {"kind": "cat", "live": 3}}})
+
+
+def test_a_number_that_becomes_infinite_is_named():
+    with pytest.raises(ParameterErrors, match=r"^share: expected a finite number, found float inf$"):
+        PetsJob.validate_job_parameters({"pet": {"kind": "cat"}, "share": 10**400})
+
+
+def test_a_set_is_kept_in_one_order():
+    """That of a set of texts is another one in each process, and the job's id would be too."""
+    tags = [f"t{number:02}" for number in range(50)]
+    kept = PetsJob.validate_job_parameters({"pet": {"kind": "cat"}, "tags": tags[::-1]})
+    assert kept["tags"] == tags
+
+
+class Lower(BaseModel):
+    model_config = ConfigDict(str_to_lower=True, extra="allow")
+    name: str = "A"
+
+
+def test_a_default_is_kept_as_it_will_be_read():
+    job = type("LowerJob", (PetsJob,), {"parameters_schema": Lower})
+    assert job.validate_job_parameters({}) == {"name": "a"}
+    assert job.validate_job_parameters({"more": 1}) == {"name": "a", "more": 1}
+    with pytest.raises(ParameterErrors, match="password: expected text without credentials"):
+        job.validate_job_parameters({"password": "x1y2z3"})
+
+
+class Growing(BaseModel):
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def _next(cls, n: int) -> int:
+        return n + 1
+
+
+class Written(BaseModel):
+    n: int
+
+    @field_serializer("n")
+    def _text(self, n: int) -> str:
+        return f"<{n}>"
+
+
+class Placed(BaseModel):
+    folder: DirectoryPath = Path("/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "problem"),
+    [
+        (Growing, ContractViolationError, "Growing: n: expected the same value whenever it is read, found int"),
+        (Written, ContractViolationError, "Written: expected it to read again what it writes; .* n: expected int"),
+        (Placed, ParameterErrors, "folder: expected Path does not point to a directory"),
+    ],
+)
+def test_what_would_be_read_as_another_value_is_not_kept(model, error, problem):
+    """A handler makes the model of what was kept, and a rerun validates it."""
+    job = type("ReadAgain", (PetsJob,), {"parameters_schema": model})
+    with pytest.raises(error, match=problem):
+        job.validate_job_parameters({"n": 3} if "n" in model.model_fields else {})
+
+
 class Tree(BaseModel):
     children: "list[Tree]" = []
 
@@ -166,6 +283,38 @@ class Computed(BaseModel):
         return 1
 
 
+class Inner(BaseModel):
+    n: int = Field(1, alias="N")
+
+
+class Nested(BaseModel):
+    inner: list[Inner] = []
+
+
+class Left(BaseModel):
+    n: int = Field(1, exclude=True)
+
+
+class Hidden(BaseModel):
+    keys: list[SecretStr]
+
+
+class Wrong(BaseModel):
+    n: int = Field(0, ge=1)
+
+
+class Unkept(BaseModel):
+    n: int = None
+
+
+class Objects(Enum):
+    ONE = object()
+
+
+class Odd(BaseModel):
+    n: Objects = Objects.ONE
+
+
 class Opaque(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     lock: object = object()
@@ -179,12 +328,35 @@ class Opaque(BaseModel):
         (Computed, "p.n: is computed"),
         (Opaque, "JSON Schema can describe, found Opaque"),
         (RootModel[int], "expected a model with named fields"),
+        (BaseModel, "expected a model with named fields"),
+        (Left, "Left.n: expected a name that is read and written, found it read alone"),
+        (Hidden, "p.keys: expected a type that is kept and shown, found one for secrets"),
+        (Wrong, "p.n: default: expected at least 1, found int 0"),
+        (Unkept, "p.n: default: expected int, found null"),
+        (Odd, "JSON Schema can describe, found Odd: PydanticSerializationError"),
         (int, "p: expected a dict of entries by parameter name or a pydantic model, found"),
     ],
-    ids=["recursive", "alias", "computed", "opaque", "root", "no_model"],
+    ids=[
+        "recursive",
+        "alias",
+        "computed",
+        "opaque",
+        "root",
+        "base",
+        "excluded",
+        "secret",
+        "bound",
+        "null",
+        "enum",
+        "no_model",
+    ],
 )
 def test_models_that_cannot_declare_parameters_are_refused(model, problem):
     (found,) = check_schema(model, "p")
     assert problem in found
     with pytest.raises(JobDefinitionError, match="parameters_schema"):
         type("Refused", (WantedJob,), {"parameters_schema": model})
+
+
+def test_an_alias_below_a_model_is_refused():
+    assert [problem.partition(": expected")[0] for problem in check_schema(Nested, "p")] == ["p: Inner.N", "p: Inner.n"]

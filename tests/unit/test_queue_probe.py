@@ -105,6 +105,20 @@ def test_look_that_never_ends_does_not_prevent_later_ones(broker, clock):
     assert broker.looks == ["jobs", *QUEUES]
 
 
+def test_who_asks_is_answered_though_the_system_gives_no_thread(probe, broker, clock, monkeypatch, caplog):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    probe.refresh()
+    clock.now = FRESH_SECONDS + 1
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", refuse)
+        probe.refresh()
+    assert [record.message for record in caplog.records] == ["queues_not_looked_at"]
+    probe.refresh()
+    assert broker.looks == list(QUEUES) * 2
+
+
 def test_many_who_ask_at_once_share_one_look(probe, broker):
     start = threading.Barrier(8)
 

@@ -15,7 +15,7 @@ from core.models.lease import HeldTask
 from core.running.leases import LeaseKeeper
 from core.safety import safe_log
 from core.safety.safe_log import safe_logger
-from core.state_records import tell_finalized, tell_planned
+from core.state_records import report_finalized, report_planned
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("core", "infrastructure", "triggers", "jobs", "function_app.py")
@@ -174,8 +174,8 @@ def test_level_is_that_of_the_logger(caplog):
 @pytest.mark.usefixtures("broken_handler")
 def test_sure_step_is_not_made_unsure_by_its_record():
     """A plan that was written was failed after it, since its record raised."""
-    tell_planned(StageRef("j", 1, 1), "planned", 3, 0.1)
-    tell_finalized(JobRef("j", 1), "completed")
+    report_planned(StageRef("j", 1, 1), "planned", 3, 0.1)
+    report_finalized(JobRef("j", 1), "completed")
 
 
 @pytest.mark.usefixtures("broken_handler")

@@ -10,6 +10,7 @@ from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running import task_batch
+from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
@@ -39,18 +40,12 @@ def test_no_more_tasks_run_at_once_than_the_setting_says(monkeypatch):
     job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="fan_out")
     tasks = [task(f"t{number}") for number in range(20)]
-    batch = TaskBatch(
-        job,
-        stage,
-        uuid4(),
-        tasks,
-        catalog=catalog,
-        results=SimpleNamespace(),
-        keeper=LeaseKeeper(AllRenewed()),
-        slots=TaskSlots(3),
+    attempts = Attempts(
+        job, stage, uuid4(), tasks, catalog=catalog, results=SimpleNamespace(), keeper=LeaseKeeper(AllRenewed())
     )
+    batch = TaskBatch(attempts, TaskSlots(3))
     batch._patience_seconds = 0.01
-    with batch:
+    with attempts:
         outcomes = batch.outcomes()
         # None of the workers runs yet: the batch would ask for more of them if it might.
         assert next(outcomes) == []
@@ -75,17 +70,11 @@ def test_lease_of_a_settled_task_is_not_renewed_while_its_message_goes_on():
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     keeper = LeaseKeeper(AllRenewed())
     held = []
-    batch = TaskBatch(
-        job,
-        stage,
-        uuid4(),
-        [task("quick"), task("slow")],
-        catalog=catalog,
-        results=SimpleNamespace(),
-        keeper=keeper,
-        slots=TaskSlots(2),
+    attempts = Attempts(
+        job, stage, uuid4(), [task("quick"), task("slow")], catalog=catalog, results=SimpleNamespace(), keeper=keeper
     )
-    with batch:
+    batch = TaskBatch(attempts, TaskSlots(2))
+    with attempts:
         for group in batch.outcomes():
             ended = {outcome.task.task_id for outcome in group}
             held.append((ended, {lease.task_id for lease in keeper.held()}))
@@ -105,7 +94,7 @@ def test_what_an_error_leaves_behind_begins_no_more(monkeypatch):
     job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="fan_out")
     slots = TaskSlots(1)
-    batch = TaskBatch(
+    attempts = Attempts(
         job,
         stage,
         uuid4(),
@@ -113,11 +102,11 @@ def test_what_an_error_leaves_behind_begins_no_more(monkeypatch):
         catalog=catalog,
         results=SimpleNamespace(),
         keeper=LeaseKeeper(AllRenewed()),
-        slots=slots,
     )
+    batch = TaskBatch(attempts, slots)
     batch._patience_seconds = 0.01
     outcomes = batch.outcomes()
-    with suppress(StoreUnavailable), batch:
+    with suppress(StoreUnavailable), attempts:
         assert next(outcomes) == []
         raise StoreUnavailable("away")
     (work,) = workers

@@ -8,7 +8,7 @@ from core.errors import Failure
 from core.joined_tasks import NextTask
 from core.models import StageDefinition
 from core.models.transition import ClaimedRow, ClaimOutcome
-from core.running.task_batch import TaskOutcome
+from core.running.attempts import TaskOutcome
 from core.running.time_slice import SLICE_SECONDS, TimeSlice
 
 TASK = ClaimedRow("s2-n0", ClaimOutcome.CLAIMED, 1, 0, "square", 0, "n0", {})

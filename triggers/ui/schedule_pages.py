@@ -17,6 +17,7 @@ from jobs.parameter_schema import to_json_schema
 from triggers import schedule_models, schedules_api
 from triggers.actor import Actor
 from triggers.api_models import Query
+from triggers.author_threads import calls_authors
 from triggers.endpoints import NoQuery
 from triggers.ui.edit_form import Draft, Editor, answer_form, draft_of, show_form
 from triggers.ui.forms import Form
@@ -117,13 +118,14 @@ def show_new(request: Request, services: Services, query: Annotated[NewQuery, In
 
 
 @router.post("/ui/new-schedule")
+@calls_authors
 def create_schedule(request: Request, services: Services, form: Form, query: NoQuery, actor: Actor) -> Response:
     """Write it, where no other has its name."""
     del query
     present = services.schedule_queries.find_schedule(form.get("name", "").strip())
 
     def put(name: str, body: dict[str, Any]) -> Response:
-        schedules_api.put_schedule(name, Response(), services, body, Query(), actor)
+        schedules_api.write_schedule(services, name, body, actor)
         return go_to(request, "schedules", name, note="created")
 
     draft = Draft(EDITOR, suggestions=_suggestions(services))
@@ -180,10 +182,11 @@ def resume_schedule(
 
 
 @router.post("/ui/schedules/{name}/run")
+@calls_authors
 def run_schedule(name: NamePath, request: Request, services: Services, query: NoQuery, actor: Actor) -> Response:
     """Submit a job of it now."""
     del query
-    schedules_api.run_schedule(name, services, Query(), actor)
+    schedules_api.run_tick(services, name, actor)
     return go_to(request, "schedules", name, note="run")
 
 
@@ -195,6 +198,7 @@ def show_edit(name: NamePath, request: Request, services: Services, query: NoQue
 
 
 @router.post("/ui/schedules/{name}/edit")
+@calls_authors
 def edit_schedule(
     name: NamePath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
 ) -> Response:
@@ -202,7 +206,7 @@ def edit_schedule(
     found = schedules_api.get_schedule(name, services, query)
 
     def put(name: str, body: dict[str, Any]) -> Response:
-        schedules_api.put_schedule(name, Response(), services, body, query, actor)
+        schedules_api.write_schedule(services, name, body, actor)
         return go_to(request, "schedules", name, note="saved")
 
     return answer_form(request, Draft(EDITOR, name, suggestions=_suggestions(services)), form, found.revision, put)

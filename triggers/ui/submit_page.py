@@ -18,6 +18,7 @@ from jobs.parameters import ParameterError, ParameterErrors
 from triggers.access import may_look_at
 from triggers.actor import Actor
 from triggers.api_models import Query
+from triggers.author_threads import calls_authors
 from triggers.endpoints import NoQuery
 from triggers.problems import invalid_request, unknown_job, wrong_field
 from triggers.ui import submit_options
@@ -71,6 +72,7 @@ def show_form(
 
 
 @router.post("/ui/submit/{job_type}")
+@calls_authors
 def submit(
     job_type: JobTypePath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
 ) -> Response:

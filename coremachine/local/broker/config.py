@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from coremachine.local.broker.durations import parse_duration
 from coremachine.local.broker.rules import CorrelationFilter, Rule
@@ -30,12 +31,21 @@ class ConfigError(ValueError):
         super().__init__(f"{path}: " + "; ".join(problems))
 
 
+def _between(lowest: int, highest: int) -> AfterValidator:
+    def check(seconds: float) -> float:
+        if not lowest <= seconds <= highest:
+            raise ValueError(f"expected a duration of {lowest} to {highest} seconds, found {seconds:g}")
+        return seconds
+
+    return AfterValidator(check)
+
+
 _Duration = Annotated[float, BeforeValidator(parse_duration)]
 _Name = Annotated[str, Field(pattern=_NAME, max_length=260)]
 _PART_NAME = r"^[A-Za-z0-9]([\w\-.]*[A-Za-z0-9])?$"
 _PartName = Annotated[str, Field(pattern=_PART_NAME, max_length=50)]
-_TimeToLive = Annotated[_Duration, Field(ge=300, le=3600)]
-_Window = Annotated[_Duration, Field(ge=5, le=300)]
+_TimeToLive = Annotated[_Duration, _between(300, 3600)]
+_Window = Annotated[_Duration, _between(5, 300)]
 
 
 class _Model(BaseModel):
@@ -49,7 +59,7 @@ class _DeliveryProperties(_Model):
     DefaultMessageTimeToLive: _TimeToLive = 3600.0
     ForwardTo: str | None = None
     ForwardDeadLetteredMessagesTo: str | None = None
-    LockDuration: Annotated[_Duration, Field(ge=5, le=300)] = 60.0
+    LockDuration: Annotated[_Duration, _between(5, 300)] = 60.0
     MaxDeliveryCount: Annotated[int, Field(ge=1, le=10)] = 3
     RequiresSession: bool = False
 
@@ -242,16 +252,19 @@ def load_config(path: str | Path) -> BrokerConfig:
     """
     path = Path(path)
     try:
-        document = json.loads(_without_comments(path.read_text(encoding="utf-8-sig")))
+        text = _without_comments(path.read_text(encoding="utf-8-sig"))
+        document = json.loads(text, object_pairs_hook=_unrepeated)
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(path, [f"expected a readable file, found: {exc}"]) from exc
     except json.JSONDecodeError as exc:
         raise ConfigError(path, [f"expected JSON, found at line {exc.lineno}, column {exc.colno}: {exc.msg}"]) from exc
+    except (RecursionError, ValueError) as exc:
+        raise ConfigError(path, [f"expected JSON of such a configuration, found: {exc}"]) from exc
     try:
         namespace = _File.model_validate(document).UserConfig.Namespaces[0]
     except ValidationError as exc:
-        raise ConfigError(path, [f"{_json_path(each['loc'])}: {each['msg']}" for each in exc.errors()]) from exc
-    problems = _repeated_names(namespace)
+        raise ConfigError(path, [_problem(each) for each in exc.errors()]) from exc
+    problems = [*_repeated_names(namespace), *_missing_targets(namespace)]
     if problems:
         raise ConfigError(path, problems)
     return BrokerConfig(
@@ -278,6 +291,55 @@ def _repeated_names(namespace: _Namespace) -> list[str]:
                 problems.append(f"{where}.Name: expected a name of its own (case does not matter), found {name!r}")
             seen.add(name.lower())
     return problems
+
+
+def _missing_targets(namespace: _Namespace) -> list[str]:
+    """What is forwarded goes to another queue or a topic that exists."""
+    root = "$.UserConfig.Namespaces[0]"
+    sources: list[tuple[str, str, _DeliveryProperties]] = [
+        (f"{root}.Queues[{index}].Properties", queue.Name, queue.Properties)
+        for index, queue in enumerate(namespace.Queues)
+    ]
+    for index, topic in enumerate(namespace.Topics):
+        where = f"{root}.Topics[{index}].Subscriptions"
+        sources += [(f"{where}[{at}].Properties", "", each.Properties) for at, each in enumerate(topic.Subscriptions)]
+    targets = {queue.Name.lower() for queue in namespace.Queues} | {topic.Name.lower() for topic in namespace.Topics}
+    problems = []
+    for where, name, properties in sources:
+        for field in ("ForwardTo", "ForwardDeadLetteredMessagesTo"):
+            target = getattr(properties, field)
+            if target and target.lower() not in targets - {name.lower()}:
+                problems.append(f"{where}.{field}: expected another queue or a topic of this file, found {target!r}")
+    return problems
+
+
+def _unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice in one object")
+    return found
+
+
+def _problem(error: ErrorDetails) -> str:
+    """A place of the file, with what was expected there and what was found."""
+    place, kind, message = _json_path(error["loc"]), error["type"], error["msg"]
+    if kind == "value_error":
+        return f"{place}: {message.removeprefix('Value error, ')}"
+    if kind == "missing":
+        return f"{place}: expected a value, found none"
+    found = "an unknown key" if kind == "extra_forbidden" else f"{error['input']!r:.100}"
+    expected = {
+        "extra_forbidden": "one of the keys of Microsoft's emulator",
+        "dict_type": "an object",
+        "list_type": "a list",
+        "model_type": "an object",
+        "string_pattern_mismatch": "a name of letters, digits, '.', '-', '_' with a letter or digit at both ends",
+        "too_long": "one item",
+        "too_short": "one item",
+    }
+    said = message.removeprefix("Input should be ").removeprefix("String should have ")
+    return f"{place}: expected {expected.get(kind, said)}, found {found}"
 
 
 def _without_comments(text: str) -> str:

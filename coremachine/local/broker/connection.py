@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _HEADER_SIZE = 8
 _MIN_MAX_FRAME_SIZE = 512
+# A frame every half of it: a shorter one would keep the broker busy with a client that does nothing.
+_MIN_IDLE_MILLISECONDS = 100
 _SASL_FRAME = 1
 _AUTHENTICATED, _AUTHENTICATION_FAILED = 0, 1
 _CONTAINER = "coremachine-broker"
@@ -288,6 +290,9 @@ class Connection(asyncio.Protocol):
         self._remote_max_frame_size = size if isinstance(size, int) else perf.MAX_FRAME_SIZE
         if self._remote_max_frame_size < _MIN_MAX_FRAME_SIZE:
             raise AmqpError("amqp:invalid-field", f"expected a max-frame-size of at least 512, found {size}")
+        if isinstance(idle_milliseconds, int) and 0 < idle_milliseconds < _MIN_IDLE_MILLISECONDS:
+            text = f"expected an idle-time-out of at least {_MIN_IDLE_MILLISECONDS} ms, found {idle_milliseconds}"
+            raise AmqpError("amqp:invalid-field", text)
         self._is_open = True
         self._book.works(self)
         limit = self._idle.connection_seconds

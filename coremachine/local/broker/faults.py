@@ -25,12 +25,12 @@ class Faults:
 
     def reject(self, count: int) -> None:
         """Answer the next sends with server-busy; a batch is one."""
-        self._sends_to_reject = count
+        self._sends_to_reject = _checked(count)
 
     def duplicate(self, count: int, entity: str | None = None) -> None:
         """Take each of the next messages twice: those to one entity, or to any."""
         self._duplicates.pop(_name(entity), None)
-        if count > 0:
+        if _checked(count) > 0:
             self._duplicates[_name(entity)] = count
 
     def delay(self, count: int, seconds: float, entity: str | None = None) -> None:
@@ -39,12 +39,12 @@ class Faults:
         A message that its sender did schedule keeps its time and does not count.
 
         Raises:
-            ValueError: The number of seconds is not above 0.
+            ValueError: The number of seconds is not above 0, or that of messages is below 0.
         """
         if not seconds > 0:
             raise ValueError(f"expected more than 0 seconds to delay messages by, found {seconds:g}")
         self._delays.pop(_name(entity), None)
-        if count > 0:
+        if _checked(count) > 0:
             self._delays[_name(entity)] = (count, seconds)
 
     def clear(self) -> None:
@@ -84,6 +84,12 @@ class Faults:
             self._delays[key] = (left - 1, seconds)
         due = self._clock() + seconds
         return [each.scheduled(due) for each in copies]
+
+
+def _checked(count: int) -> int:
+    if count < 0:
+        raise ValueError(f"expected 0 or more sends or messages to meet a fault, found {count}")
+    return count
 
 
 def _name(entity: str | None) -> str:

@@ -7,6 +7,7 @@ from uuid import UUID
 from coremachine.local.broker import codec
 from coremachine.local.broker.codec import NULL, DecodeError
 from coremachine.local.broker.entity import Entity, SessionEntity
+from coremachine.local.broker.limits import MAX_MESSAGE_SIZE
 from coremachine.local.broker.links import contents_of
 from coremachine.local.broker.message import (
     Request,
@@ -202,7 +203,11 @@ class Management:
         return _OK, map_answer(**{"session-state": NULL if state is None else codec.binary(state)})
 
     def _set_session_state(self, entity: Entity, _request: Request, body: Body) -> Answer:
-        _sessions_of(entity).set_state(item(body, "session-id", str), optional(body, "session-state", bytes))
+        state = optional(body, "session-state", bytes)
+        if state is not None and len(state) > MAX_MESSAGE_SIZE:
+            text = f"expected a session state of at most {MAX_MESSAGE_SIZE} bytes, found {len(state)}"
+            raise AmqpError("amqp:link:message-size-exceeded", text)
+        _sessions_of(entity).set_state(item(body, "session-id", str), state)
         return _OK, codec.map_of(())
 
     def _get_message_sessions(self, entity: Entity, _request: Request, body: Body) -> Answer:

@@ -48,7 +48,6 @@ def servicebus_broker(servicebus_config: BrokerConfig) -> Iterator[BrokerThread]
 
 @pytest.fixture
 def servicebus(servicebus_broker: BrokerThread) -> BrokerThread:
-    """The broker without messages and faults that an earlier test left. Its clock, once turned, stays so."""
-    servicebus_broker.purge_all()
-    servicebus_broker.clear_faults()
+    """The broker without what an earlier test left: messages, locks, states of sessions, faults, a turned clock."""
+    servicebus_broker.reset()
     return servicebus_broker

@@ -248,6 +248,10 @@ class Queue:
             self.changes.purged()
         return gone
 
+    def reset(self) -> None:
+        """Be as new: without messages and locks."""
+        self.purge()
+
     def delete_oldest(self, limit: int, before: float) -> int:
         """Delete ready messages, oldest first, that came before a time; returns how many."""
         self.tick()

@@ -14,6 +14,7 @@ from coremachine.local.broker.durable_error import DurableError
 from coremachine.local.broker.limits import IdleLimits
 from coremachine.local.broker.namespace import Namespace
 from coremachine.local.broker.performatives import AmqpError
+from coremachine.local.broker.queue import Queue
 from coremachine.local.broker.websocket import Doorway
 from coremachine.local.connections import ConnectionBook, connection_limit
 from coremachine.local.descriptors import descriptor_limit
@@ -204,16 +205,33 @@ class Broker:
         """Per queue and subscription: active, locked, scheduled, deferred and dead_letter."""
         return {entity.name: asdict(entity.queue.counts()) for entity in self.namespace.entities}
 
+    def counts(self, path: str) -> dict[str, int]:
+        """As above, of one queue, topic, subscription or dead-letter queue."""
+        return asdict(self.namespace.get(path).queue.counts())
+
     def purge(self, queue: str) -> int:
         """Forget all messages of a queue; `<queue>/$DeadLetterQueue` names its dead letters."""
         return self.namespace.get(queue).queue.purge()
 
     def purge_all(self) -> None:
         """Forget all messages of all entities, dead letters too."""
-        for entity in [*self.namespace.topics, *self.namespace.entities]:
-            entity.queue.purge()
-            if entity.queue.dead_letters is not None:
-                entity.queue.dead_letters.purge()
+        for queue in self._all_queues():
+            queue.purge()
+
+    def reset(self) -> None:
+        """Forget messages, dead letters, locks, states of sessions and faults, and turn the clock back.
+
+        Queues, topics and rules stay.
+        """
+        for queue in self._all_queues():
+            queue.reset()
+        self.namespace.faults.clear()
+        self._clock.turn_back()
+        self.namespace.clock_turned()
+
+    def _all_queues(self) -> list[Queue]:
+        queues = [entity.queue for entity in [*self.namespace.topics, *self.namespace.entities]]
+        return [*queues, *(queue.dead_letters for queue in queues if queue.dead_letters is not None)]
 
     def drop_connections(self) -> int:
         """Cut every AMQP connection without a word; returns how many there were."""

@@ -164,6 +164,15 @@ class SessionQueue(Queue):
             session.held.clear()
         return super().purge()
 
+    def reset(self) -> None:
+        """Be as new: no session is locked or has a state either."""
+        super().reset()
+        self.expire_locks()
+        for session_id, session in self._sessions.items():
+            if session.state is not None and self.changes is not None:
+                self.changes.session_changed(session_id, None, self._clock())
+        self._sessions.clear()
+
     def _session(self, session_id: str) -> MessageSession:
         return self._sessions.setdefault(session_id, MessageSession())
 

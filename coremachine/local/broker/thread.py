@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.limits import IdleLimits
+from coremachine.local.broker.performatives import AmqpError
 from coremachine.local.broker.server import Broker, TlsPorts
 
 T = TypeVar("T")
@@ -107,8 +108,15 @@ class BrokerThread:
         return self._running().admin_port
 
     def counts(self, queue: str) -> dict[str, int]:
-        """Active, locked, scheduled, deferred and dead_letter of a queue."""
-        return self._call(lambda: self._running().queue_counts()[queue])
+        """Active, locked, scheduled, deferred and dead_letter of a queue, or of `topic/Subscriptions/name`."""
+        return self._call(lambda: self._running().counts(queue))
+
+    def reset(self) -> None:
+        """Be as new for the next test: no messages, locks, states of sessions and faults, and the clock is right.
+
+        Queues, topics and rules stay, and so do connections.
+        """
+        self._call(lambda: self._running().reset())
 
     def purge(self, queue: str) -> int:
         return self._call(lambda: self._running().purge(queue))
@@ -152,12 +160,19 @@ class BrokerThread:
         return self._broker
 
     def _call(self, action: Callable[[], T]) -> T:
-        """Run something in the broker's event loop and wait for its result."""
+        """Run something in the broker's event loop and wait for its result.
+
+        Raises:
+            ValueError: What a client would be refused with, such as a queue that does not exist.
+        """
         if self._loop is None:
             raise RuntimeError("expected a running broker, found a stopped one; use it inside its with block")
 
         async def in_loop() -> T:
-            return action()
+            try:
+                return action()
+            except AmqpError as exc:
+                raise ValueError(exc.description) from exc
 
         return asyncio.run_coroutine_threadsafe(in_loop(), self._loop).result(_CALL_TIMEOUT_SECONDS)
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from azure.functions.decorators.function_app import FunctionRegister
 
-from coremachine.local.host.errors import AppLoadError
+from coremachine.local.host.errors import AppLoadError, error_text
 
 SCRIPT_SETTING, USUAL_SCRIPT = "PYTHON_SCRIPT_FILE_NAME", "function_app.py"
 
@@ -62,13 +62,13 @@ def _import_script(app_dir: Path, path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as exc:
+    except (Exception, SystemExit, KeyboardInterrupt) as exc:
         raise AppLoadError(f"importing {path} failed: {_reason(exc)}{_advice(exc)}") from exc
     return module
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error_text(error)}"
 
 
 def _advice(error: BaseException) -> str:

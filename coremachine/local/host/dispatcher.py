@@ -20,6 +20,7 @@ from coremachine.local.host.invoker import Call, Invoker
 log = logging.getLogger(__name__)
 
 _BEYOND_SECONDS = 0.01
+_CANCELLED = "it was cancelled, by itself or because its worker ends"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Dispatcher:
             self._settle(one, lambda one=one: one.outcome.set_exception(InvocationAbortedError(reason)))  # type: ignore[misc]
 
     def _finish(self, running: _Running, done: Future[Datum | None]) -> None:
-        error = InvocationAbortedError("the call was cancelled") if done.cancelled() else done.exception()
+        error = InvocationAbortedError(_CANCELLED) if done.cancelled() else done.exception()
         milliseconds = (time.monotonic() - running.started) * 1000
         if error is None:
             self._settle(running, lambda: running.outcome.set_result(done.result()))

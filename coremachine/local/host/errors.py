@@ -18,6 +18,14 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def error_text(error: BaseException) -> str:
+    """The text of an app's exception; its `__str__` is the app's code, and may fail itself."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - it is the app's code
+        return f"(its __str__ raised {type(failure).__name__})"
+
+
 class HostError(Exception):
     """Base of all errors that the host raises itself."""
 

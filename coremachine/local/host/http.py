@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from http.cookies import SimpleCookie
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -50,12 +50,6 @@ _UNAUTHORIZED = Problem(
 )
 _FAILED = Problem(
     500, "function_failed", "The function raised an exception, or returned what cannot be sent; see the log."
-)
-_ABORTED = Problem(
-    500,
-    "invocation_aborted",
-    "The host ends while the function runs. Send the request again.",
-    (("connection", "close"),),
 )
 _PLAIN = ("content-type", "text/plain; charset=utf-8")
 _WITHOUT_BODY = frozenset({204, 304})
@@ -194,14 +188,25 @@ class HttpApp:
         await _end_of(outcome)
         error = outcome.exception()
         if isinstance(error, InvocationAbortedError):
-            return Response.of(_ABORTED, request.path)  # this process ends: the client must not come back to it
+            return Response.of(_aborted(error), request.path)
         if error is not None:
             return Response.of(_FAILED, request.path)
         datum = outcome.result()
         if datum is None:
             log.warning("function=%s set no HTTP response: set its func.Out[func.HttpResponse]", function.name)
             return Response(204)
-        return _response(datum)
+        try:
+            return _response(datum)
+        except (CookieError, TypeError, ValueError):
+            # What a function returns has parts that no response can have, such as half of a surrogate pair.
+            log.exception("response_cannot_be_sent path=%s", request.path)
+            return Response.of(_FAILED, request.path)
+
+
+def _aborted(error: InvocationAbortedError) -> Problem:
+    """This process ends: the client must not come back to it."""
+    detail = f"The function did not end: {error}. Send the request again if it may run twice."
+    return Problem(500, "invocation_aborted", detail, (("connection", "close"),))
 
 
 def json_response(status: int, document: object) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from coremachine.local.host.errors import (
     MissingSettingError,
     RouteTemplateError,
     ScheduleError,
+    error_text,
 )
 from coremachine.local.host.functions import (
     BLOB,
@@ -39,7 +41,7 @@ from coremachine.local.host.functions import (
     Trigger,
 )
 from coremachine.local.host.ncrontab import parse_schedule
-from coremachine.local.host.outputs import HOST_STORAGE, Output, check_connection, check_storage, read_target
+from coremachine.local.host.outputs import HOST_STORAGE, Output, check_service_bus, check_storage, read_target
 from coremachine.local.host.retry import RetryPolicy, parse_retry_policy
 from coremachine.local.host.routes import RouteTemplate
 from coremachine.local.host.settings import is_disabled, resolve_references
@@ -48,6 +50,12 @@ from coremachine.local.host.signature import RETURN, Signature, read_signature
 _TRIGGERS = (BLOB, HTTP, QUEUE, SERVICE_BUS, TIMER)
 _BLOB = "blob"
 SCAN_SOURCE = "LogsAndContainerScan"
+# As Azure's host has it.
+_NAME = re.compile(r"(?!host\Z)[a-z][a-z0-9_-]{0,127}", re.ASCII | re.IGNORECASE)
+_BAD_NAME = (
+    "expected a name of 1 to 128 letters of a to z, digits, '_' and '-' that begins with a letter and is not 'host'; "
+    "give it one with @app.function_name"
+)
 
 
 def index_app(
@@ -72,7 +80,7 @@ def index_app(
         # Not idempotent: a second call reports every name as a duplicate.
         registered = load_app(app_dir, environment).get_functions()
     except ValueError as exc:
-        raise AppLoadError(f"{app_dir}: {exc}") from exc
+        raise AppLoadError(f"{app_dir}: {error_text(exc)}") from exc
     reader = _Reader(app_dir, environment, retry)
     wanted = None if only is None else {name.lower() for name in only}
     for function in registered:
@@ -106,6 +114,10 @@ class _Reader:
             self._errors.append(exc)
         except (MissingSettingError, ScheduleError, RouteTemplateError, BlobPathError) as exc:
             self._errors.append(FunctionIndexError(name, str(exc)))
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            # A decorator takes any value, and a generic binding any field: what is no text fails where it is read.
+            reason = f"a field of its bindings has a value that cannot be used: {error_text(exc)}"
+            self._errors.append(FunctionIndexError(name, reason))
 
     def warn_of_others(self, wanted: Collection[str]) -> None:
         names = {*self._functions, *self._disabled, *(error.function_name for error in self._errors)}
@@ -126,6 +138,8 @@ class _Reader:
     def _index(
         self, function: Any, name: str, bindings: tuple[dict[str, Any], ...], signature: Signature
     ) -> IndexedFunction:
+        if not _NAME.fullmatch(name):
+            raise FunctionIndexError(name, _BAD_NAME)
         raw = _trigger_binding(name, bindings)
         handler = function.get_user_function()
         return IndexedFunction(
@@ -264,7 +278,7 @@ def _blob_trigger(raw: dict[str, Any], environment: Mapping[str, str], name: str
 
 def _service_bus_trigger(raw: dict[str, Any], environment: Mapping[str, str], name: str) -> ServiceBusTrigger:
     connection = raw["connection"]
-    check_connection(name, connection, environment, ("fullyQualifiedNamespace",))
+    check_service_bus(name, connection, environment)
     names = {
         key: resolve_references(raw.get(key) or "", environment, "its serviceBusTrigger")
         for key in ("queueName", "topicName", "subscriptionName")

@@ -6,6 +6,7 @@ of writing looks like what it is, and never like a line or a field of its own. L
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -104,7 +105,20 @@ def line_formatter(speaker: str) -> logging.Formatter:
     return _LineFormatter(line, "%Y-%m-%dT%H:%M:%S")
 
 
-class _LineFormatter(logging.Formatter):
+class _SafeFormatter(logging.Formatter):
+    """Formats each record: arguments that do not fit, or whose own `__str__` fails, cost no line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            return self._line(record)
+        except Exception:  # noqa: BLE001 - the values are the app's
+            return self._line(_showable(record))
+
+    def _line(self, record: logging.LogRecord) -> str:
+        return super().format(record)
+
+
+class _LineFormatter(_SafeFormatter):
     converter = staticmethod(time.gmtime)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
@@ -119,14 +133,14 @@ class _LineFormatter(logging.Formatter):
         return _set_in(super().formatStack(stack_info))
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_SafeFormatter):
     """`{"time", "level", "process", "logger", "message", <the record's fields>, "exception"}` on one line."""
 
     def __init__(self, speaker: str) -> None:
         super().__init__()
         self._speaker = speaker
 
-    def format(self, record: logging.LogRecord) -> str:
+    def _line(self, record: logging.LogRecord) -> str:
         document = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -140,6 +154,25 @@ class JsonFormatter(logging.Formatter):
             document["exception"] = self.formatException(record.exc_info)
         # Escapes for all that is not ASCII: no character of a value ends the line or turns its direction.
         return json.dumps(document, default=str)
+
+
+def _showable(record: logging.LogRecord) -> logging.LogRecord:
+    """The record with plain text for what it holds."""
+    shown = copy.copy(record)
+    given = record.args if isinstance(record.args, tuple) else (record.args,)
+    arguments = ", ".join(_shown(value) for value in given)
+    shown.msg, shown.args = f"{_shown(record.msg)} with arguments that do not fit: {arguments}", ()
+    for name, value in vars(record).items():
+        if name not in _OWN_FIELDS and value is not None:
+            setattr(shown, name, _shown(value))
+    return shown
+
+
+def _shown(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception as failure:  # noqa: BLE001 - it is the app's code
+        return f"<{type(value).__name__} whose __repr__ raised {type(failure).__name__}>"
 
 
 def printable(text: str) -> str:

@@ -78,7 +78,7 @@ def read_target(function: str, binding: Mapping[str, Any], environment: Mapping[
 
     connection = binding.get("connection") or HOST_STORAGE
     if kind == SERVICE_BUS_OUT:
-        check_connection(function, connection, environment, ("fullyQualifiedNamespace",))
+        check_service_bus(function, connection, environment)
         return ServiceBusTarget(connection, text("queueName") or text("topicName"), not binding.get("queueName"))
     service = "queue" if kind == QUEUE_OUT else "blob"
     check_storage(function, service, connection, environment)
@@ -97,6 +97,15 @@ def check_storage(function: str, service: str, connection: str, environment: Map
             f"its {service} binding needs azure-storage-{service}: pip install azure-storage-{service}",
         )
     check_connection(function, connection, environment, (f"{service}ServiceUri", "accountName"))
+
+
+def check_service_bus(function: str, connection: str, environment: Mapping[str, str]) -> None:
+    """As `check_connection`; a connection string has to name an endpoint. Its text is a secret and is not shown."""
+    check_connection(function, connection, environment, ("fullyQualifiedNamespace",))
+    text = environment.get(connection)
+    if text and "endpoint=" not in text.lower():
+        found = f"{len(text)} characters without one"
+        raise FunctionIndexError(function, f"app setting {connection}: expected 'Endpoint=sb://...;...', found {found}")
 
 
 def check_connection(function: str, connection: str, environment: Mapping[str, str], suffixes: tuple[str, ...]) -> None:

@@ -172,6 +172,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} does not exist: an app directory needs this file") from None
     except json.JSONDecodeError as exc:
         raise SettingsError(f"{path} is not valid JSON: {exc}") from exc
+    except (RecursionError, ValueError) as exc:
+        raise SettingsError(f"{path}: expected a JSON object in UTF-8, found: {exc}") from exc
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: expected a JSON object, found {type(document).__name__}")
     return document

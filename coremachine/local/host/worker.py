@@ -7,6 +7,7 @@ socket pair, and the modules what a spare worker imports before its options come
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import select
@@ -244,8 +245,10 @@ def _hand_back(dispatcher: Dispatcher, pumps: Sequence[Pump], reason: str) -> No
 def exit_now(status: int) -> NoReturn:
     """End the process without waiting for function threads, which nothing can stop."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # The app may have closed it; with an exception here, the function's threads would keep the process.
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            stream.flush()
     os._exit(status)
 
 

@@ -169,3 +169,10 @@ def test_the_wrong_kind_of_receiver_is_refused(client):
         pytest.fail("expected a refusal")
     with pytest.raises(ServiceBusError, match="sessionful"), client.get_queue_receiver("plain", session_id="s"):
         pytest.fail("expected a refusal")
+
+
+def test_a_state_above_the_size_of_a_message_is_refused(client):
+    with client.get_queue_receiver("talks", session_id="large") as receiver:
+        with pytest.raises(ServiceBusError, match="expected a session state of at most 262144 bytes, found 262145"):
+            receiver.session.set_state(b"x" * 262145)
+        assert receiver.session.get_state() is None

@@ -115,13 +115,13 @@ def test_seconds_of_any_kind_lead_to_another_attempt(rig, seconds):
 def test_results_that_are_too_much_for_one_call_are_written_in_several(rig, monkeypatch):
     monkeypatch.setattr("core.running.outcome_writer.MOST_BYTES_AT_ONCE", 1000)
     calls = []
-    complete = OutcomeWriter._complete_all
+    complete = OutcomeWriter._complete
 
     def counted(self, results):
         calls.append(len(results))
         return complete(self, results)
 
-    monkeypatch.setattr(OutcomeWriter, "_complete_all", counted)
+    monkeypatch.setattr(OutcomeWriter, "_complete", counted)
     for number in range(7):
         rig.behave.before[f"s2-n{number}"] = lambda _: {"square": 1, "more": "x" * 600}
     job_id = rig.run(n=7)

@@ -142,6 +142,7 @@ def test_a_missing_parameter_is_reported():
     class MissingJob(Job):
         job_type = "missing"
         stages: ClassVar = [Stage("give", over="urls")]
+        parameters_schema: ClassVar = {"urls": {"type": "list"}}
 
     result = run_job(MissingJob)
     assert "expected a list named 'urls' in the job's parameters, found the names (none)" in result.error["message"]

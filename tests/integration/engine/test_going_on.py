@@ -65,6 +65,11 @@ def task(index):
     return f"s1-{index:05d}"
 
 
+def statuses_of(engine):
+    rows = engine.query("select status, count(*) from app.tasks group by status")
+    return {row["status"]: row["count"] for row in rows}
+
+
 @pytest.mark.usefixtures("singles")
 def test_one_message_runs_its_task_and_all_that_wait_for_their_turn(rig):
     job_id = run_to_tasks(rig, n=MANY)
@@ -398,3 +403,26 @@ def test_an_outage_while_a_task_ends_keeps_its_message(rig, monkeypatch):
         rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
     assert set(rig.behave.calls.values()) == {1}
+
+
+def test_a_call_whose_answer_was_lost_finds_the_task_that_it_took(engine, stage):
+    """A second one would stay leased, with nobody to run it."""
+    ref, lease = stage
+    completion = [Completion(lease, {task(0): encode_storable({}, "result")})]
+    wanted = NextTasks(("t",), 2, Lease(uuid4(), "w"))
+    _, first = engine.stages.complete_tasks_and_take_next(ref, completion, wanted)
+    check, again = engine.stages.complete_tasks_and_take_next(ref, completion, wanted)
+    assert (check.updated_ids, again) == ((), first)
+    assert [row.task_id for row in again] == [task(4), task(5)]
+    assert statuses_of(engine) == {"completed": 1, "processing": 2, "pending": 9}
+
+
+def test_a_claim_whose_answer_was_lost_finds_what_it_claimed(engine, stage):
+    ref, _ = stage
+    lease = Lease(uuid4(), "w")
+    first = engine.tasks.claim_tasks(ref, [task(1), task(2)], lease=lease)
+    assert engine.tasks.claim_tasks(ref, [task(1), task(2)], lease=lease) == first
+    alone = engine.tasks.claim_tasks(ref, [task(2)], lease=lease)
+    assert [(row.task_id, row.outcome, row.attempt) for row in alone] == [(task(2), ClaimOutcome.CLAIMED, 1)]
+    (other,) = engine.tasks.claim_tasks(ref, [task(2)], lease=Lease(uuid4(), "w"))
+    assert other.outcome is ClaimOutcome.DUPLICATE

@@ -138,6 +138,14 @@ def test_answer_that_cannot_be_sent_is_500_and_said_in_the_log(shared_host, path
     assert said in host.log
 
 
+def test_text_that_is_no_unicode_is_500_and_said_in_the_log(shared_host):
+    host = shared_host("rough_app")
+    with client(host.supervisor) as http:
+        refused = http.post("/api/half-a-pair")
+    assert (refused.status_code, refused.json()["code"]) == (500, "function_failed")
+    assert "response_cannot_be_sent path=/api/half-a-pair" in host.log
+
+
 def test_host_that_is_open_to_the_network_says_so(start_host, monkeypatch, caplog):
     monkeypatch.setattr("coremachine.local.host.supervisor.is_loopback_address", lambda _address: False)
     start_host("asgi_app")

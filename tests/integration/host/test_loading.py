@@ -15,7 +15,7 @@ from .conftest import HERE, NO_BROKER
 from .load_cases import APP, BLOB, HTTP, LOADED, REFUSED, REQ, SB
 from .test_ms_runtime import microsoft
 
-ENVIRONMENT = {"C": NO_BROKER, "AzureWebJobsStorage": "UseDevelopmentStorage=true"}
+ENVIRONMENT = {"C": NO_BROKER, "JUNK": "junk", "AzureWebJobsStorage": "UseDevelopmentStorage=true"}
 
 
 @pytest.fixture
@@ -40,6 +40,13 @@ def test_app_is_refused(index, name):
     assert any(word in str(refused.value) for word in ("found", "resolved", "failed", "unique"))
 
 
+@pytest.mark.parametrize("failing", ["raise KeyboardInterrupt", "raise Mute()"])
+def test_an_import_that_raises_what_nobody_expects_is_refused_with_its_name(index, failing):
+    mute = "class Mute(ValueError):\n    def __str__(self): raise RuntimeError\n"
+    with pytest.raises(AppLoadError, match=r"KeyboardInterrupt|Mute: \(its __str__ raised RuntimeError\)"):
+        index(mute + failing)
+
+
 @microsoft
 def test_microsofts_runtime_loads_and_refuses_the_same(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2])}
@@ -57,6 +64,13 @@ def test_microsofts_runtime_loads_and_refuses_the_same(tmp_path):
     ("source", "reason"),
     [
         (LOADED["http with a malformed route"], "route '{x'"),
+        (APP + "@app.route(route=5)\ndef f(req): ...\n", "a value that cannot be used: expected string"),
+        (
+            APP + "@app.function_name('my func!')\n@app.route(route='x')\ndef f(req): ...\n",
+            "expected a name of 1 to 128",
+        ),
+        (APP + "@app.function_name('Host')\n@app.route(route='x')\ndef f(req): ...\n", "is not 'host'"),
+        (SB.replace("'C'", "'JUNK'") + "def f(m): ...\n", "app setting JUNK: expected 'Endpoint=sb://"),
         (LOADED["timer with a missing setting"], "'NO_SUCH'"),
         (APP + "@app.timer_trigger(arg_name='t', schedule='0 * *')\ndef f(t: func.TimerRequest): ...\n", "3 fields"),
         (SB.replace("'q'", "'q/$Odd'") + "def f(m: func.ServiceBusMessage): ...\n", "sub-queue"),

@@ -226,3 +226,22 @@ def write_to_every_file(params, context):
 
 def return_too_much(params, context):
     return {"text": "x" * params["size"]}
+
+
+def change_what_all_tasks_share(params, context):
+    os.chdir(params["folder"])
+    os.closerange(0, 3)
+    sys.stdout = sys.stderr = None
+    return {}
+
+
+def print_where_it_is(params, context):
+    if params:
+        return change_what_all_tasks_share(params, context)
+    os.write(1, b"written\n")
+    print("printed")
+    return {"folder": str(Path.cwd()), "pid": os.getpid()}
+
+
+def close_every_file(params, context):
+    os.closerange(0, 256)

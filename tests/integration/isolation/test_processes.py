@@ -226,6 +226,21 @@ def test_answer_comes_whatever_the_handler_changed(pool, monkeypatch):
     assert "pid" in call(handlers.change_json_and_close_output)
 
 
+def test_next_task_finds_streams_and_folder_as_they_were(pool, tmp_path, caplog):
+    """They were closed for all that came later in the same process, which failed for it."""
+    before = call(handlers.print_where_it_is)
+    call(handlers.print_where_it_is, {"folder": str(tmp_path)})
+    with caplog.at_level(logging.INFO, "handler.output"):
+        assert call(handlers.print_where_it_is) == before
+    assert {record.getMessage() for record in caplog.records} >= {"written", "printed"}
+
+
+def test_process_that_closed_its_answers_is_not_taken_for_one_that_was_killed(pool):
+    with pytest.raises(AuthorError) as failed:
+        call(handlers.close_every_file)
+    assert "must not close files that it did not open" in failed.value.failure.message
+
+
 def test_answer_that_is_none_fails_its_attempt_and_says_so(pool):
     with pytest.raises(
         AuthorError, match="AnswerUnreadable: expected an answer of the attempt's process, found b'no ans"

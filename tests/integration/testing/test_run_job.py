@@ -221,9 +221,10 @@ def test_unknown_crash_points_are_refused(point):
         run_job(SquaresJob, crash_at=point)
 
 
-def test_unusable_shares_are_refused():
-    with pytest.raises(ValueError, match="lost: expected a share from 0 to 1, found 2"):
-        MessageFaults(lost=2)
+@pytest.mark.parametrize("share", [2, -0.1, "x", float("nan")])
+def test_unusable_shares_are_refused(share):
+    with pytest.raises(ValueError, match=f"lost: expected a share from 0 to 1, found {share!r}"):
+        MessageFaults(lost=share)
 
 
 def test_the_clock_goes_forward_only(job_runner):

@@ -62,7 +62,7 @@ def test_a_wrong_property_is_named_with_its_path(tmp_path, properties, place):
 
 def test_sessions_and_forwarding_are_read(tmp_path):
     properties = {"RequiresSession": True, "ForwardTo": "b", "ForwardDeadLetteredMessagesTo": ""}
-    [queue] = load_config(write(tmp_path, [{"Name": "a", "Properties": properties}])).queues
+    queue, _ = load_config(write(tmp_path, [{"Name": "a", "Properties": properties}, {"Name": "b"}])).queues
     assert (queue.requires_session, queue.forward_to, queue.forward_dead_letters_to) == (True, "b", None)
 
 
@@ -150,3 +150,27 @@ def test_a_config_that_cannot_be_used_fails_the_test_with_the_reason_alone(tmp_p
     with pytest.raises(pytest.fail.Exception, match=r"servicebus_config: .*expected a readable file") as caught:
         read_config(tmp_path / "Config.json")
     assert not caught.value.pytrace
+
+
+@pytest.mark.parametrize(
+    ("properties", "problem"),
+    [
+        ({"DefaultMessageTimeToLive": "PT10S"}, "expected a duration of 300 to 3600 seconds, found 10"),
+        ({"MaxDeliveryCount": 11}, "expected less than or equal to 10, found 11"),
+        ({"Foo": 1}, "expected one of the keys of Microsoft's emulator, found an unknown key"),
+        ({"ForwardTo": "nowhere"}, "ForwardTo: expected another queue or a topic of this file, found 'nowhere'"),
+        ({"ForwardDeadLetteredMessagesTo": "A"}, "expected another queue or a topic of this file, found 'A'"),
+    ],
+)
+def test_a_problem_says_what_was_expected_and_what_was_found(tmp_path, properties, problem):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, [{"Name": "a", "Properties": properties}]))
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' + "9" * 5000 + "}", '{"UserConfig": {}, "UserConfig": {}}'])
+def test_a_file_that_json_cannot_hold_is_refused_with_its_name(tmp_path, text):
+    file = tmp_path / "Config.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"Config\.json: expected JSON of such a configuration"):
+        load_config(file)

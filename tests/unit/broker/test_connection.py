@@ -47,6 +47,14 @@ def test_an_unknown_mechanism_fails_and_ends_the_connection(make_wire):
     assert wire.transport.is_closed
 
 
+def test_an_idle_time_out_that_would_keep_the_broker_busy_is_refused(make_wire):
+    wire = make_wire()
+    wire.feed(perf.AMQP_HEADER)
+    open_frame = wire.frame(perf.OPEN, codec.string("c"), NULL, NULL, NULL, codec.uint(1))
+    close = wire.feed(open_frame)[-1]
+    assert error_of(close) == ["amqp:invalid-field", "expected an idle-time-out of at least 100 ms, found 1"]
+
+
 def test_a_second_open_is_refused_and_starts_no_second_timer(make_wire):
     wire = make_wire()
     wire.open(idle=codec.uint(60_000))

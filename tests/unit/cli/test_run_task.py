@@ -29,6 +29,8 @@ def read(params, context):
         raise OSError("no tile 13")
     if params["number"] == 14:
         json.loads("{")
+    if params["number"] == 15:
+        raise SystemExit("\\x1b[2J")
     return {"number": params["number"], "folder": context.job_parameters["folder"], "attempt": context.attempt}
 
 def collect(params, context):
@@ -103,6 +105,17 @@ def test_failure_is_shown_from_the_handler_on_and_the_debugger_opens_there(
         answer(api, parameters={"number": number})
         assert run("run-task", JOB_ID, "s1-a", "--pdb") == 1
         assert f"(Pdb) {{'number': {number}}}" in capsys.readouterr().out
+
+
+def test_handler_that_exits_has_failed_and_steers_no_terminal(
+    app: Path, api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended the command, with status 0 after `sys.exit()`."""
+    answer(api, parameters={"number": 15})
+    assert run("run-task", JOB_ID, "s1-a") == 1
+    shown = capsys.readouterr().err
+    assert "the handler failed: SystemExit: " in shown
+    assert "\x1b" not in shown
 
 
 def test_fan_in_reads_the_results_of_the_job_in_their_order(

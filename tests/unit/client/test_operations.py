@@ -13,6 +13,7 @@ import pytest
 from coremachine.client import AsyncClient, Client, models, operations
 from coremachine.client.call import Call
 from coremachine.client.clients import Answer, AsyncAnswer, AsyncPages, Pages
+from coremachine.client.errors import WrongArgument
 from triggers.api import create_api
 from triggers.openapi import describe
 
@@ -141,3 +142,26 @@ def test_action_that_is_confirmed_is_not_repeated():
     assert not operations.act_on_jobs("cancel", {}, confirm=3).repeats
     assert not operations.redrive_dead_letters(ids=[1]).repeats
     assert operations.redrive_dead_letters(ids=[1], dry_run=True).repeats
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (float("inf"), r"parameters.a\[0\]: expected a finite number, found inf"),
+        ("x\udcff", r"parameters.a\[0\]: expected text that UTF-8 can hold, found 'x\\udcff'"),
+        ({"\udcff": 1}, "expected text that UTF-8 can hold"),
+        ({1, 2}, r"parameters.a\[0\]: expected a JSON value, found set"),
+    ],
+    ids=repr,
+)
+def test_what_json_cannot_carry_is_named(value, problem):
+    """A text of the command line may have bytes that are no UTF-8; httpx would raise an error of its own."""
+    with pytest.raises(WrongArgument, match=problem):
+        operations.submit_job("x", {"a": [value]})
+    with pytest.raises(WrongArgument, match=r"jobs\[0\].parameters"):
+        operations.submit_batch([{"parameters": {"a": [value]}}])
+
+
+def test_a_query_of_no_text_is_refused():
+    with pytest.raises(WrongArgument, match="tag: expected text that UTF-8 can hold"):
+        operations.submit_job("x", tag=["a=\udcff"])

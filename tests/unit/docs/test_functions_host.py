@@ -101,6 +101,8 @@ TESTS = {
     ),
     "blobs as inputs": ("test_storage_queues_and_blobs_are_written_and_read",),
     "one function that does not fit": ("test_app_is_refused", "test_microsofts_runtime_loads_and_refuses_the_same"),
+    "a function's name has": ("test_binding_that_cannot_work_costs_one_function",),
+    "a value in a decorator": ("test_binding_that_cannot_work_costs_one_function",),
     "the v1 model": ("test_app_of_the_v1_model_is_named_as_such",),
     "other triggers": ("test_binding_that_cannot_work_costs_one_function",),
     "other inputs and outputs": ("test_binding_that_cannot_work_costs_one_function",),

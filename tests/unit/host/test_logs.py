@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from coremachine.local.host.logs import CategoryLevels, current_function, line_formatter
+from coremachine.local.host.logs import CategoryLevels, JsonFormatter, current_function, line_formatter
 
 
 def line_of(**extra):
@@ -83,3 +83,19 @@ def test_level_of_the_longest_category_counts():
     assert context.run(levels.filter, record_of("shop", logging.DEBUG))
     context.run(current_function.set, "others")
     assert not context.run(levels.filter, record_of("shop", logging.WARNING))
+
+
+class Mute:
+    def __repr__(self):
+        raise RuntimeError
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("make", [line_formatter, JsonFormatter])
+def test_what_cannot_be_shown_costs_no_line(make):
+    """A failed call whose exception has a `__str__` that fails left no trace of the function's name."""
+    failing = {"name": "x", "levelname": "ERROR", "msg": "failed function=%s error=%r", "args": ("f", Mute())}
+    line = make("worker 0").format(logging.makeLogRecord({**failing, "field": Mute()}))
+    assert "failed function=%s error=%r with arguments that do not fit: f, <Mute whose __repr__ raised" in line
+    assert "too few" in make("worker 0").format(logging.makeLogRecord({"msg": "too few %s %s", "args": ("one",)}))

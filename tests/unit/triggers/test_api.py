@@ -453,7 +453,8 @@ class TestLists:
         assert api.get(f"/api/jobs/{JOB_ID}/tasks/t-1?run=2").json()["result"] == TASK["result"]
         assert api.services.calls == [("get_task", {"job_id": JOB_ID, "task_id": "t-1", "run": 2})]
         problem = assert_problem(api.get(f"/api/jobs/{JOB_ID}/tasks/t-2"), 404, "unknown_task")
-        assert problem["detail"] == f"The current run of job {JOB_ID} has no task 't-2'."
+        advice = f"GET /api/jobs/{JOB_ID}/tasks (`coremachine tasks {JOB_ID[:12]}`) lists them"
+        assert problem["detail"] == f"The current run of job {JOB_ID} has no task 't-2'; {advice}."
         errors = errors_of(assert_problem(api.get(f"/api/jobs/{JOB_ID}/tasks/t-1?rum=2"), 400, "invalid_request"))
         assert errors["rum"]["hint"] == "did you mean 'run'?"
         errors_of(assert_problem(api.get(f"/api/jobs/{JOB_ID}/tasks/{'x' * 101}"), 400, "invalid_request"))

@@ -55,6 +55,20 @@ def test_who_takes_the_signal_over_and_calls_the_handler_is_not_ended_by_it():
     assert run(INSTALL, taken) == (0, ["drained drain", "stopping", "goes on", "drained MainThread"])
 
 
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ("", (-signal.SIGTERM, [])),
+        ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n", (3, ["drained MainThread"])),
+    ],
+)
+def test_process_that_gets_no_thread_ends_all_the_same(other, expected):
+    """The signal would be an error in the middle of the main thread, and the process would go on."""
+    quiet = "import logging\nlogging.disable()\n"
+    refuse = 'def refuse(_): raise RuntimeError("can\'t start new thread")\nthreading.Thread.start = refuse\n'
+    assert run(quiet, other, INSTALL, refuse, SIGNAL, "print('not ended')") == expected
+
+
 def test_second_signal_ends_the_process_at_once():
     stuck = "install_drain(lambda: (print('draining', flush=True), threading.Event().wait()))\n"
     again = "os.kill(os.getpid(), signal.SIGTERM)\nos.kill(os.getpid(), signal.SIGTERM)\nthreading.Event().wait(30)\n"

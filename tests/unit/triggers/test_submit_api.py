@@ -1,14 +1,84 @@
 """Submissions with tags and start times, many at once, and those that are only tried."""
 
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from core.errors import StoreUnavailable
 from core.models.job_filter import JobSort
 from core.models.submission import SubmissionOutcome
-from tests.unit.triggers.fakes import JOB_ID, Api, FakeServices
+from tests.unit.triggers.fakes import JOB_ID, Api, FakeServices, client
 from tests.unit.triggers.test_api import assert_problem, errors_of, links
+from triggers import author_threads
+
+
+class TestCodeOfAuthors:
+    """Here the submission itself hangs; in an app, it is the validation of its job type."""
+
+    @pytest.mark.parametrize("query", ["", "?dry_run=true"])
+    def test_that_hangs_keeps_requests_of_its_job_type_alone(self, query, monkeypatch):
+        monkeypatch.setattr(author_threads, "SHARE", 1)
+        monkeypatch.setattr(author_threads, "WAIT_SECONDS", 0.0)
+        api, began, go_on = Api(), threading.Event(), threading.Event()
+        submit, draft = api.services.submit_job, api.services.draft_job
+
+        def hang(call, request):
+            if request.job_type == "hello_world":
+                began.set()
+                assert go_on.wait(30)
+            return call(request)
+
+        api.services.submit_job, api.services.draft_job = partial(hang, submit), partial(hang, draft)
+
+        async def ask():
+            async with client(api.app) as http:
+                path = f"/api/jobs/submit/hello_world{query}"
+                first = asyncio.create_task(http.post(path, json={}))
+                await asyncio.to_thread(began.wait, 30)
+                second = await http.post(path, json={})
+                others = [await http.post("/api/jobs/submit/other", json={}), await http.get("/api/jobs")]
+                go_on.set()
+                return [second, *others, await first]
+
+        busy, unknown, listed, first = asyncio.run(ask())
+        assert_problem(busy, 503, "job_type_busy")
+        assert busy.headers["retry-after"] == "5"
+        assert (unknown.status_code, listed.status_code) == (404, 200)
+        assert first.status_code == (200 if query else 202)
+
+    def test_of_several_job_types_hangs_apart_too(self, monkeypatch):
+        monkeypatch.setattr(author_threads, "SHARE", 1)
+        monkeypatch.setattr(author_threads, "WAIT_SECONDS", 0.0)
+        api, began, go_on = Api(), threading.Event(), threading.Event()
+        submit_jobs = api.services.submit_jobs
+
+        def hang(requests):
+            began.set()
+            assert go_on.wait(30)
+            return submit_jobs(requests)
+
+        api.services.submit_jobs = hang
+
+        async def ask():
+            async with client(api.app) as http:
+                batch = {"jobs": [{"job_type": "hello_world"}]}
+                first = asyncio.create_task(http.post("/api/jobs/submit:batch", json=batch))
+                await asyncio.to_thread(began.wait, 30)
+                busy = [
+                    await http.post("/api/jobs/submit:batch", json=batch),
+                    await http.post(f"/api/jobs/{JOB_ID}/rerun", json={}),
+                ]
+                single = await http.post("/api/jobs/submit/hello_world", json={})
+                go_on.set()
+                return busy, single, await first
+
+        busy, single, first = asyncio.run(ask())
+        for answer in busy:
+            assert_problem(answer, 503, "job_type_busy")
+        assert (single.status_code, first.status_code) == (202, 200)
 
 
 class TestTags:

@@ -1,4 +1,4 @@
-"""Functions that fork, and one that keeps the interpreter for itself."""
+"""Functions that fork, one that keeps the interpreter for itself, and one whose text cannot be sent."""
 
 import ctypes
 import os
@@ -19,6 +19,11 @@ def block(req: func.HttpRequest) -> str:
     """Until somebody opens the pipe that is the body. PyDLL, unlike CDLL, keeps the GIL while it calls."""
     os.close(ctypes.PyDLL(None).open(req.get_body(), os.O_RDONLY))
     return str(os.getpid())
+
+
+@app.route(route="half-a-pair", methods=["POST"])
+def half_a_pair(req: func.HttpRequest) -> str:
+    return "\ud800"
 
 
 @app.route(route="fork/{way}", methods=["POST"])
