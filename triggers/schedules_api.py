@@ -105,7 +105,7 @@ def put_schedule(
 
 
 def write_schedule(services: ScheduleServices, name: str, body: dict[str, Any], actor: str | None) -> Written:
-    """Raises ProblemError where it cannot be written as the body says."""
+    """Raises ProblemError where it cannot be written as the body asks."""
     asked = parse_body(models.PutSchedule, body)
     try:
         return services.schedules.put(ScheduleWish(name=name, **dict(asked)), actor=actor)
