@@ -82,6 +82,7 @@ class CoreMachine:
             owner=parts.owner,
             patience_seconds=parts.unknown_work_patience_seconds,
         )
+        self.given_back = self._postponer.given_back
         self._runner = MessageRunner(parts, self._postponer, self._turns)
         self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs, self._windows, self._turns)
 

@@ -141,6 +141,13 @@ class DashboardQueries(PostgreSQLRepository):
         (row,) = self._execute_query("count_jobs", query)
         return JobCounts(dict(zip(statuses, row["counts"], strict=True)), row["paused"], MOST_COUNTED)
 
+    def count_dead_letters(self, most: int) -> int:
+        """Those that nobody dealt with, up to `most`."""
+        query = self._filled(
+            SQL("select count(*) as count from (select 1 from {dead_letters} where resolved_at is null limit %s) c")
+        )
+        return int(self._execute_query("count_dead_letters", query, (most,))[0]["count"])
+
     def list_relatives(self, job: JobRecord, limit: int) -> list[JobSummary]:
         """Other jobs with the job's type and parameters, the newest first; the one without a nonce is the last."""
         base = job.forced_from or job.job_id
@@ -295,6 +302,7 @@ class DashboardQueries(PostgreSQLRepository):
             "stages": self._table("stages"),
             "tasks": self._table("tasks"),
             "events": self._table("job_events"),
+            "dead_letters": self._table("dead_letters"),
             "most": SQL("{}").format(MOST_COUNTED),
             **STATUS_SETS,
             **more,

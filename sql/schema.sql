@@ -660,7 +660,9 @@ begin
       v_stage.failed_count);
     if "app".is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
       perform "app".end_job(p_job_id, p_run, 'failed', "app".stored_error(
-        'StageFailed', format('stage %s failed; last failed task %s', p_stage, v_reason), false, null, "app".clock()
+        'StageFailed', format('stage %s failed%s; last failed task %s', p_stage,
+          "app".words_of_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count), v_reason),
+        false, null, "app".clock()
       ) || jsonb_build_object('stage', p_stage, 'failed_count', v_stage.failed_count));
       return true;
     end if;
@@ -690,6 +692,17 @@ language sql immutable as $$
         > coalesce((p_policy ->> 'max_failed_percent')::double precision, 100)
     else p_failed_count > 0
   end
+$$;
+
+-- How far the failed tasks are over what the policy tolerates, to go on in a sentence; empty where it tolerates none.
+create or replace function "app".words_of_budget(
+  p_policy jsonb, p_failed_count integer, p_expected_count integer
+) returns text
+language sql immutable as $$
+  select case when p_policy ->> 'on_failure' = 'tolerate' then
+    format(': %s of %s tasks failed, and at most %s may', p_failed_count, p_expected_count,
+      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision || ' %'))
+  else '' end
 $$;
 
 -- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.
@@ -745,6 +758,7 @@ end $$;
 
 comment on function "app"."check_stage"(p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]) is 'Decides what to do after tasks of a stage ended in this transaction.';
 comment on function "app"."is_over_failure_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'Whether this number of failed tasks fails the stage.';
+comment on function "app"."words_of_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'How far the failed tasks are over what the policy tolerates, to go on in a sentence; empty where it tolerates none.';
 comment on function "app"."close_stage"(p_job_id text, p_run integer, p_stage integer) is 'Ends a stage whose tasks have all ended and moves its job on, in the caller''s transaction.';
 comment on function "app"."advance_job_stage"(p_job_id text, p_run integer, p_stage integer) is 'Writes the next stage''s row, or makes the job finalizing after its last stage.';
 

@@ -35,7 +35,7 @@ from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
 from triggers.endpoints import JobIdPath, NoQuery, OneValueRoute, Services, find_services, services_of
 from triggers.entity_tag import answer_with_tag
-from triggers.job_answers import job_answer, list_item, read_job, retry_after
+from triggers.job_answers import job_answer, list_item, read_job, retry_after, with_reasons
 from triggers.live_events import EVENT_STREAM, STREAM_SECONDS, answer_stream, follow
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
@@ -161,7 +161,10 @@ def list_jobs(
     """
     wanted = replace(query.to_filter(), visible_types=visible_patterns(request))
     page = services.queries.find_jobs(wanted, sort=query.sort, limit=query.limit, cursor=query.cursor)
-    return _page([list_item(request, job) for job in page.items], page.next_cursor, request)
+    items = [list_item(request, job) for job in page.items]
+    if query.reasons:
+        items = with_reasons(items, services.find_reasons(page.items))
+    return _page(items, page.next_cursor, request)
 
 
 @router.get("/jobs/{job_id}/tasks", tags=["jobs"], response_model_exclude_unset=True)

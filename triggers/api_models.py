@@ -27,6 +27,7 @@ from core.models.fields import (
     check_digits,
     expectation,
 )
+from core.models.insight import Severity
 from core.models.job_filter import JobFilter, JobSort, read_tags, read_wanted_tags
 from core.models.status import JobPriority, StoredJobPriority, StoredJobStatus
 from core.models.submission import StoredSubmissionOutcome, expect_one_wish
@@ -147,6 +148,9 @@ class JobsQuery(PageQuery):
         BeforeValidator(_sort),
         Field(description="Newest first, if left out. By finished_at: ended jobs alone."),
     ] = JobSort.NEWEST
+    reasons: Annotated[
+        bool, Field(description="With `reason` in each job: why it waits or failed. It takes a look at more rows.")
+    ] = False
 
     def to_filter(self) -> JobFilter:
         return JobFilter(
@@ -372,11 +376,26 @@ class RerunAnswer(JobActionAnswer):
     fresh_count: int | None
 
 
+class JobReason(BaseModel):
+    """Why a job waits or failed. `GET /api/jobs/{job_id}/explain` has all of it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    code: str
+    severity: Severity
+    text: str
+    at: Annotated[datetime | None, Field(description="When something happens by itself.")]
+
+
 class JobListItem(view.JobSummary):
-    """`run_started_at` and `duration_seconds` are of the present run; no duration while it has not ended."""
+    """`run_started_at` and `duration_seconds` are of the present run; no duration while it has not ended.
+
+    `reason` is there if `reasons` asks for it, and null for a job that goes on, or completed as it should.
+    """
 
     run_started_at: datetime | None
     duration_seconds: float | None
+    reason: JobReason | None = None
     links: JobLinks
 
 

@@ -1,6 +1,6 @@
 """Endpoints about the apps that run, and the queues between them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, Request
@@ -30,6 +30,7 @@ class AppServices(Protocol):
     @property
     def queue_names(self) -> Mapping[str, str]: ...
     def find_missing_queues(self) -> Mapping[str, str]: ...
+    def find_given_back(self) -> Sequence[Finding]: ...
 
 
 def _services(request: Request) -> AppServices:
@@ -44,12 +45,13 @@ Services = Annotated[AppServices, Depends(_services)]
 def list_apps(services: Services, query: NoQuery) -> AppsAnswer:
     """The processes of all apps, with their releases, queues and task types; a process registers itself every 20 s.
 
-    `findings` has work that no live process can take (it waits), and releases that run side by side.
+    `findings` has work that no live process can take (it waits), messages that the process which answers gave back
+    lately since it does not know what they name, and releases that run side by side.
     """
     del query
     facts = services.apps.read_fleet()
     value = [AppInstance(**dict(each), status=each.state(facts.now, LIVE_SECONDS)) for each in facts.instances]
-    return AppsAnswer(at=facts.now, value=value, findings=_answers(find_fleet_problems(facts)))
+    return AppsAnswer(at=facts.now, value=value, findings=_answers(fleet_findings(services, facts)))
 
 
 @router.get("/queues")
@@ -63,7 +65,12 @@ def list_queues(services: Services, query: NoQuery) -> QueuesAnswer:
     missing = services.find_missing_queues()
     loads = services.apps.read_queue_loads(services.queue_names)
     value = [_queue(load, facts, services.queue_names, missing) for load in loads]
-    return QueuesAnswer(at=facts.now, value=value, findings=_answers(find_fleet_problems(facts)))
+    return QueuesAnswer(at=facts.now, value=value, findings=_answers(fleet_findings(services, facts)))
+
+
+def fleet_findings(services: AppServices, facts: FleetFacts) -> list[Finding]:
+    """What nobody can do now: of all processes, and of the messages that this one gave back."""
+    return [*services.find_given_back(), *find_fleet_problems(facts)]
 
 
 def _queue(load: QueueLoad, facts: FleetFacts, names: Mapping[str, str], missing: Mapping[str, str]) -> Queue:

@@ -1,6 +1,6 @@
 """Operator actions on jobs over HTTP: cancel, pause, resume, adjust, rerun. Each is an event of the job's timeline."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,6 +12,7 @@ from triggers import problems
 from triggers.actor import Actor
 from triggers.author_threads import calls_authors
 from triggers.endpoints import JobIdPath, JsonBody, NoQuery, OneValueRoute, Services, body_schema, job_links, parse_body
+from triggers.ports import ApiServices
 from triggers.problems import ProblemError
 
 router = APIRouter(tags=["job actions"], route_class=OneValueRoute)
@@ -93,6 +94,16 @@ def rerun_job(
 ) -> models.RerunAnswer:
     """Begin the next run of a job that has ended, under the same id; `runs` shows the earlier ones."""
     del query
+    done = begin_rerun(services, request, job_id, body, actor)
+    headers = {"Location": done.links.poll, "Operation-Location": done.links.operation, "Retry-After": "1"}
+    response.headers.update(headers)
+    return done
+
+
+def begin_rerun(
+    services: ApiServices, request: Request, job_id: str, body: dict[str, Any], actor: str | None
+) -> models.RerunAnswer:
+    """Raises ProblemError where it cannot be run again as the body asks."""
     asked = parse_body(models.RerunRequest, body)
     try:
         answer = services.machine.rerun_job(job_id, asked.to_request(actor=actor))
@@ -100,8 +111,6 @@ def rerun_job(
         detail = f"The job is there; this app does not know its type, another release or app may: ask that one. {error}"
         raise ProblemError(404, "unknown_job_type", detail) from error
     done = _answer(request, job_id, JobAction.RERUN, answer)
-    headers = {"Location": done.links.poll, "Operation-Location": done.links.operation, "Retry-After": "1"}
-    response.headers.update(headers)
     return models.RerunAnswer(
         **dict(done),
         kept_count=answer.kept_count or 0 if answer else 0,

@@ -1,5 +1,6 @@
 """A job as the API answers it, and how its end is waited for."""
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from core.errors import StoreUnavailable
 from core.models import JobRecord, view
 from core.models.control import allowed_actions
 from core.models.view import EventPosition, JobDetail
+from core.operating.brief_reason import BriefReason
 from core.safety.safe_log import safe_logger
 from triggers import api_models as models
 from triggers.endpoints import job_links
@@ -45,6 +47,15 @@ def list_item(request: Request, job: view.JobSummary) -> models.JobListItem:
     started_at, seconds = view.run_times(job)
     fields = dict(job) | {"run_started_at": started_at, "duration_seconds": seconds}
     return models.JobListItem(**fields, links=job_links(request, job.job_id))
+
+
+def with_reasons(items: Iterable[models.JobListItem], reasons: Mapping[str, BriefReason]) -> list[models.JobListItem]:
+    """The same jobs, each with its reason or none."""
+    found = ((item, reasons.get(item.job_id)) for item in items)
+    return [
+        item.model_copy(update={"reason": None if reason is None else models.JobReason.model_validate(reason)})
+        for item, reason in found
+    ]
 
 
 def retry_after(job: JobRecord) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What the triggers ask of the rest of the app. `triggers.services.Services` gives it; tests give a fake."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from core.models.job_filter import JobFilter, JobSort
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.models.view import EventPosition, JobDetail, JobRun, JobSummary, NewEvents, Page, TaskSummary
+from core.operating.brief_reason import BriefReason
 from core.ports import JobControls
 from jobs.base import JobBase
 
@@ -124,6 +125,10 @@ class ApiServices(Protocol):
 
     def find_jobs_with_events(self, positions: Collection[EventPosition]) -> Collection[EventPosition]:
         """Those after which something happened. Cheap, as `find_ended_jobs`."""
+        ...
+
+    def find_reasons(self, jobs: Sequence[JobSummary]) -> Mapping[str, BriefReason]:
+        """Why each of them waits or failed, by job id; of one that goes on there is nothing."""
         ...
 
     def check_readiness(self) -> Sequence[Check]: ...

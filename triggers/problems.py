@@ -289,11 +289,21 @@ def field_problem(item: Mapping[str, Any]) -> FieldProblem:
         field = context.get("field", field)
     else:
         expected = _expected(item)
-        found, hint = None if item["type"] == "missing" else shown(item.get("input"), 100), None
+        found, hint = "nothing" if item["type"] == "missing" else shown(item.get("input"), 100), None
     return wrong_field(field, expected, found, hint)
 
 
 _LENGTHS = frozenset({"too_short", "too_long", "string_too_short", "string_too_long"})
+# Where pydantic's own sentence does not fit after "expected".
+_EXPECTED = {
+    "missing": "a value",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "string_type": "text",
+    "timezone_aware": "a time with its offset, such as 2026-03-01T06:00:00Z",
+}
 _BEGINNINGS = re.compile("(?:Input should be |String should |Value should )?(.)")
 
 
@@ -305,6 +315,8 @@ def _expected(item: Mapping[str, Any]) -> str:
         least = context.get("min_length")
         bound = context["max_length"] if least is None else least
         return f"at {'most' if least is None else 'least'} {bound} {unit}{'' if bound == 1 else 's'}"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
     if kind == "string_pattern_mismatch":
         return f"text that matches {context['pattern']}"
     if kind == "int_parsing_size":

@@ -105,7 +105,7 @@ def put_schedule(
 
 
 def write_schedule(services: ScheduleServices, name: str, body: dict[str, Any], actor: str | None) -> Written:
-    """Raises ProblemError where it cannot be written as the body says."""
+    """Raises ProblemError where it cannot be written as the body asks."""
     asked = parse_body(models.PutSchedule, body)
     try:
         return services.schedules.put(ScheduleWish(name=name, **dict(asked)), actor=actor)
@@ -193,11 +193,17 @@ def list_ticks(
 def explain_schedule_by_name(name: NamePath, services: Services, query: NoQuery) -> models.ScheduleExplanation:
     """Why it submits nothing, and what would help."""
     del query
+    facts = find_facts(services, name)
+    findings = [FindingAnswer.model_validate(vars(finding)) for finding in explain_schedule(facts)]
+    return models.ScheduleExplanation(name=name, at=facts.now, findings=findings)
+
+
+def find_facts(services: ScheduleServices, name: str) -> ScheduleFacts:
+    """What explains the schedule. Raises ProblemError (404) where there is none of this name."""
     facts = services.schedules.find_facts(name)
     if facts is None:
         raise _unknown(name)
-    findings = [FindingAnswer.model_validate(vars(finding)) for finding in explain_schedule(facts)]
-    return models.ScheduleExplanation(name=name, at=facts.now, findings=findings)
+    return facts
 
 
 def _find(services: ScheduleServices, name: str) -> ScheduleRecord:

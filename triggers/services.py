@@ -19,7 +19,9 @@ from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, JobsNotLoaded, Missing, ServicesNotReady
 
 if TYPE_CHECKING:
-    from core.models.view import EventPosition
+    from core.models.insight import Finding
+    from core.models.view import EventPosition, JobSummary
+    from core.operating.brief_reason import BriefReason
     from core.operating.fleet_watch import Presence
     from core.scheduling.schedules import Schedules
     from core.webhooks.webhooks import Webhooks
@@ -102,6 +104,16 @@ class Services:
         """The configured queues that are not there, by logical name, with what to do."""
         self.queue_probe.refresh()
         return dict(self.factory.create_repositories().service_bus.missing_queues)
+
+    def find_given_back(self) -> Sequence["Finding"]:
+        """Messages that this process gave back lately, since its release does not know what they name."""
+        return self.machine.given_back.find()
+
+    def find_reasons(self, jobs: Sequence["JobSummary"]) -> Mapping[str, "BriefReason"]:
+        """Why each of them waits or failed, by job id; of one that goes on there is nothing."""
+        from triggers.job_reasons import reasons_of  # noqa: PLC0415 - for those who ask, not at a cold start
+
+        return reasons_of(self.dashboard.briefs.read_briefs(jobs), self.apps.read_fleet, self.dashboard.read_open_tasks)
 
     def find_unnamed_queues(self, queues: Iterable[str]) -> tuple[str, ...]:
         """Those logical names that this app's settings do not have; another release may."""

@@ -20,6 +20,15 @@ class JobCounts:
     paused: int
     most: int
 
+    @property
+    def total(self) -> int:
+        """All jobs, as far as they are counted."""
+        return sum(self.by_status.values()) + self.paused
+
+    @property
+    def is_total_capped(self) -> bool:
+        return any(count >= self.most for count in (*self.by_status.values(), self.paused))
+
 
 @dataclass(frozen=True)
 class StageProgress:

@@ -20,6 +20,7 @@ from core.models.retry import give_back_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
 from core.operating.announcer import new_cause, step_message
 from core.operating.dead_letters import keep_body, read_reference
+from core.operating.given_back import GivenBack
 from core.orchestration_manager import OrchestrationManager, task_message
 from core.ports import AnnouncedJob
 from core.safety.safe_log import safe_logger
@@ -52,6 +53,7 @@ class Postponer:
         self._orchestration = orchestration
         self._owner = owner
         self._patience_seconds = patience_seconds
+        self.given_back = GivenBack()
 
     def postpone_step(self, job: JobRecord, unknown: UnknownWork) -> None:
         """Leave the job's step, planning or finalizing, to an app that knows it."""
@@ -108,6 +110,7 @@ class Postponer:
             return
         delays = give_back_delays()
         log.info("message_given_back", extra=extra)
+        self.given_back.note(queue, str(unknown), kept)
         message = KeptMessage(document=dict(document), kept=kept)
         self._orchestration.send_back(queue, message, delays[min(kept.times, len(delays)) - 1])
 

@@ -1,5 +1,6 @@
 """Why a schedule submits nothing, and what would help: facts about its rows in, findings out."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -58,7 +59,8 @@ def _open(facts: ScheduleFacts) -> Iterator[Finding]:
         effect = then.get(str(facts.schedule.overlap))
         message = f"job {facts.open_job_id[:12]} of it has not ended" + (f"; {effect}" if effect else "")
         advice = f"coremachine explain {facts.open_job_id[:12]}"
-        yield Finding("job_is_open", Severity.INFO, message, advice=advice)
+        about = {"job_id": facts.open_job_id}
+        yield Finding("job_is_open", Severity.INFO, message, advice=advice, about=about)
     if facts.waiting:
         message = f"{facts.waiting} ticks wait for the end of an earlier job"
         yield Finding("ticks_wait", Severity.INFO, message)
@@ -84,16 +86,20 @@ def _latest(facts: ScheduleFacts) -> Iterator[Finding]:
         yield Finding("tick_skipped", Severity.WARNING, message, since=tick.decided_at, advice=f"see {history}")
     elif tick.status is TickStatus.SUBMITTED and tick.submitted_job_id is not None:
         message = f"its tick of {_text(tick.tick_at)} got job {tick.submitted_job_id[:12]}"
-        yield Finding("tick_submitted", Severity.INFO, message, since=tick.decided_at)
+        about = {"job_id": tick.submitted_job_id}
+        yield Finding("tick_submitted", Severity.INFO, message, since=tick.decided_at, about=about)
 
 
 def _why(tick: TickRecord) -> str:
     text = ": ".join(part for part in (tick.reason, tick.detail) if part)
-    return brief_text(" ".join(text.split()), see=f"`coremachine schedules show {tick.schedule} -o json`")
+    text = _LONG_ID.sub(r"\1", " ".join(text.split()))
+    return brief_text(text, see=f"`coremachine schedules show {tick.schedule} -o json`")
 
 
 def _text(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+# The database writes ids of jobs whole; people know the beginning.
+_LONG_ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _RULES = (_paused, _next, _job_type, _open, _latest)

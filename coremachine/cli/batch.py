@@ -5,10 +5,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import BinaryIO
 
 from rich.markup import escape
 
+from core.basics.strict_json import NotAnObject, parse_object
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit, UsageProblem
 from coremachine.cli.options import Output, wants_json
@@ -74,22 +75,26 @@ def _lines(path: Path) -> Iterator[_Line]:
     """All lines are read before the first is sent: a file that is wrong submits nothing."""
     try:
         if str(path) == "-":
-            yield from list(_read(path, sys.stdin))
+            yield from list(_read(path, sys.stdin.buffer))
             return
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             yield from list(_read(path, file))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageProblem(f"{path}: expected a file of JSON lines, found that it cannot be read: {error}") from error
 
 
-def _read(path: Path, file: TextIO) -> Iterator[_Line]:
+def _read(path: Path, file: BinaryIO) -> Iterator[_Line]:
     for number, text in enumerate(file, start=1):
         if not text.strip():
             continue
         try:
-            item: Any = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UsageProblem(f"{path}, line {number}: expected a JSON object, found {error}") from error
-        if not isinstance(item, dict):
-            raise UsageProblem(f"{path}, line {number}: expected a JSON object, found {type(item).__name__}")
+            # As strict as the API: it would refuse the whole batch, and name no line.
+            item = parse_object(text)
+            json.dumps(item, allow_nan=False)
+        except NotAnObject as error:
+            raise UsageProblem(f"{path}, line {number}: {error}") from error
+        except ValueError as error:
+            raise UsageProblem(
+                f"{path}, line {number}: expected a JSON object, found a number beyond a float"
+            ) from error
         yield number, item

@@ -10,7 +10,8 @@ from rich.text import Text
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.completion import complete_job_id, complete_job_type
 from coremachine.cli.errors import Exit, UsageProblem
-from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
+from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
+from coremachine.cli.overview import find_troubles
 from coremachine.cli.render import (
     SHORT_ID,
     console,
@@ -27,21 +28,45 @@ _SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·
 
 dead = typer.Typer(help="Messages that their queue gave up: list them, send them again.", no_args_is_help=True)
 
+AnyJobArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="JOB_ID",
+        help="Job id, or enough of its beginning. Default: all jobs.",
+        autocompletion=complete_job_id,
+    ),
+]
 FingerprintOption = Annotated[str | None, typer.Option("--fingerprint", help="Of a group of errors.")]
 QueueOption = Annotated[str | None, typer.Option("--queue", help="Logical name, as `queues` shows it: jobs, tasks.")]
 JobOption = Annotated[str | None, typer.Option("--job", help="Job id, or enough of its beginning.")]
 
 
-def explain(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
-    """Say why a job does not move, and what would help.
+def explain(
+    job_id: AnyJobArgument = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Say why a job does not move, and what would help; without a job, what does not move or failed within a day.
 
-    For example: coremachine explain 3f2a9c
+    For example:
+
+        coremachine explain
+
+        coremachine explain 3f2a9c
     """
     with ApiClient(choose_server(url)) as client:
-        answer = client.explain(client.resolve_job_id(job_id))
+        found = {"findings": find_troubles(client)} if job_id is None else client.explain(client.resolve_job_id(job_id))
     if wants_json(output):
-        print_json(answer)
-        return
+        print_json(found)
+    elif job_id is not None:
+        _show_explanation(found)
+    elif found["findings"]:
+        show_findings(found["findings"])
+    else:
+        say("Every job moves, and none failed within a day.")
+
+
+def _show_explanation(answer: Json) -> None:
     show = console()
     head = f"{answer['job_id'][:SHORT_ID]} {status_markup(answer['status'])} · stage {answer['stage']}"
     run = f" · run {answer['run']}" if answer["run"] > 1 else ""
@@ -61,14 +86,7 @@ def show_findings(findings: Iterable[Json]) -> None:
 
 
 def failures(
-    job_id: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="JOB_ID",
-            help="Job id, or enough of its beginning. Default: all jobs.",
-            autocompletion=complete_job_id,
-        ),
-    ] = None,
+    job_id: AnyJobArgument = None,
     job_type: Annotated[
         str | None, typer.Option("--type", help="Jobs of this type only.", autocompletion=complete_job_type)
     ] = None,

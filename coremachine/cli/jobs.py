@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, NoReturn
 
 import typer
@@ -41,6 +42,7 @@ from coremachine.cli.render import (
     console,
     duration_text,
     error_text,
+    local_time,
     print_json,
     print_rows,
     print_whole,
@@ -55,6 +57,7 @@ from coremachine.cli.watching import Watching
 _UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLING}
 _WITH_FAILURES = {JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS}
 _INTERRUPTED = 130
+_WHY_CHARACTERS = 100
 
 
 def submit(
@@ -241,6 +244,7 @@ def list_jobs(
             created_after=read_time("--since", since),
             created_before=read_time("--until", until),
             sort=sort,
+            reasons=True,
             limit=limit,
         )
     if wants_json(output):
@@ -252,10 +256,21 @@ def list_jobs(
             "status": f"{job['status']} (paused)" if job.get("paused_at") else job["status"],
             "stage": f"{job.get('stage')}/{job.get('total_stages')}",
             "took": duration_text(seconds_of_run(job)),
+            "why": _why(job),
         }
         for job in jobs
     ]
-    print_rows(rows, ["job_id", "job_type", "status", "stage", "created_at", "took"], empty="No jobs.")
+    columns = ["job_id", "job_type", "status", "stage", "created_at", "took", "why"]
+    print_rows(rows, columns, empty="No jobs.", spare=["took", "stage", "created_at"], sentence="why")
+
+
+def _why(job: Json) -> str | None:
+    """Why it waits or failed, as far as a line has room; `explain` has all of it."""
+    reason = job.get("reason")
+    if reason is None:
+        return None
+    at = f" · {local_time(reason['at'])}" if reason.get("at") else ""
+    return f"{shorten(reason['text'], _WHY_CHARACTERS, placeholder='…')}{at}"
 
 
 def watch(

@@ -18,6 +18,7 @@ from coremachine.cli.times import show_time
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
+_SENTENCE_WIDTH = 30
 _MOST_CHARACTERS = 10_000
 # Up to this number of columns it is a table, however long the texts are.
 _FEW_COLUMNS = 3
@@ -80,12 +81,18 @@ def print_json_line(value: Any) -> None:
 
 
 def print_rows(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str, spare: Sequence[str] = ()
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    empty: str,
+    spare: Sequence[str] = (),
+    sentence: str | None = None,
 ) -> None:
     """A table with one column for each key; `empty` is said when there is nothing.
 
     Args:
         spare: Columns that a narrow terminal does not get, the first to be left out first. A line names them.
+        sentence: The column whose texts are folded where the others need the room, and only then.
     """
     rows = list(rows)
     show = console()
@@ -93,13 +100,14 @@ def print_rows(
         show.print(escape(empty))
         return
     left_out: list[str] = []
-    table = _rows_table(rows, columns)
+    shown = list(columns)
+    narrow = [{**row, sentence: str(row.get(sentence) or "")[:_SENTENCE_WIDTH]} if sentence else row for row in rows]
     for column in spare:
-        if _needed_width(table, show) <= show.width:
+        if _needed_width(_rows_table(narrow, shown, sentence), show) <= show.width:
             break
         left_out.append(column)
-        table = _rows_table(rows, [each for each in columns if each not in left_out])
-    show.print(table)
+        shown.remove(column)
+    show.print(_rows_table(rows, shown, sentence))
     if left_out:
         names = ", ".join(name.replace("_", " ") for name in left_out)
         show.print(f"[dim]left out, since the terminal is narrow: {names}; -o json has all[/dim]")
@@ -110,10 +118,11 @@ def _needed_width(table: Table, show: Console) -> int:
     return Measurement.get(show, show.options.update(max_width=_MOST_CHARACTERS), table).maximum
 
 
-def _rows_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+def _rows_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], sentence: str | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        is_whole = sentence is not None and column != sentence
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=is_whole)
     for row in rows:
         table.add_row(*(cell(column, row.get(column)) for column in columns))
     return table

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
-from coremachine.client.errors import WrongArgument
+from coremachine.client.errors import UnexpectedAnswer, WrongArgument
 
 T = TypeVar("T")
 Scalar = str | int | float | bool | datetime
@@ -43,7 +43,13 @@ class Call(Generic[T]):
     answers_too: frozenset[int] = frozenset()
 
     def after(self, cursor: str) -> Self:
-        """The same list from this `next_cursor` on."""
+        """The same list from this `next_cursor` on.
+
+        Raises:
+            UnexpectedAnswer: It is where this page began: the list would have no end. One that is waited for has none.
+        """
+        if ("cursor", cursor) in self.query and not any(name == "wait" for name, _ in self.query):
+            raise UnexpectedAnswer(f"expected another next_cursor of {self.path}, found that of the page itself")
         kept = tuple(pair for pair in self.query if pair[0] != "cursor")
         return replace(self, query=(*kept, ("cursor", cursor)))
 

@@ -4,7 +4,6 @@ All of it is a generator that yields what is to be done, `Send` or `Sleep`, and 
 `AsyncClient` drive the same one, and only they know whether something is awaited.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -179,6 +178,8 @@ def _once(session: Session, send: Send) -> Script[Reply]:
     status, url = response.status_code, str(response.url)
     if status == HTTPStatus.NOT_MODIFIED:
         return Reply(status, None, url, response.headers)
+    if response.has_redirect_location:
+        raise UnexpectedAnswer(_redirected(response))
     is_answer = response.is_success or (
         status in send.call.answers_too and isinstance(document, dict) and "code" not in document
     )
@@ -190,6 +191,15 @@ def _once(session: Session, send: Send) -> Script[Reply]:
     return Reply(status, document, url, response.headers)
 
 
+def _redirected(response: httpx.Response) -> str:
+    """Only where it leads: the rest may hold secrets of a sign-in."""
+    target = response.url.join(response.headers["Location"])
+    return (
+        f"expected a JSON object from {response.url}, found a redirect to {target.scheme}://{target.netloc.decode()}: "
+        "is this the address of the app, and does App Service ask for a sign-in there?"
+    )
+
+
 def _retry_after(response: httpx.Response) -> float | None:
     """Seconds; CoreMachine sends no dates."""
     text = response.headers.get("Retry-After", "")
@@ -199,7 +209,8 @@ def _retry_after(response: httpx.Response) -> float | None:
 def _document_of(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
+        # No JSON, no UTF-8, or a number with more digits than Python reads.
         return None
 
 

@@ -134,6 +134,7 @@ def list_jobs(
     created_after: Moment | None = None,
     created_before: Moment | None = None,
     sort: str | None = None,
+    reasons: bool | None = None,
     limit: int | None = None,
     cursor: str | None = None,
 ) -> "Call[models.Page[models.JobListItem]]":
@@ -144,6 +145,7 @@ def list_jobs(
         tag: `team=geo`, or `team` for any value of it; several: all of them.
         error: A part of the error's type or message, in any case.
         sort: Newest first, if left out.
+        reasons: With why each job waits or failed.
         limit: The number per page, at most 1,000.
     """
     query = query_of(
@@ -157,6 +159,7 @@ def list_jobs(
         created_after=created_after,
         created_before=created_before,
         sort=sort,
+        reasons=reasons,
         limit=limit,
         cursor=cursor,
     )

@@ -51,7 +51,9 @@ begin
       v_stage.failed_count);
     if {schema}.is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
       perform {schema}.end_job(p_job_id, p_run, 'failed', {schema}.stored_error(
-        'StageFailed', format('stage %s failed; last failed task %s', p_stage, v_reason), false, null, {schema}.clock()
+        'StageFailed', format('stage %s failed%s; last failed task %s', p_stage,
+          {schema}.words_of_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count), v_reason),
+        false, null, {schema}.clock()
       ) || jsonb_build_object('stage', p_stage, 'failed_count', v_stage.failed_count));
       return true;
     end if;
@@ -81,6 +83,17 @@ language sql immutable as $$
         > coalesce((p_policy ->> 'max_failed_percent')::double precision, 100)
     else p_failed_count > 0
   end
+$$;
+
+-- How far the failed tasks are over what the policy tolerates, to go on in a sentence; empty where it tolerates none.
+create or replace function {schema}.words_of_budget(
+  p_policy jsonb, p_failed_count integer, p_expected_count integer
+) returns text
+language sql immutable as $$
+  select case when p_policy ->> 'on_failure' = 'tolerate' then
+    format(': %s of %s tasks failed, and at most %s may', p_failed_count, p_expected_count,
+      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision || ' %'))
+  else '' end
 $$;
 
 -- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.

@@ -10,6 +10,7 @@ from core.models.control import RerunMode
 from triggers import bulk_api, job_actions
 from triggers.actor import Actor
 from triggers.api_models import Query
+from triggers.author_threads import calls_authors
 from triggers.bulk_models import DeleteQuery
 from triggers.endpoints import JobIdPath, NoQuery, parse_body
 from triggers.ui.forms import Form, whole_number
@@ -67,6 +68,7 @@ def adjust_job(
 
 
 @router.post("/ui/jobs/{job_id}/rerun")
+@calls_authors
 def rerun_job(
     job_id: JobIdPath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
 ) -> Response:
@@ -77,7 +79,7 @@ def rerun_job(
         # The choice of a stage is in the form whatever is to run.
         body.pop("from_stage", None)
     body |= {name: whole_number(name, form[name]) for name in ("from_stage", "expected_run") if name in body}
-    job_actions.rerun_job(job_id, request, Response(), services, body, Query(), actor)
+    job_actions.begin_rerun(services, request, job_id, body, actor)
     return go_to(request, "jobs", job_id, note="rerun")
 
 

@@ -10,17 +10,14 @@ from fastapi import Query as InQuery
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.models import JobStatus
-from core.models.app import WaitingWork
 from core.models.bulk import AS_WISHED, BulkAction
 from core.models.fields import MOST_TAGS, Cursor, JobTypeText, StorableText, expectation
-from core.models.insight import Finding
 from core.models.job_filter import JobFilter, read_wanted_tags
 from core.models.view import JobSummary, Page
-from core.operating.brief_reason import brief_reason
-from core.operating.fleet import find_missing_app
 from core.schema.statuses import ACTIVE_JOBS
 from infrastructure.job_search import MOST_SEARCHED
 from triggers.api_models import Query
+from triggers.job_reasons import reasons_of
 from triggers.ui.bars import JobRow, job_row
 from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
@@ -180,8 +177,8 @@ def show_jobs(request: Request, services: Services, query: Annotated[JobsPageQue
         tag_chips=_tag_chips(wish),
         chips=[*chips, ("paused", counts.paused)],
         most=counts.most,
-        total=sum(counts.by_status.values()),
-        is_total_capped=any(count >= counts.most for count in counts.by_status.values()),
+        total=counts.total,
+        is_total_capped=counts.is_total_capped,
         job_types=services.registry.job_types,
         query=query,
         as_wished=AS_WISHED,
@@ -203,6 +200,11 @@ def rows_of(services: UiServices, jobs: tuple[JobSummary, ...], reads: RecentRea
     totals = services.dashboard.read_totals([job.job_id for job in jobs if job.status.is_terminal])
     briefs = services.dashboard.briefs.read_briefs(jobs)
     known = set(services.registry.job_types)
+    reasons = reasons_of(
+        briefs,
+        lambda: reads.get("fleet", services.apps.read_fleet),
+        lambda: reads.get("open_tasks", services.dashboard.read_open_tasks),
+    )
 
     def row_of(job: JobSummary) -> JobRow:
         row = job_row(job, progress.get(job.job_id), totals.get(job.job_id, (0, 0)), now)
@@ -214,17 +216,8 @@ def rows_of(services: UiServices, jobs: tuple[JobSummary, ...], reads: RecentRea
             row,
             parameters=short_parameters(brief.parameters, kind),
             apps=brief.apps,
-            reason=brief_reason(brief, find_missing),
+            reason=reasons.get(job.job_id),
         )
-
-    def find_missing(work: WaitingWork) -> Finding | None:
-        found = find_missing_app(work, reads.get("fleet", services.apps.read_fleet))
-        # A process that registers nowhere is seen by the tasks that it has.
-        is_busy = found is not None and any(
-            each.queue == work.queue and each.owners
-            for each in reads.get("open_tasks", services.dashboard.read_open_tasks)
-        )
-        return None if is_busy else found
 
     return [row_of(job) for job in jobs]
 

@@ -15,6 +15,7 @@ from core.basics.version import VERSION
 from triggers.endpoints import OneValueRoute
 from triggers.problems import find_answer
 from triggers.ui import texts
+from triggers.ui.attention import find_alerts
 from triggers.ui.cron_words import cron_words
 from triggers.ui.guard import check_same_site
 from triggers.ui.visitor import visitor_of
@@ -82,6 +83,8 @@ def render(request: Request, template: str, **values: Any) -> Response:
     """The page. Templates have `url`, `now`, `visitor` and the values."""
     values = {"now": datetime.now(UTC), "version": VERSION, "visitor": visitor_of(request), **values}
     links = {"url": links_of(request), "navigation": NAVIGATION}
+    # A page without a place, such as that of an error, needs no database.
+    values["alerts"] = find_alerts(request) if "nav" in values else {}
     text = environment().get_template(template).render(request=request, **links, **values)
     return Response(text, media_type="text/html; charset=utf-8", headers=HEADERS)
 
@@ -131,8 +134,11 @@ def environment() -> "Environment":
         texts.ago,
         texts.exact,
         texts.short_id,
+        texts.short_ids,
+        texts.moment,
         texts.pretty_json,
         texts.words,
+        texts.label,
         texts.code_parts,
         cron_words,
     ):

@@ -68,7 +68,7 @@ def _of_fingerprint(fingerprint: str, job_id: str, code: str) -> Place:
 # Commands at the end of an advice that show or do what a place does.
 _REPLACED = re.compile(
     r"(?:; )?(?:(?:all of them|for other numbers, at once and for all jobs|for a larger share): )?"
-    r"coremachine (?:failures|tasks|resume|limits|adjust [0-9a-f]+ --priority)\b.*$"
+    r"coremachine (?:explain|failures|tasks|resume|limits|adjust [0-9a-f]+ --priority)\b.*$"
 )
 # The dialog is there for a job that can be paused or resumed.
 _OF_RUNNING = frozenset({JobAction.PAUSE, JobAction.RESUME})
@@ -82,6 +82,7 @@ _BUTTONS = {
 _ABOUT: Mapping[str, Callable[[str, str, str], Place]] = {
     "queue": lambda name, _job_id, _code: Place(f"Queue {name}", ("queues",), anchor=f"queue-{name}"),
     "limit": lambda name, _job_id, _code: Place(f"Limit {name}", ("limits", name)),
+    "job_id": lambda other, _job_id, _code: Place(f"Job {other[:12]}", ("jobs", other)),
     "task_id": lambda task_id, job_id, _code: Place(f"Task {task_id}", ("jobs", job_id, "tasks", task_id)),
     "fingerprint": _of_fingerprint,
 }

@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter
 
+from core.basics.canonical import shown
 from triggers import preview
+from triggers.problems import ProblemError
 from triggers.ui import (
     actions,
     assets,
@@ -17,12 +19,23 @@ from triggers.ui import (
     submit_page,
     webhook_pages,
 )
+from triggers.ui.page import PageRoute
 
 # Here too, since a browser that signed in has its cookie for these paths alone.
 _previews = APIRouter(prefix="/ui")
 _previews.get("/jobs/{job_id}/preview")(preview.show_preview)
 _previews.get("/jobs/{job_id}/preview/{part}")(preview.get_preview_part)
 
+_elsewhere = APIRouter(prefix="/ui", route_class=PageRoute)
+
+
+@_elsewhere.get("/{path:path}")
+def show_no_page(path: str) -> None:
+    """A person who followed a wrong link gets a page, not the API's JSON."""
+    raise ProblemError(404, "not_found", f"There is no page {shown(path, 300)} here.")
+
+
+# The last one takes what no other does.
 ROUTERS = (
     assets.router,
     sign_in.router,
@@ -37,4 +50,5 @@ ROUTERS = (
     fleet_page.router,
     limit_pages.router,
     webhook_pages.router,
+    _elsewhere,
 )

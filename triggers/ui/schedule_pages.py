@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 
 from core.models.fields import Cursor, JobTypeText
 from core.models.schedule import TickRecord
+from core.scheduling.explain import explain_schedule
 from jobs.parameter_schema import to_json_schema
 from triggers import schedule_models, schedules_api
 from triggers.actor import Actor
@@ -22,7 +23,9 @@ from triggers.ui.edit_form import Draft, Editor, answer_form, draft_of, show_for
 from triggers.ui.forms import Form
 from triggers.ui.jobs_page import blank_is_none
 from triggers.ui.page import PageRoute, go_to, render
+from triggers.ui.places import with_places
 from triggers.ui.ports import Services, UiServices
+from triggers.ui.visitor import visitor_of
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
@@ -138,7 +141,7 @@ def show_schedule(
     name: NamePath, request: Request, services: Services, query: Annotated[ListQuery, InQuery()]
 ) -> Response:
     """One schedule."""
-    explanation = schedules_api.explain_schedule_by_name(name, services, Query())
+    facts = schedules_api.find_facts(services, name)
     schedule = schedules_api.get_schedule(name, services, Query())
     ticks = services.schedule_queries.list_ticks(name, limit=_TICKS, cursor=query.cursor)
     next_times = schedules_api.list_next_ticks(name, request, services, schedule_models.NextQuery(count=_NEXT)).value
@@ -147,13 +150,13 @@ def show_schedule(
         "schedule.html",
         nav="schedules",
         schedule=schedule,
-        findings=explanation.findings,
+        findings=with_places(explain_schedule(facts), "", (), visitor_of(request)),
         ticks=fold_ticks(ticks.items),
         next_cursor=ticks.next_cursor,
         query=query,
         next_times=next_times,
         note=_NOTES.get(query.note or ""),
-        at=explanation.at,
+        at=facts.now,
         is_known_type=schedule.job_type in services.registry.job_types,
     )
 

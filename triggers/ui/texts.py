@@ -12,6 +12,7 @@ _MOST_JSON = 20_000
 # A short list of numbers or texts, which reads better in one line.
 _LIST = re.compile(r"\[\n\s+[^\[\]{}]{1,90}\n\s*\]")
 _SHORT_ID = 12
+_LONG_ID = re.compile(r"\b[0-9a-f]{64}\b")
 # What people type, in a sentence for people: between backticks, or a command of this project.
 _TYPED = re.compile(r"`([^`]+)`|(coremachine [a-z-]+(?: [^\s;,()]+)*)")
 # What is not there, in a column of numbers.
@@ -77,6 +78,16 @@ def short_id(job_id: str) -> str:
     return job_id[:_SHORT_ID]
 
 
+def short_ids(text: str) -> str:
+    """A sentence with the ids of jobs in it as lists show them."""
+    return _LONG_ID.sub(lambda found: short_id(found[0]), text)
+
+
+def moment(text: str) -> datetime:
+    """A time as JSON in the database has it."""
+    return datetime.fromisoformat(text)
+
+
 def pretty_json(value: Any) -> str:
     """Indented, and no longer than people read; the API has the whole."""
     text = storable_text(json.dumps(value, indent=2, ensure_ascii=False, default=str))
@@ -89,6 +100,12 @@ def pretty_json(value: Any) -> str:
 def words(name: str) -> str:
     """`completed_with_errors` for people."""
     return name.replace("_", " ")
+
+
+def label(name: str) -> str:
+    """`time_zone` over a field of a form; `url_setting` too."""
+    text = words(name)
+    return f"{text[0].upper()}{text[1:]}".replace("Url", "URL")
 
 
 def code_parts(text: str) -> list[tuple[bool, str]]:

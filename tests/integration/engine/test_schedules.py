@@ -150,6 +150,9 @@ def test_a_tick_is_skipped_while_a_job_is_open_and_names_it(desk):
     now.ticker.tick()
     (job,) = now.jobs()
     assert now.outcomes() == [(1, "submitted", None), (2, "skipped", "overlap")]
+    found = {each.code: each for each in explain_schedule(now.schedules.find_facts("hourly"))}
+    assert found["job_is_open"].about == {"job_id": job["job_id"]}
+    assert f"job {job['job_id'][:12]} of the schedule" in found["tick_skipped"].message
     assert job["job_id"] in now.ticks()[1].detail
     now.rig.queues.run(now.rig.machine)
     desk(3.001).ticker.tick()

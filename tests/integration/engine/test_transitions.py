@@ -219,6 +219,11 @@ def test_failure_policy_decides_what_failed_tasks_mean(engine, policy, failures,
         )
 
     assert engine.job_status(job_id) == expected
+    if expected == "failed" and policy["on_failure"] == "tolerate":
+        may = "1" if "max_failed" in policy else "49 %"
+        (row,) = engine.query("select error ->> 'message' as message from app.jobs where job_id = %s", job_id)
+        message = row["message"]
+        assert message.startswith(f"stage 1 failed: 2 of 4 tasks failed, and at most {may} may; last failed task s1-")
     if expected == "finalizing":
         assert engine.jobs.finalize_job(JobRef(job_id, 1), None) == "completed_with_errors"
 

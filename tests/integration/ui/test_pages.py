@@ -23,6 +23,7 @@ from infrastructure.postgresql import create_pool
 from tests.databases import clone_template
 from tests.integration.ui.dashboard_app import AppServices, Gate, make_services, serving
 from triggers.access import KEY_COOKIE, AccessRules, cookie_of_key
+from triggers.ui.attention import read_alerts
 
 SETTING = ",".join(f"{role.word}={digest_of(role.word)}" for role in Role)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -122,6 +123,7 @@ def test_dead_letters_offer_what_the_role_may(services, read):
     services.state.record_dead_letter(letter)
     (group,) = services.dead_letter_queries.group_dead_letters()
     (kept,) = services.dead_letter_queries.list_dead_letters(limit=1).items
+    assert read_alerts(services)["dead-letters"].count == 1
     for path in (f"/dead-letters?fingerprint={group.fingerprint}", f"/dead-letters/{kept.dead_letter_id}"):
         submitter, operator = (read(path, role) for role in (Role.SUBMITTER, Role.OPERATOR))
         assert ("d-redrive" in submitter, "needs the role <b>operator</b>" in submitter) == (False, True)
@@ -140,6 +142,8 @@ def test_processes_are_shown_by_app_with_what_none_of_them_can_run(services, rea
     for shown in ("raster:vm:1:a", "r42", "CoreMachine 1.0", "<td>worker</td>", "1 process, 8 slots", "live"):
         assert shown in page, shown
     assert "no live app reads the queue &#39;tasks&#39;" in page
+    # It may scale from zero: nobody has to look at it yet.
+    assert "queues" not in read_alerts(services)
 
 
 def test_jobs_are_filtered_by_tags_that_links_keep(services, read):
@@ -382,6 +386,23 @@ def test_wrong_tag_is_named(services):
     assert (answer.status_code, "expected a tag, name=value" in answer.text) == (400, True)
 
 
+def test_job_is_submitted_with_tags_a_later_start_and_a_priority(services, read, send_to):
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=5)
+    form = {"p.folder": "abfs://later", "o.tags": "team=geo\r\n site=x y \r\n", "o.priority": "high"}
+    wrong = send_to("/submit/scene_catalog", form | {"o.start_at": "tomorrow", "o.tags": "team"})
+    assert (wrong.status_code, wrong.text.count('<p class="field-error"')) == (400, 2)
+    assert "expected a time with its offset" in wrong.text
+    wrong = send_to("/submit/scene_catalog", form | {"o.tags": "team"})
+    assert (wrong.status_code, "expected a tag, name=value" in wrong.text) == (400, True)
+    done = send_to("/submit/scene_catalog", form | {"o.start_at": later.isoformat()})
+    job_id = done.headers["location"].split("/jobs/")[1].partition("?")[0]
+    job = services.queries.get_job_detail(job_id).job
+    assert (job.tags, job.start_at, str(job.priority)) == ({"team": "geo", "site": "x y"}, later, "high")
+    like = read(f"/submit/scene_catalog?like={job_id}")
+    assert "site=x y\nteam=geo</textarea>" in like
+    assert "<option selected>high</option>" in like
+
+
 def test_job_shows_its_tags_later_start_hold_and_trace(services, read):
     job_id = submit(services, tags={"team": "geo"}, start_at=datetime.now(UTC) + timedelta(hours=3))
     hold = json.dumps({"reason": "case 7", "actor": "kim", "at": "2026-01-02T03:04:05+00:00"})
@@ -395,6 +416,7 @@ def test_job_shows_its_tags_later_start_hold_and_trace(services, read):
     assert "<dt>Begins</dt>" in page
     assert "Under a legal hold" in page
     assert "case 7" in page
+    assert 'title="2026-01-02 03:04:05.000 UTC"' in page
     assert f'data-copy="{TRACE}"' in page
     plain = read(f"/jobs/{submit(services)}")
     assert [shown in plain for shown in ("<dt>Begins</dt>", "<dt>Tags</dt>", "<dt>Trace</dt>", "Under a legal")] == [

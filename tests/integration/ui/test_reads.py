@@ -32,9 +32,10 @@ def test_jobs_are_counted_up_to_a_bound(engine, reads, monkeypatch):
     engine.jobs.pause_job(paused, reason=None, actor=None)
     counts = reads.count_jobs()
     assert (counts.by_status["queued"], counts.by_status["failed"], counts.paused) == (3, 0, 1)
+    assert (counts.total, counts.is_total_capped) == (4, False)
     monkeypatch.setattr(dashboard, "MOST_COUNTED", 2)
     counts = reads.count_jobs()
-    assert (counts.by_status["queued"], counts.most) == (2, 2)
+    assert (counts.by_status["queued"], counts.most, counts.is_total_capped) == (2, 2, True)
 
 
 @pytest.mark.breaks_invariants

@@ -14,7 +14,8 @@ REFUSED = {"index": 1, "status": 400, "problem": {"detail": "n: expected a numbe
 @pytest.fixture
 def lines(tmp_path):
     path = tmp_path / "jobs.jsonl"
-    path.write_text('{"job_type": "t", "parameters": {"n": 1}}\n\n{"job_type": "t"}\n')
+    # Editors of Windows begin a file with a mark.
+    path.write_text('{"job_type": "t", "parameters": {"n": 1}}\n\n{"job_type": "t"}\n', encoding="utf-8-sig")
     return path
 
 
@@ -46,11 +47,19 @@ class TestFromLines:
 
     @pytest.mark.parametrize(
         ("text", "told"),
-        [("nonsense", "line 1: expected a JSON object"), ("{}\n[1]", "line 2: expected a JSON object, found list")],
+        [
+            (b"nonsense", "line 1: expected a JSON object"),
+            (b"{}\n[1]", "line 2: expected a JSON object, found an array"),
+            (b"{}\n\n\xff", "line 3: expected a JSON object, found a byte that is not UTF-8, at 0"),
+            (b'{"n": NaN}', "line 1: expected a JSON object, found NaN"),
+            (b'{"n": 1e999}', "line 1: expected a JSON object, found a number beyond a float"),
+            (b'{"n": ' + b"9" * 5000 + b"}", "line 1: expected a JSON object, found a number of more than 4300 digits"),
+            (b'{"n": 1, "n": 2}', "line 1: expected a JSON object, found the name 'n' twice"),
+        ],
     )
     def test_wrong_line_submits_nothing(self, api, run, capsys, tmp_path, text, told):
         path = tmp_path / "jobs.jsonl"
-        path.write_text(text)
+        path.write_bytes(text)
         assert run("submit", "--from-jsonl", str(path)) == 2
         assert told in capsys.readouterr().err
         assert api.requests == []
@@ -110,5 +119,6 @@ def test_list_sends_every_filter(api, run):
         "created_after": "2026-03-01T06:00:00+00:00",
         "created_before": "2026-03-02T06:00:00+00:00",
         "sort": "finished_at",
+        "reasons": "true",
         "limit": "20",
     }

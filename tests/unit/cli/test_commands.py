@@ -440,13 +440,35 @@ def test_list_of_paused_jobs(api: FakeApi, run: Run) -> None:
     assert [query["paused"] for _, query, _ in api.requests] == ["true", "false"]
 
 
+def test_list_says_why_each_job_waits(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = {"code": "queue_without_app", "severity": "warning", "text": "No app reads the queue raster", "at": None}
+    api.answer("GET /api/jobs", {"value": [{**job(), "reason": reason}, {**job(), "reason": None}]})
+    assert run("list", "-o", "table") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("No app reads the queue raster") == 1
+
+
+def test_narrow_list_folds_reasons_and_nothing_else(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = "OSError: the source answers nothing since it was moved to another place"
+    reason = {"code": "failed", "severity": "error", "text": text, "at": None}
+    api.answer("GET /api/jobs", {"value": [{**job(), "reason": reason}]})
+    assert run("list", "-o", "table") == 0
+    head, first, *rest = capsys.readouterr().out.splitlines()
+    assert head.split() == ["job", "id", "job", "type", "status", "why"]
+    assert first.startswith(f"{JOB_ID[:12]}  hello_world  ")
+    assert "left out, since the terminal is narrow: took, stage, created at" in " ".join(rest)
+
+
 def test_list_reads_all_pages_up_to_the_limit(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     pages = [{"value": [job(), job()], "next_cursor": "c1"}, {"value": [job(), job()], "next_cursor": "c2"}]
     api.answer("GET /api/jobs", *pages)
     assert run("list", "--status", "failed", "--type", "hello_world", "--limit", "3", "-o", "json") == 0
     assert len(json.loads(capsys.readouterr().out)["value"]) == 3
     first, second = (query for _, query, _ in api.requests)
-    assert first == {"status": "failed", "job_type": "hello_world", "limit": "3"}
+    assert first == {"status": "failed", "job_type": "hello_world", "reasons": "true", "limit": "3"}
     assert second == {**first, "cursor": "c1"}
 
 

@@ -78,6 +78,51 @@ def test_explanation_shows_findings_with_advice(api: FakeApi, run: Run, capsys: 
     assert json.loads(capsys.readouterr().out) == EXPLANATION
 
 
+def waiting(job_id: str, **reason: object) -> dict:
+    return {"job_id": job_id, "job_type": "tiles", "status": "processing", "reason": reason or None}
+
+
+def test_whole_server_is_explained_by_cause(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    unread = {"code": "queue_without_app", "severity": "warning", "text": "No app reads the queue raster", "at": None}
+    later = {"code": "starts_later", "severity": "info", "text": "Begins later", "at": AT}
+    failed = {"code": "failed", "severity": "error", "text": "OSError: disk full", "at": None}
+    jobs = [waiting(f"{number}" * 64, **unread) for number in range(5)]
+    api.answer("GET /api/queues", {"value": [], "findings": EXPLANATION["findings"]})
+    letters = {"count": 2, "queues": ["jobs"], "reason": "R", "description": "d", "fingerprint": FINGERPRINT}
+    api.answer("GET /api/dead-letters", {"value": [letters]})
+    api.answer("GET /api/schedules", {"value": [{"name": "nightly"}]})
+    paused = {"code": "paused", "severity": "warning", "message": "it is paused by kim", "advice": "resume it"}
+    api.answer("GET /api/schedules/nightly/explain", {"findings": [paused, EXPLANATION["findings"][1]]})
+    open_jobs = [*jobs, waiting("a" * 64, **later), waiting("b" * 64)]
+    api.answer("GET /api/jobs", {"value": open_jobs}, {"value": [waiting(JOB_ID, **failed)]})
+    assert run("explain", "-o", "table") == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "✗ job of type tiles (3f2a9c000000): OSError: disk full",
+        "  → coremachine explain 3f2a9c000000",
+        "! in the hands of [x]",
+        "  → look at its log",
+        "! 2 dead letters on the queue jobs: R: d",
+        f"  → coremachine dead list --fingerprint {FINGERPRINT}",
+        "! schedule nightly: it is paused by kim",
+        "  → resume it",
+        f"! 5 jobs of type tiles ({'0' * 12}, {'1' * 12}, {'2' * 12} and others): No app reads the queue raster",
+        f"  → coremachine explain {'0' * 12}",
+    ]
+
+
+def test_server_where_all_goes_well_has_nothing_to_explain(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.answer("GET /api/queues", {"value": [], "findings": []})
+    api.answer("GET /api/dead-letters", {"value": []})
+    api.answer("GET /api/schedules", {"value": []})
+    api.answer("GET /api/jobs", {"value": []})
+    assert run("explain", "-o", "table") == 0
+    assert "Every job moves" in "".join(capsys.readouterr())
+    assert run("explain", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"findings": []}
+
+
 def test_failures_are_grouped_then_listed_by_fingerprint(
     api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

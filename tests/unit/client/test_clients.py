@@ -133,6 +133,13 @@ def test_list_goes_on_to_its_last_page(ask):
     assert [dict(request.url.params) for request in server.requests] == [{}, {"cursor": "c1"}]
 
 
+def test_list_that_never_ends_is_left(ask):
+    server = Server((200, {"value": [], "next_cursor": "c1"}))
+    with pytest.raises(api.UnexpectedAnswer, match="another next_cursor of jobs/"):
+        ask(server, "list_runs", JOB_ID)
+    assert len(server.requests) == 2
+
+
 def test_answer_of_a_newer_server_is_read(ask):
     """Fields that are not known are left out, and statuses that are not are kept."""
     run = {**RUN, "status": "hibernating", "dreams": 3}
@@ -148,6 +155,9 @@ def test_answer_of_a_newer_server_is_read(ask):
         ((200, {"job_id": JOB_ID}), "job_type"),
         ((200, ["no", "job"]), "is it CoreMachine?"),
         ((200, b"<html>"), "is it CoreMachine?"),
+        ((200, b'{"n": ' + b"9" * 5000 + b"}"), "is it CoreMachine?"),
+        ((302, b"", {"Location": "https://login.example/a?state=secret"}), r"a redirect to https://login\.example: "),
+        ((302, b"", {"Location": "/.auth/login"}), "found a redirect to http"),
     ],
 )
 def test_answer_of_another_kind_is_named(ask, answer, said):
@@ -274,6 +284,9 @@ def test_wait_has_an_end(ask, monkeypatch):
         ("get_job", ("",), {}),
         ("get_job", ("..",), {}),
         ("submit_job", ("hello_world",), {"idempotency_key": "a b"}),
+        ("submit_job", ("hello_world", {"n": float("nan")}), {}),
+        ("submit_job", ("hello_world", {"n": {1, 2}}), {}),
+        ("submit_job", ("hello_world", {"n": "\ud800"}), {}),
         ("list_jobs", (), {"created_after": datetime(2026, 1, 1)}),  # noqa: DTZ001 - that is what is wrong
     ],
 )

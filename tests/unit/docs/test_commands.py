@@ -1,5 +1,6 @@
 """Every command in the documents is one that the project has, with options that it has."""
 
+import html
 import importlib.util
 import re
 from urllib.parse import urlsplit
@@ -112,6 +113,16 @@ def _pytest(words: tuple[str, ...]) -> str | None:
 def test_every_command_can_be_typed():
     found = {str(command): problem_with(command.words) for command in commands()}
     assert {command: problem for command, problem in found.items() if problem is not None} == {}
+
+
+def test_every_command_that_a_page_of_the_dashboard_shows_can_be_typed():
+    texts = [path.read_text() for path in sorted((ROOT / "triggers/ui/templates").glob("*.html"))]
+    shown = [
+        html.unescape(found) for text in texts for found in re.findall(r"<pre class=\"code\">(coremachine .*?)</", text)
+    ]
+    problems = {text: problem_with(words) for text in shown for words in commands_of(text)}
+    assert len(problems) > 1
+    assert {text: problem for text, problem in problems.items() if problem is not None} == {}
 
 
 def test_there_are_commands_of_each_program():

@@ -8,8 +8,10 @@ import httpx
 from fastapi import FastAPI
 
 from core.models import JobEvent, JobRecord, JobStatus
+from core.models.app import FleetFacts
 from core.models.control import AdjustAnswer, AdjustOutcome, ControlAnswer, ControlOutcome
 from core.models.dry_run import DraftTask, JobDraft
+from core.models.insight import Severity
 from core.models.status import JobPriority
 from core.models.submission import Submission, SubmissionOutcome
 from core.models.view import (
@@ -22,6 +24,7 @@ from core.models.view import (
     StageDetail,
     TaskSummary,
 )
+from core.operating.brief_reason import BriefReason
 from core.operating.dead_letters import RedriveReport
 from infrastructure.queries import InvalidCursor, JobNotFound, RunNotFound, TaskNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
@@ -182,6 +185,28 @@ class FakeServices:
     @property
     def queries(self) -> "FakeServices":
         return self
+
+    @property
+    def dashboard(self) -> "FakeServices":
+        return self
+
+    @property
+    def apps(self) -> "FakeServices":
+        return self
+
+    def count_dead_letters(self, most):
+        return 0
+
+    def read_fleet(self, job_id=None):
+        return FleetFacts(AT)
+
+    def find_given_back(self):
+        return []
+
+    def find_reasons(self, jobs):
+        return {
+            job.job_id: BriefReason("paused", Severity.WARNING, "Paused by kim: the source is away") for job in jobs
+        }
 
     def _called(self, name: str, **arguments: Any) -> None:
         self.calls.append((name, arguments))

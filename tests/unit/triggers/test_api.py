@@ -522,6 +522,16 @@ class TestLists:
     def test_functions_hosts_key_is_no_unknown_parameter(self):
         assert Api().get("/api/jobs?code=secret&clientId=default").status_code == 200
 
+    def test_reasons_are_in_a_list_for_those_who_ask(self):
+        (asked,) = Api().get("/api/jobs?reasons=true").json()["value"]
+        assert (asked["reason"]["code"], asked["reason"]["severity"], asked["reason"]["at"]) == (
+            "paused",
+            "warning",
+            None,
+        )
+        (plain,) = Api().get("/api/jobs").json()["value"]
+        assert "reason" not in plain
+
     def test_unknown_status_gets_the_nearest_name(self):
         errors = errors_of(assert_problem(Api().get("/api/jobs?status=faild"), 400, "invalid_request"))
         assert errors["status"]["hint"] == "did you mean 'failed'?"

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.models.app import AppInstanceRecord, FleetFacts, QueueLoad, WaitingWork
+from core.models.message import Kept
+from core.operating.given_back import FORGOTTEN_AFTER, GivenBack
 
 from .fakes import Api, FakeServices
 
@@ -27,6 +29,7 @@ GONE = WORKER.model_copy(update={"instance": "raster:h:2:b", "seen_at": AT - tim
 
 @dataclass
 class AppFakes(FakeServices):
+    given_back: GivenBack = field(default_factory=lambda: GivenBack(lambda: AT))
     queue_names: dict[str, str] = field(default_factory=lambda: {"jobs": "real-jobs", "raster": "real-raster"})
 
     @property
@@ -35,6 +38,9 @@ class AppFakes(FakeServices):
 
     def find_missing_queues(self):
         return {"jobs": "expected a queue 'real-jobs', found none"}
+
+    def find_given_back(self):
+        return self.given_back.find()
 
     def read_fleet(self, job_id=None):
         work = WaitingWork("gpu", "train", AT - timedelta(minutes=10))
@@ -75,3 +81,19 @@ def test_queues_are_told_with_those_that_read_them(api):
 @pytest.mark.parametrize("path", ["/api/apps", "/api/queues"])
 def test_unknown_query_parameters_are_refused(api, path):
     assert api.get(f"{path}?limit=3").status_code == 400
+
+
+def test_message_that_went_back_is_found_until_it_is_forgotten():
+    """A submission with a mistyped job type is no dead letter for hours, and no row counts it."""
+    began = datetime.now(UTC)
+    now = [began]
+    services = AppFakes(given_back=GivenBack(lambda: now[0]))
+    reason = "job type: expected one of ['import_orders'], found 'import_order'; did you mean 'import_orders'?"
+    services.given_back.note("jobs", reason, Kept(since=began - timedelta(hours=1), times=4))
+    services.given_back.note("jobs", reason, Kept(since=began, times=1))
+    found = Api(services).get("/api/queues").json()["findings"][0]
+    assert (found["code"], found["severity"]) == ("message_given_back", "warning")
+    assert datetime.fromisoformat(found["since"]) == began - timedelta(hours=1)
+    assert "did you mean 'import_orders'?" in found["message"]
+    now[0] += FORGOTTEN_AFTER + timedelta(seconds=1)
+    assert services.given_back.find() == []

@@ -119,6 +119,11 @@ class TestSigningIn:
         assert guarded("GET", "/api/jobs", headers=headers).status_code == 401
         assert guarded("GET", "/api/uijobs", headers=headers).status_code == 401
 
+    def test_wrong_link_is_answered_by_a_page(self, guarded):
+        answer = guarded("GET", "/api/ui/jobs/<b>/nothing", headers=cookie(Role.VIEWER))
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "There is no page &#39;jobs/&lt;b&gt;/nothing&#39; here." in answer.text
+
     def test_preview_of_a_result_is_below_the_pages_too(self, guarded):
         path = f"/api/ui/jobs/{JOB_ID}/preview"
         answer = guarded("GET", path, headers=cookie(Role.VIEWER))

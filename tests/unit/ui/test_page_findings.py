@@ -82,6 +82,7 @@ class TestPlaces:
             ("all of them: coremachine failures 0 --fingerprint f", None),
             ("give one task less to do; all of them: coremachine failures 0", "give one task less to do"),
             ("for other numbers, at once and for all jobs: coremachine limits set a --at-once ...", None),
+            ("coremachine explain 0", None),
             ("fix the cause, then: coremachine rerun 0 --failed", "fix the cause, then: coremachine rerun 0 --failed"),
             (None, None),
         ],
@@ -95,6 +96,7 @@ class TestPlaces:
         [
             ("waits_for_limit", {"limit": "a/b"}, ("limits", "a/b"), ""),
             ("queue_without_app", {"queue": "raster"}, ("queues",), "queue-raster"),
+            ("job_is_open", {"job_id": "ab" * 32}, ("jobs", "ab" * 32), ""),
             ("interrupted", {"task_id": "s1-a"}, ("jobs", JOB, "tasks", "s1-a"), ""),
             ("tasks_failed", {"fingerprint": "f"}, ("jobs", JOB), ""),
             ("dead_lettered", {"fingerprint": "f"}, ("dead-letters",), ""),

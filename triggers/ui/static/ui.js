@@ -46,6 +46,11 @@
         const other = find(`[data-live="${CSS.escape(part.dataset.live)}"]`, fresh);
         if (other) replace(part, other);
       }
+      // Fresh where a page lives on, and no reason for it to do so.
+      for (const part of findAll('[data-live-too]')) {
+        const other = find(`[data-live-too="${CSS.escape(part.dataset.liveToo)}"]`, fresh);
+        if (other) replace(part, other);
+      }
       document.title = fresh.title;
     }
     return (performance.now() - began) / 1000;
