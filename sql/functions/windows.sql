@@ -116,8 +116,10 @@ begin
   if v_next.count = 0 then
     return;
   end if;
+  -- From where it was: between that and the first of the next there may be tasks that run without a message, and which
+  -- find_unannounced_tasks has to find if their process dies.
   update {schema}.stages s
-  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
+  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_window.window_after), window_size = v_size,
       window_at = v_now, window_open = v_open + v_next.count,
       settings = s.settings || jsonb_build_object('tasks_per_message', v_per_message)
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;

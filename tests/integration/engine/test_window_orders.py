@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.basics.canonical import encode_storable
@@ -183,6 +183,10 @@ class Driver:
     most=st.sampled_from([None, None, 1, 4]),
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# The process that runs a task without a message dies after the window went on over it.
+@example(story=[("die_going_on", 1), ("sweep", 0)], first=1, per_message=None, most=None)
+@example(story=[("die_going_on", 1), ("take", 0), ("take_back", 0)], first=1, per_message=1, most=None)
+@example(story=[("die_going_on", 6), ("die_going_on", 6), ("take_back", 0)], first=20, per_message=1, most=None)
 def test_every_task_is_run_once_whatever_happens(engine, story, first, per_message, most):
     driver = Driver(engine, first, per_message and min(per_message, most or per_message), most)
     for ref in driver.refs:
