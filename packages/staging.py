@@ -11,6 +11,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from setuptools import build_meta
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,8 +22,35 @@ class CannotBuild(Exception):
     """The checkout's modules are not what they have to be."""
 
 
+class Backend:
+    """What a build asks of a package: its wheel and its metadata, from the tree that `stage` makes in a folder."""
+
+    def __init__(self, stage: Callable[[Path], None]) -> None:
+        self._stage = stage
+
+    def build_wheel(
+        self,
+        wheel_directory: str,
+        config_settings: Mapping[str, Any] | None = None,
+        metadata_directory: str | None = None,
+    ) -> str:
+        """The wheel of this package alone."""
+        del metadata_directory  # that of the same tree is made again
+        target = str(Path(wheel_directory).resolve())
+        with _in_staged_tree(self._stage):
+            return str(build_meta.build_wheel(target, config_settings))
+
+    def prepare_metadata_for_build_wheel(
+        self, metadata_directory: str, config_settings: Mapping[str, Any] | None = None
+    ) -> str:
+        """The metadata of that wheel."""
+        target = str(Path(metadata_directory).resolve())
+        with _in_staged_tree(self._stage):
+            return str(build_meta.prepare_metadata_for_build_wheel(target, config_settings))
+
+
 @contextlib.contextmanager
-def in_staged_tree(stage: Callable[[Path], None]) -> Iterator[None]:
+def _in_staged_tree(stage: Callable[[Path], None]) -> Iterator[None]:
     """Inside of a folder for a while that `stage` has filled."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="coremachine-package-") as name:

@@ -2,17 +2,14 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from setuptools import build_meta
 from setuptools.build_meta import get_requires_for_build_wheel
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from staging import ROOT, CannotBuild, in_staged_tree, rename_all, stage_project  # noqa: E402 - beside this folder
+from staging import ROOT, Backend, CannotBuild, rename_all, stage_project  # noqa: E402 - beside this folder
 
 __all__ = ["build_wheel", "get_requires_for_build_wheel", "prepare_metadata_for_build_wheel"]
 
@@ -36,22 +33,6 @@ SHARED = (
     "web_guard",
 )
 
-Settings = Mapping[str, Any] | None
-
-
-def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
-    """The wheel of the host alone."""
-    del metadata_directory  # that of the same tree is made again
-    target = str(Path(wheel_directory).resolve())
-    with in_staged_tree(stage):
-        return str(build_meta.build_wheel(target, config_settings))
-
-
-def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings = None) -> str:
-    target = str(Path(metadata_directory).resolve())
-    with in_staged_tree(stage):
-        return str(build_meta.prepare_metadata_for_build_wheel(target, config_settings))
-
 
 def stage(folder: Path) -> None:
     """Put the package into a folder as it is built.
@@ -71,3 +52,8 @@ def stage(folder: Path) -> None:
     stage_project(HERE, folder, PACKAGE)
     (package / "__init__.py").write_text('"""A host for Azure Functions apps on this machine."""\n')
     rename_all(package, RENAMES)
+
+
+_backend = Backend(stage)
+build_wheel = _backend.build_wheel
+prepare_metadata_for_build_wheel = _backend.prepare_metadata_for_build_wheel

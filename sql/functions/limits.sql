@@ -277,7 +277,7 @@ begin
 
   if v_next.count > 0 then
     update {schema}.stages s
-    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_next.ids[1]),
+    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_window.window_after),
         window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   end if;
