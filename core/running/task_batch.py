@@ -54,8 +54,6 @@ class TaskBatch:
         self._lock = threading.Lock()
         self._threads = 0
         self._began = time.monotonic()
-        # None: look up, the attempts have been abandoned.
-        self._ended: queue.SimpleQueue[TaskOutcome | None] = queue.SimpleQueue()
         self._pool = process_pool() if attempts.has_process else None
         stage = attempts.stage
         # An attempt's time runs from its claim, so that tasks which wait for a thread are released in good time.
@@ -64,7 +62,7 @@ class TaskBatch:
     def outcomes(self) -> Iterator[list[TaskOutcome]]:
         """Groups of outcomes as they come, until every task has one or was taken back by `give_up_waiting`.
 
-        After `abandon` nothing more comes but what had ended before.
+        After `Attempts.abandon` nothing more comes but what had ended before.
 
         A group is empty when nothing came for a while: time to ask `is_to_be_split`.
         """
@@ -122,19 +120,13 @@ class TaskBatch:
         self._unwritten -= len(taken)
         return taken
 
-    def abandon(self) -> tuple[list[ClaimedRow], list[ClaimedRow]]:
-        """As `Attempts.abandon`."""
-        abandoned = self._attempts.abandon()
-        self._ended.put(None)
-        return abandoned
-
     def _gather(self, timeout_seconds: float) -> list[TaskOutcome]:
         """What has ended: waits for the first, then a moment for others. Empty when none came in time."""
         group: list[TaskOutcome] = []
         deadline = time.monotonic() + timeout_seconds
         while len(group) < self._unwritten:
             try:
-                outcome = self._ended.get(timeout=max(0.0, deadline - time.monotonic()))
+                outcome = self._attempts.ended.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
             if outcome is None:
@@ -150,8 +142,8 @@ class TaskBatch:
                 slot.release()
                 self._work_in(self._pool)
                 return
-            while slot is not None and (task := self._attempts.take()):
-                self._ended.put(self._attempts.run(task))
+            while slot is not None and (outcome := self._attempts.run_next()):
+                self._attempts.ended.put(outcome)
                 if self._slots.is_wanted:
                     slot = self._step_aside(slot)
         finally:
@@ -183,7 +175,7 @@ class TaskBatch:
 
     def _run_in_slot(self, slot: Slot) -> None:
         try:
-            if task := self._attempts.take():
-                self._ended.put(self._attempts.run(task))
+            if outcome := self._attempts.run_next():
+                self._attempts.ended.put(outcome)
         finally:
             slot.release()

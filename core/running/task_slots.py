@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 # What a process has if nothing else is declared: docs/adr/0034-one-number-of-slots.md has the reasons.
 DEFAULT_SLOTS = 8
@@ -15,13 +16,11 @@ def _go_on() -> None:
     """For a thread that leaves the line at its timeout alone."""
 
 
+@dataclass(slots=True, eq=False)
 class Slot:
     """The right to run one task at a time. Its holder releases it; a second release does nothing."""
 
-    __slots__ = ("_give_back",)
-
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+    _give_back: Callable[[], None] | None
 
     def hand_over(self) -> "Slot":
         """The same right for somebody else; this one's release does nothing from now on."""
