@@ -53,7 +53,11 @@ class AttemptLog:
         self._partial: dict[str, PrintedLines] = {}
 
     def __enter__(self) -> Self:
-        _install()
+        # Others put streams of their own there and take them away again.
+        if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
+            _wrap_streams()
+        if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
+            _wrap_calls()
         self._tokens = _attempt.set(self), bind(self._fields)
         return self
 
@@ -182,15 +186,11 @@ class _Stream:
             self.write(line)
 
 
-def _install() -> None:
-    # Others put their own there and take it away again.
-    if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
-        _wrap_streams()
-    if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
-        logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
-        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
-        threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
-        ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
+def _wrap_calls() -> None:
+    logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
+    logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
+    threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 
 
 def _wrap_streams() -> None:

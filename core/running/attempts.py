@@ -10,13 +10,12 @@ from typing import Any, Self
 from uuid import UUID
 
 from core.authors.attempt_log import AttemptLog
-from core.authors.author_code import call_guarded
-from core.authors.returned import judge_returned
+from core.authors.author_code import call_guarded, judge_returned
 from core.basics.canonical import MOST_VALUE_BYTES
 from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, RetryableTaskError, TaskCancelled, classify
-from core.fan_in import set_fan_in_reader
+from core.fan_in import reader
 from core.isolation.function import ProcessFunction
 from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
@@ -219,7 +218,7 @@ class Attempts:
             _timeout_seconds=self.stage.task_timeout_seconds,
         )
         try:
-            set_fan_in_reader(self._results)
+            reader.set(self._results)  # for `load_fan_in_results`, in this call's own context
             returned = handler.function(dict(task.parameters), context)
             judged = judge_returned(task.task_type, returned, self._most_bytes)
         except TaskCancelled as error:

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from core.errors import StoreUnavailable
-from core.fan_in import current_reader
+from core.fan_in import reader
 from core.models import StageDefinition
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.attempts import Attempts
@@ -60,9 +60,9 @@ def test_outcome_of_a_handler_that_stopped_for_abandon_is_not_written_but_any_ot
 
 def test_handler_reads_results_from_the_store_of_its_message_and_nobody_after_it():
     seen, store = [], SimpleNamespace()
-    attempts = attempts_of(lambda *_: seen.append(current_reader()), "a", results=store)
+    attempts = attempts_of(lambda *_: seen.append(reader.get()), "a", results=store)
     attempts.run_next()
-    assert (seen, current_reader()) == ([store], None)
+    assert (seen, reader.get()) == ([store], None)
 
 
 def test_lease_of_a_task_that_was_taken_back_is_renewed_no_more():
