@@ -119,6 +119,14 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class NextTask:
+    """Asks for the next task in line of a stage, of this type, for the process of this name."""
+
+    task_type: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class NextTasks:
     """What a process asks for that goes on without messages: tasks of these types, at most `limit`, and their lease."""
 

@@ -9,10 +9,9 @@ from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
-from core.joined_tasks import NextTask
 from core.models import JobRecord, StageDefinition, StageRef
 from core.models.announcement import UnannouncedTask
-from core.models.transition import Claim, ClaimedRow, RetryOutcome
+from core.models.transition import Claim, ClaimedRow, NextTask, RetryOutcome
 from core.orchestration_manager import OrchestrationManager, task_message
 from core.running.attempts import TaskOutcome
 from core.safety.safe_log import safe_logger
