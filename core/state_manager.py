@@ -132,7 +132,8 @@ class StateManager(JobTransitions):
         is_large = len(results) > MOST_JOINED_TASKS or sum(map(len, results.values())) > MOST_JOINED_CHARACTERS
         check, claim = self._complete_all(ref, [ended])[0] if is_large else self._completions.call(ref, ended)
         report_ended("TASK_COMPLETE", ref, results, check)
-        self._note_if_large(ref, "result", results)
+        if is_large:
+            self._note_if_large(ref, "result", results)
         return check, claim
 
     def _complete_all(self, ref: StageRef, ended: Sequence[_Ended]) -> list[_Answer]:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as executor_threads
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Self
@@ -37,20 +38,19 @@ _attempt: ContextVar["AttemptLog | None"] = ContextVar("attempt_log", default=No
 _writing = threading.local()
 
 
+@dataclass(slots=True, eq=False)
 class AttemptLog:
     """The last lines of one attempt, which is what runs inside of it. Any thread may add to it.
 
     Args:
-        fields: What records of the attempt carry.
+        _fields: What records of the attempt carry.
     """
 
-    __slots__ = ("_fields", "_lines", "_lock", "_partial", "_tokens")
-
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self._fields = fields
-        self._lines: deque[str] | None = None
-        self._lock = threading.Lock()
-        self._partial: dict[str, PrintedLines] = {}
+    _fields: Mapping[str, Any]
+    _lines: deque[str] | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _partial: dict[str, PrintedLines] = field(default_factory=dict, init=False)
+    _tokens: tuple[Token["AttemptLog | None"], Token[Mapping[str, Any]]] = field(init=False)
 
     def __enter__(self) -> Self:
         # Others put streams of their own there and take them away again.

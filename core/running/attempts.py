@@ -121,9 +121,9 @@ class Attempts:
         return bool(self._waiting)
 
     def run_next(self) -> TaskOutcome | None:
-        """One attempt at the next task; None if all have begun or were taken back.
+        """One attempt at the next task. Whatever happens has an outcome: a task never holds up or fails its neighbours.
 
-        Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours.
+        None: all have begun or were taken back, or the handler stopped for `abandon`, whose caller releases its task.
         """
         try:
             task = self._waiting.popleft()
@@ -131,9 +131,10 @@ class Attempts:
             return None
         unknown = TaskOutcome(task, failure=_UNKNOWN)  # made before: where the memory is used up, nothing can be
         try:
-            return self._observed(task)
+            outcome = self._observed(task)
         except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
             return unknown
+        return None if outcome.stopped and self.is_abandoned else outcome
 
     def take_back(self) -> list[ClaimedRow]:
         """The tasks that have not begun, which now do not: the caller releases them."""
@@ -166,10 +167,6 @@ class Attempts:
         self.ended.put(None)
         self._keeper.drop(list(self._leases.values()))
         return waiting, [task for task in self.tasks if task.task_id not in unbegun]
-
-    def to_write(self, ended: Sequence[TaskOutcome]) -> list[TaskOutcome]:
-        """Without those that stopped because of `abandon`: its caller releases them; none has failed."""
-        return [outcome for outcome in ended if not (outcome.stopped and self.is_abandoned)]
 
     def _attempt(self, task: ClaimedRow) -> TaskOutcome:
         began = time.monotonic()

@@ -168,7 +168,8 @@ class MessageRunner:
                 else:
                     outcome = attempts.run_next()
                     slot.release()
-                    if ended := attempts.to_write([outcome] if outcome else []):
+                    if outcome is not None:
+                        ended = [outcome]
                         writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
         finally:
             if slot is not None:

@@ -1,6 +1,6 @@
 """Writes the outcomes of a message's tasks: completed, failed, to be retried, released."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -57,11 +57,9 @@ class OutcomeWriter:
         self._wanted = wanted
         with log_fields(_outcomes=outcomes):
             failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
-            for results in _portions(outcomes):
-                try:
-                    self._complete(results)
-                except DataRefused as error:
-                    failures |= self._complete_each(results, error)
+            results = {one.task.task_id: one.result for one in outcomes if one.result is not None}
+            if results:
+                failures |= self._complete_or_divide(results)
             if failures:
                 self._retry_or_fail([one.task for one in outcomes if one.task.task_id in failures], failures)
         fault_point("task.settled")
@@ -112,19 +110,21 @@ class OutcomeWriter:
                 row.task_id, row.task_type, row.attempt, row.wait_seconds, cause=self.lease_id.hex[:12]
             )
 
-    def _complete_each(self, results: Mapping[str, EncodedJson], refused: DataRefused) -> dict[str, Failure]:
-        """Complete one by one what the database refused together. Returns the failures of those that it refuses."""
-        if len(results) == 1:
-            (task_id,) = results
-            log.warning("result_refused", extra={"job_id": self.job.job_id, "task_id": task_id})
-            return {task_id: classify(refused)}
-        failures: dict[str, Failure] = {}
-        for task_id, result in results.items():
+    def _complete_or_divide(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
+        """Complete what one call can write; halves of the rest. Returns the failures of those that are refused."""
+        if len(results) == 1 or sum(map(len, results.values())) <= MOST_BYTES_AT_ONCE:
             try:
-                self._complete({task_id: result})
+                self._complete(results)
             except DataRefused as error:
-                failures |= self._complete_each({task_id: result}, error)
-        return failures
+                if len(results) == 1:
+                    (task_id,) = results
+                    log.warning("result_refused", extra={"job_id": self.job.job_id, "task_id": task_id})
+                    return {task_id: classify(error)}
+            else:
+                return {}
+        each = list(results.items())
+        half = len(each) // 2
+        return self._complete_or_divide(dict(each[:half])) | self._complete_or_divide(dict(each[half:]))
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
         """Write results; the ids of the tasks that ended with them. The others were no longer this process's."""
@@ -162,19 +162,3 @@ class OutcomeWriter:
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
             self._state.mark_tasks_announced(self.job.ref, [task_id])
-
-
-def _portions(outcomes: Sequence[TaskOutcome]) -> Iterator[dict[str, EncodedJson]]:
-    """The results by their tasks' ids, as many at once as can be written in one call."""
-    portion: dict[str, EncodedJson] = {}
-    size = 0
-    for outcome in outcomes:
-        if outcome.result is None:
-            continue
-        if portion and size + len(outcome.result) > MOST_BYTES_AT_ONCE:
-            yield portion
-            portion, size = {}, 0
-        portion[outcome.task.task_id] = outcome.result
-        size += len(outcome.result)
-    if portion:
-        yield portion

@@ -76,7 +76,7 @@ class TaskBatch:
         while self._unwritten > 0 and not self._attempts.is_abandoned:
             group = self._gather(self._grow())
             self._unwritten -= len(group)
-            yield self._attempts.to_write(group)
+            yield group
             self._attempts.drop([outcome.task for outcome in group])  # written by now
 
     def _grow(self) -> float:
