@@ -3,8 +3,7 @@
 from core.advancing.finalizer import Finalizer
 from core.advancing.inline_stage import InlineStage
 from core.advancing.stage_planner import StagePlanner
-from core.advancing.step_times import StepTimes
-from core.advancing.steps import NextStep, Plan
+from core.advancing.steps import NextStep, Plan, StepTimes
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler

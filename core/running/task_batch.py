@@ -26,7 +26,7 @@ GROW_SECONDS = 0.002
 # How often a message whose tasks wait looks for a spare slot.
 SPARE_SECONDS = 0.02
 # A message whose tasks wait longer is split: what has not begun goes to a process with slots for it. More than the work
-# of a message whose size was measured (core/advancing/message_size.py).
+# of a message whose size was measured (core/advancing/first_window.py).
 SPLIT_SECONDS = 2.0
 # How often a task that waits for a slot or a process looks whether it is still to run.
 ROOM_SECONDS = 0.5
