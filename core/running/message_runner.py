@@ -82,7 +82,7 @@ class MessageRunner:
             return writer.job_status
         finally:
             if slot is not None:
-                slot.release()
+                self._parts.slots.release(slot)
 
     def _set_aside(
         self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], unknown: Collection[str], suspects: list[str] | None
@@ -167,13 +167,13 @@ class MessageRunner:
                     self._run_batch(writer, attempts, slot, time_slice)
                 else:
                     outcome = attempts.run_next()
-                    slot.release()
+                    parts.slots.release(slot)
                     if outcome is not None:
                         ended = [outcome]
                         writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
         finally:
             if slot is not None:
-                slot.release()
+                parts.slots.release(slot)
 
     def _run_batch(
         self, writer: OutcomeWriter, attempts: Attempts, slot: Slot | None, time_slice: TimeSlice | None

@@ -106,7 +106,7 @@ class TaskBatch:
                 return
             with self._lock:
                 self._threads -= 1
-            slot.release()
+            self._slots.release(slot)
 
     @property
     def is_to_be_split(self) -> bool:
@@ -139,7 +139,7 @@ class TaskBatch:
     def _work(self, slot: Slot | None) -> None:
         try:
             if slot is not None and self._pool is not None:
-                slot.release()
+                self._slots.release(slot)
                 self._work_in(self._pool)
                 return
             while slot is not None and (outcome := self._attempts.run_next()):
@@ -148,11 +148,11 @@ class TaskBatch:
                     slot = self._step_aside(slot)
         finally:
             if slot is not None:
-                slot.release()
+                self._slots.release(slot)
 
     def _step_aside(self, slot: Slot) -> Slot | None:
         """Let another message have the slot; the message's last thread waits for another one, behind those in line."""
-        slot.release()
+        self._slots.release(slot)
         with self._lock:
             if self._threads > 1:
                 self._threads -= 1
@@ -178,4 +178,4 @@ class TaskBatch:
             if outcome := self._attempts.run_next():
                 self._attempts.ended.put(outcome)
         finally:
-            slot.release()
+            self._slots.release(slot)
