@@ -29,7 +29,8 @@ class Finalizer:
         """
         if step.summary is not None:
             return step.summary
-        step.raise_error()
+        if step.error is not None:
+            raise step.error
         stages = tuple(self._parts.results.stage_summaries(step.job.ref))
         return self.summary(step.job, stages, step.results)
 

@@ -77,7 +77,10 @@ class StagePlanner:
 
         None if they are not few, or more than are to be announced at first, or have limits.
         """
-        if not draft.is_few or (draft.stage.limits and draft.first):
+        is_few = (
+            len(draft.first) <= FEW_TASKS and sum([len(row.parameters) for row in draft.first]) <= MOST_BYTES_AT_ONCE
+        )
+        if not is_few or (draft.stage.limits and draft.first):
             return None
         size = self._message_size(draft.job, draft.stage, is_many=False)
         if len(draft.first) > self._first_window(draft, size):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from core.basics.cache import LatestCache
-from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.basics.strict_json import EncodedJson
 from core.models import JobRecord, StageDefinition
 from core.models.announcement import UnannouncedTask
@@ -38,10 +37,6 @@ class Plan:
     tasks_per_message: int = 1
     is_windowed: bool = False
 
-    @property
-    def is_empty_stage(self) -> bool:
-        return self.outcome is PlanOutcome.PLANNED and not (self.waiting or self.claimed or self.is_windowed)
-
 
 @dataclass(frozen=True)
 class Draft:
@@ -51,11 +46,6 @@ class Draft:
     stage: StageDefinition
     first: list[PlannedTask]
     rest: Iterator[PlannedTask]
-
-    @property
-    def is_few(self) -> bool:
-        """Whether they can be written in one call."""
-        return len(self.first) <= FEW_TASKS and sum([len(row.parameters) for row in self.first]) <= MOST_BYTES_AT_ONCE
 
 
 @dataclass
@@ -69,7 +59,7 @@ class NextStep:
         draft: The tasks of the stage to plan; `small` as they will be written, if they are few.
         plan: The stage is planned already.
         summary: What the author's finalizer returned.
-        error: What the author's planner or finalizer raised.
+        error: What the author's planner or finalizer raised; raised again where it would have been.
     """
 
     job: JobRecord
@@ -80,11 +70,6 @@ class NextStep:
     plan: Plan | None = None
     summary: EncodedJson | None = None
     error: Exception | None = None
-
-    def raise_error(self) -> None:
-        """Raise it where it would have been raised, had nothing been prepared."""
-        if self.error is not None:
-            raise self.error
 
 
 class StepTimes:
