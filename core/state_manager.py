@@ -71,14 +71,6 @@ class _Asked:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """`wanted`: what its process wants to go on with."""
-
-    completion: Completion
-    wanted: NextTask | None
-
-
 _Answer = tuple[StageCheck, Claim | None]
 
 
@@ -92,11 +84,8 @@ class StateManager(JobTransitions):
         self._claims: JoinedCalls[StageRef, _Asked, Claim] = JoinedCalls(
             self._claim_all, names=lambda asked: asked.task_ids, most=MOST_TASKS_PER_CALL, for_all=StoreUnavailable
         )
-        self._completions: JoinedCalls[StageRef, _Ended, _Answer] = JoinedCalls(
-            self._complete_all,
-            names=lambda one: one.completion.results,
-            most=MOST_TASKS_PER_CALL,
-            for_all=StoreUnavailable,
+        self._completions: JoinedCalls[StageRef, Completion, _Answer] = JoinedCalls(
+            self._complete_all, names=lambda one: one.results, most=MOST_TASKS_PER_CALL, for_all=StoreUnavailable
         )
 
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, owner: str) -> Claim:
@@ -128,19 +117,17 @@ class StateManager(JobTransitions):
         Returns:
             What the call did, and the claim of the task that is wanted; None if nothing waits, or none is wanted.
         """
-        ended = _Ended(Completion(lease_id, results), wanted)
+        one = Completion(lease_id, results, wanted)
         is_large = len(results) > MOST_JOINED_TASKS or sum(map(len, results.values())) > MOST_JOINED_CHARACTERS
-        check, claim = self._complete_all(ref, [ended])[0] if is_large else self._completions.call(ref, ended)
+        check, claim = self._complete_all(ref, [one])[0] if is_large else self._completions.call(ref, one)
         report_ended("TASK_COMPLETE", ref, results, check)
         if is_large:
             self._note_if_large(ref, "result", results)
         return check, claim
 
-    def _complete_all(self, ref: StageRef, ended: Sequence[_Ended]) -> list[_Answer]:
-        completions = [one.completion for one in ended]
-        wanted = [one.wanted for one in ended if one.wanted is not None]
-        if wanted:
-            return self._complete_and_claim(ref, ended, wanted)
+    def _complete_all(self, ref: StageRef, completions: Sequence[Completion]) -> list[_Answer]:
+        if any([one.wanted for one in completions]):  # noqa: C419 - quicker
+            return self._complete_and_claim(ref, completions)
         if len(completions) == 1:
             (one,) = completions
             check = self._stages.complete_task_and_check_stage(ref, lease_id=one.lease_id, results=one.results)
@@ -148,16 +135,18 @@ class StateManager(JobTransitions):
         check = self._stages.complete_tasks_and_check_stage(ref, completions)
         return [(part, None) for part in _split(check, completions)]
 
-    def _complete_and_claim(self, ref: StageRef, ended: Sequence[_Ended], wanted: Sequence[NextTask]) -> list[_Answer]:
+    def _complete_and_claim(self, ref: StageRef, completions: Sequence[Completion]) -> list[_Answer]:
         """Whose task it becomes is decided by the order in which they came; those for whom none is left have none."""
-        completions = [one.completion for one in ended]
+        wanted = [one.wanted for one in completions if one.wanted is not None]
         lease = Lease(uuid4(), wanted[0].owner)
         types = {one.task_type for one in wanted}
         check, rows = self._stages.complete_tasks_and_take_next(ref, completions, NextTasks(types, len(wanted), lease))
         left = iter(rows)
-        claims = [Claim(lease.lease_id, tuple(islice(left, 1 if one.wanted else 0))) for one in ended]
-        checks = [check] if len(ended) == 1 else _split(check, completions)
-        return [(part, claim if claim.rows else None) for part, claim in zip(checks, claims, strict=True)]
+        claims = [Claim(lease.lease_id, tuple(islice(left, 1 if one.wanted else 0))) for one in completions]
+        return [
+            (part, claim if claim.rows else None)
+            for part, claim in zip(_split(check, completions), claims, strict=True)
+        ]
 
     def fail_tasks(self, ref: StageRef, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]) -> StageCheck:
         """End tasks as failed; the stage's policy may end the job."""
@@ -407,6 +396,8 @@ def _all_of(results: Mapping[str, JsonObject]) -> StageCheck:
 
 def _split(check: StageCheck, completions: Sequence[Completion]) -> list[StageCheck]:
     """What a call means for each of its callers. If it ended the stage, the first whose task it ended moves the job."""
+    if len(completions) == 1:
+        return [check]
     ended = set(check.updated_ids)
     own = [tuple(task_id for task_id in one.results if task_id in ended) for one in completions]
     checks = [replace(check, updated_ids=ids, is_last_task_in_stage=False) for ids in own]

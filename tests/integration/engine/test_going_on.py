@@ -14,7 +14,7 @@ from core.models import Lease, StageRef
 from core.models.control import AdjustRequest
 from core.models.transition import ClaimOutcome, Completion, NextTask, NextTasks
 from core.running import time_slice
-from core.state_manager import StateManager, _Ended
+from core.state_manager import StateManager
 from infrastructure.verify import verify
 from tests.databases import connect
 
@@ -338,10 +338,9 @@ def test_processes_that_end_together_share_a_call_and_get_a_task_each(engine, st
     """Ten wait for eight tasks; whoever wants none gets none."""
     ref, lease = stage
     joined = StateManager(engine.jobs, engine.tasks, engine.stages)
-    asked = [_Ended(Completion(lease, {task(0): encode_storable({}, "result")}), None)]
+    asked = [Completion(lease, {task(0): encode_storable({}, "result")})]
     asked += [
-        _Ended(Completion(uuid4(), {f"s1-9{n:04d}": encode_storable({}, "result")}), NextTask("t", "w"))
-        for n in range(10)
+        Completion(uuid4(), {f"s1-9{n:04d}": encode_storable({}, "result")}, NextTask("t", "w")) for n in range(10)
     ]
     answers = joined._complete_all(ref, asked)
     assert answers[0][0].updated_ids == (task(0),)

@@ -8,7 +8,7 @@ import pytest
 from core.basics.canonical import encode_storable
 from core.models import StageRef
 from core.models.transition import ClaimOutcome, Completion
-from core.state_manager import MOST_JOINED_CHARACTERS, MOST_JOINED_TASKS, StateManager, _Asked, _Ended
+from core.state_manager import MOST_JOINED_CHARACTERS, MOST_JOINED_TASKS, StateManager, _Asked
 from infrastructure.base import ValuesRefused
 
 TASKS = tuple(f"s1-{index:05d}" for index in range(5))
@@ -33,7 +33,7 @@ def joined(engine):
 
 def together(joined, job, *completions):
     """What the callers of one joined call get."""
-    return [check for check, _ in joined._complete_all(job, [_Ended(one, None) for one in completions])]
+    return [check for check, _ in joined._complete_all(job, completions)]
 
 
 def complete(joined, ref, completion):
