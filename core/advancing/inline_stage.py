@@ -58,7 +58,7 @@ class InlineStage(OutcomeWriter):
         if plan.lease_id is None:
             raise AssertionError("an inline stage was planned without a lease")
         stage = job.definition.stage(step.job.stage)
-        super().__init__(parts.state, parts.orchestration, step.job, stage, plan.lease_id)
+        super().__init__(parts.state, parts.orchestration, step.job, stage, step.job.stage_ref, plan.lease_id)
         self._parts = parts
         self._planner = planner
         self._finalizer = finalizer

@@ -1,6 +1,7 @@
 """Runs the tasks of one message: claims them, runs them and writes their outcomes. Advancing the job is for others."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from core.basics.faults import fault_point
@@ -58,7 +59,7 @@ class MessageRunner:
         slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
-            writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
+            writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, ref, claim.lease_id)
             claimed: Sequence[ClaimedRow] = claim.rows
             unknown = {name for name in {row.task_type for row in claimed} if self._catalog.find_handler(name) is None}
             if unknown or any([row.outcome is not ClaimOutcome.CLAIMED or row.interruptions for row in claimed]):  # noqa: C419 - quicker
@@ -77,7 +78,7 @@ class MessageRunner:
             time_slice = TimeSlice(self._parts) if goes_on else None
             self.run_claimed(writer, claimed, slot, time_slice)
             while (following := writer.next_claim) is not None:
-                writer = writer.under(following.lease_id)
+                writer = replace(writer, lease_id=following.lease_id)
                 self.run_claimed(writer, following.rows, time_slice=time_slice)
             return writer.job_status
         finally:

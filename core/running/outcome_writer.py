@@ -1,6 +1,7 @@
 """Writes the outcomes of a message's tasks: completed, failed, to be retried, released."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -20,32 +21,24 @@ from core.state_manager import StateManager
 log = safe_logger(__name__)
 
 
+@dataclass(eq=False)
 class OutcomeWriter:
-    """Writes groups of outcomes of one stage's tasks under one lease, and keeps the job's status that they led to."""
+    """Writes groups of outcomes of one stage's tasks under one lease, and keeps the job's status that they led to.
 
-    def __init__(
-        self,
-        state: StateManager,
-        orchestration: OrchestrationManager,
-        job: JobRecord,
-        stage: StageDefinition,
-        lease_id: UUID,
-    ) -> None:
-        self._state = state
-        self._orchestration = orchestration
-        self.job = job
-        self.stage = stage
-        self.ref = StageRef(job.job_id, job.run, stage.number)
-        self.lease_id = lease_id
-        # The job's status if one of these tasks was its stage's last.
-        self.job_status: str | None = None
-        # The task that its message goes on with.
-        self.next_claim: Claim | None = None
-        self._wanted: NextTask | None = None
+    Args:
+        job_status: The job's status if one of these tasks was its stage's last.
+        next_claim: The task that its message goes on with.
+    """
 
-    def under(self, lease_id: UUID) -> "OutcomeWriter":
-        """The same for tasks under another lease."""
-        return OutcomeWriter(self._state, self._orchestration, self.job, self.stage, lease_id)
+    _state: StateManager
+    _orchestration: OrchestrationManager
+    job: JobRecord
+    stage: StageDefinition
+    ref: StageRef
+    lease_id: UUID
+    job_status: str | None = field(default=None, init=False)
+    next_claim: Claim | None = field(default=None, init=False)
+    _wanted: NextTask | None = field(default=None, init=False)
 
     def write(self, outcomes: Sequence[TaskOutcome], wanted: NextTask | None = None) -> None:
         """Write each outcome by its kind; successes first, in one call unless they are very large.
