@@ -272,14 +272,14 @@ class StateManager(JobTransitions):
         outcome, count = self._tasks.plan_stage(
             ref, tasks, tasks_per_message=tasks_per_message, first_window=first_window, is_limited=is_limited
         )
-        report_planned(ref, outcome, count, _since(began))
+        report_planned(ref, outcome, count, began)
         return outcome, count
 
     def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome:
         """As `plan_stage`, in one call."""
         began = time.monotonic()
         outcome = self._tasks.plan_small_stage(ref, planned)
-        report_planned(ref, outcome, len(planned.tasks), _since(began))
+        report_planned(ref, outcome, len(planned.tasks), began)
         if outcome is PlanOutcome.PLANNED:
             self._note_if_large(ref, "parameters", {task.task_id: task.parameters for task in planned.tasks})
         return outcome
@@ -318,7 +318,7 @@ class StateManager(JobTransitions):
         if done:
             after = StageRef(ref.job_id, ref.run, ref.stage + 1)
             report_ended("TASK_COMPLETE", ref, results, _all_of(results))
-            report_planned(after, PlanOutcome.PLANNED, len(following.tasks), _since(began))
+            report_planned(after, PlanOutcome.PLANNED, len(following.tasks), began)
             self._note_if_large(ref, "result", results)
             self._note_if_large(after, "parameters", {task.task_id: task.parameters for task in following.tasks})
         return done
@@ -383,10 +383,6 @@ class StateManager(JobTransitions):
         """As `note_large_values`, of the values themselves, by the tasks' ids."""
         if max(map(len, values.values()), default=0) > LARGE_VALUE_BYTES:
             self.note_large_values(ref, kind, ((task_id, len(value)) for task_id, value in values.items()))
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 3)
 
 
 def _all_of(results: Mapping[str, JsonObject]) -> StageCheck:

@@ -1,6 +1,7 @@
 """The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -34,11 +35,12 @@ def report_submitted(correlation_id: str, submitted: Submitted) -> None:
     )
 
 
-def report_planned(ref: StageRef, outcome: PlanOutcome, count: int, seconds: float) -> None:
-    """A stage was planned, or was not to be."""
+def report_planned(ref: StageRef, outcome: PlanOutcome, count: int, began: float) -> None:
+    """A stage was planned, or was not to be. `began`: when the call did, by time.monotonic()."""
     if log.is_enabled_for(logging.INFO):
         record = with_log_fields(checkpoint="STAGE_PLAN", **ref.log_fields)
-        log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
+        record |= {"outcome": outcome, "count": count, "duration_seconds": round(time.monotonic() - began, 3)}
+        log.info("stage_plan_ended", extra=record)
 
 
 def report_finalized(ref: JobRef, status: str | None) -> None:
