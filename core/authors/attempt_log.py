@@ -43,10 +43,10 @@ class AttemptLog:
     """The last lines of one attempt, which is what runs inside of it. Any thread may add to it.
 
     Args:
-        _fields: What records of the attempt carry.
+        fields: What records of the attempt carry.
     """
 
-    _fields: Mapping[str, Any]
+    fields: Mapping[str, Any]
     _lines: deque[str] | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _partial: dict[str, PrintedLines] = field(default_factory=dict, init=False)
@@ -58,7 +58,7 @@ class AttemptLog:
             _wrap_streams()
         if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
             _wrap_calls()
-        self._tokens = _attempt.set(self), bind(self._fields)
+        self._tokens = _attempt.set(self), bind(self.fields)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from core.basics.outage import outage
 from core.errors import Draining, StoreUnavailable
@@ -89,18 +88,12 @@ class ProcessGate:
         return True
 
 
-@dataclass(frozen=True, eq=False)
-class _Held:
-    attempts: Attempts
-    writer: OutcomeWriter
-
-
 class Drain:
     """Knows what this process holds. Any thread may call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: set[_Held] = set()
+        self._held: dict[Attempts, OutcomeWriter] = {}
         self._is_draining = False
 
     @property
@@ -119,16 +112,15 @@ class Drain:
     @contextmanager
     def holding(self, attempts: Attempts, writer: OutcomeWriter) -> Iterator[bool]:
         """Yields whether they may run; False when they were claimed too late, and have to be released unbegun."""
-        held = _Held(attempts, writer)
         with self._lock:
             may_run = not self._is_draining
             if may_run:
-                self._held.add(held)
+                self._held[attempts] = writer
         try:
             yield may_run
         finally:
             with self._lock:
-                self._held.discard(held)
+                self._held.pop(attempts, None)
 
     def drain(self) -> int:
         """Release every task of this process: how many others can claim now.
@@ -138,8 +130,8 @@ class Drain:
         """
         with self._lock:
             self._is_draining = True
-            held, self._held = self._held, set()
-        abandoned = [(one.writer, *one.attempts.abandon()) for one in held]
+            held, self._held = self._held, {}
+        abandoned = [(writer, *attempts.abandon()) for attempts, writer in held.items()]
         count = 0
         for writer, waiting, running in abandoned:
             for tasks, started in ((waiting, False), (running, True)):
