@@ -32,7 +32,8 @@ def read_plan(arguments: list[str] | None = None) -> tuple[Plan, str, bool]:
     plan = Plan(
         only, sizes, asked.repeats, chains=asked.chains, many=200, with_measures=with_measures, is_cloud=asked.cloud
     )
-    return plan, "bench" if is_whole else "cloud" if asked.cloud else "part", is_whole
+    name = "cloud" if asked.cloud else "bench"
+    return plan, name if is_whole else f"{name}_part", is_whole
 
 
 def main() -> None:

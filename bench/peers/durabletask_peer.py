@@ -4,6 +4,7 @@ Its backend is the one in memory that the SDK brings for tests: others are servi
 is durable, and nothing is read from a store, so Durable Functions itself takes longer.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,6 +16,7 @@ from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.testing import create_test_backend
 from durabletask.worker import TaskHubGrpcWorker
 
+from bench.latency import far_service
 from bench.processes import Workers
 from bench.servers import free_port
 from bench.workload import CHAIN_STAGES, RESULT, WrongOutcome, check_fan, summarize
@@ -68,8 +70,10 @@ class DurableTaskPeer:
         del database_url
         port = free_port()
         self._backend = create_test_backend(port=port, max_history_size=MOST_EVENTS)
-        self._client = TaskHubGrpcClient(host_address=f"127.0.0.1:{port}")
-        self._workers = Workers(1, make_worker, f"127.0.0.1:{port}")
+        self._opened = contextlib.ExitStack()
+        address = f"127.0.0.1:{self._opened.enter_context(far_service(port))}"
+        self._client = TaskHubGrpcClient(host_address=address)
+        self._workers = Workers(1, make_worker, address)
 
     def run_fan(self, n: int) -> float:
         start = time.perf_counter()
@@ -91,6 +95,7 @@ class DurableTaskPeer:
         self._workers.close()
         self._client.close()
         self._backend.stop()
+        self._opened.close()
 
     def _wait(self, instance: str) -> Any:
         state = self._client.wait_for_orchestration_completion(instance, timeout=WAIT_SECONDS)

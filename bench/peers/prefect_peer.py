@@ -4,6 +4,7 @@ On SQLite, its default: on PostgreSQL it wants the extension pg_trgm, which the 
 """
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from bench.latency import far_service
 from bench.servers import DATA, ROOT, free_port
 from bench.workload import CHAIN_STAGES, RESULT, check_fan, summarize
 
@@ -31,9 +33,11 @@ class PrefectPeer:
         del database_url
         port = free_port()
         self._home = tempfile.TemporaryDirectory()
+        self._opened = contextlib.ExitStack()
+        near = self._opened.enter_context(far_service(port))
         os.environ.update(
             PREFECT_HOME=self._home.name,
-            PREFECT_API_URL=f"http://127.0.0.1:{port}/api",
+            PREFECT_API_URL=f"http://127.0.0.1:{near}/api",
             PREFECT_LOGGING_LEVEL="ERROR",
             PREFECT_LOGGING_TO_API_ENABLED="false",
             PREFECT_SERVER_ANALYTICS_ENABLED="false",
@@ -70,6 +74,7 @@ class PrefectPeer:
     def close(self) -> None:
         self._server.terminate()
         self._server.wait()
+        self._opened.close()
         self._home.cleanup()
 
     async def _run_all(self, count: int) -> None:

@@ -4,6 +4,7 @@ Its server is one program with a store of its own (RocksDB, written to disk); it
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ import hypercorn.asyncio
 import restate
 from hypercorn.config import Config
 
+from bench.latency import far_service
 from bench.servers import DATA, ROOT, free_port
 from bench.workload import CHAIN_STAGES, RESULT, check_fan, summarize
 
@@ -69,8 +71,10 @@ class RestatePeer:
         port = free_port()
         self._processes.append(start_worker(port))
         wait_for(f"http://127.0.0.1:{port}/health")
+        self._opened = contextlib.ExitStack()
+        near = self._opened.enter_context(far_service(port))
         registered = httpx.post(
-            f"http://127.0.0.1:{admin}/deployments", json={"uri": f"http://127.0.0.1:{port}"}, timeout=60
+            f"http://127.0.0.1:{admin}/deployments", json={"uri": f"http://127.0.0.1:{near}"}, timeout=60
         )
         registered.raise_for_status()
 
@@ -95,6 +99,7 @@ class RestatePeer:
         for process in self._processes:
             process.terminate()
             process.wait()
+        self._opened.close()
         self._folder.cleanup()
 
     def _call(self, handler: str, argument: Any) -> Any:
