@@ -16,7 +16,8 @@ from core.ports import ResultStore
 
 Task = TypeVar("Task", CompletedTask, FailedTask)
 
-_reader: ContextVar[ResultStore | None] = ContextVar("fan_in_reader", default=None)
+# The store that handlers load results from; None outside of a handler. `fan_in_reader` sets it for a `with`.
+reader: ContextVar[ResultStore | None] = ContextVar("fan_in_reader", default=None)
 
 
 class FanInIncomplete(CoreMachineError):
@@ -87,21 +88,11 @@ class FanInResults:
 @contextmanager
 def fan_in_reader(store: ResultStore) -> Iterator[None]:
     """Let handlers called inside, in this thread, load results from the store."""
-    token = _reader.set(store)
+    token = reader.set(store)
     try:
         yield
     finally:
-        _reader.reset(token)
-
-
-def set_fan_in_reader(store: ResultStore) -> None:
-    """As `fan_in_reader`, up to the end of the context that this is called in, if it is one of the call's own."""
-    _reader.set(store)
-
-
-def current_reader() -> ResultStore | None:
-    """The store that handlers called here load results from; None outside of `fan_in_reader`."""
-    return _reader.get()
+        reader.reset(token)
 
 
 def load_fan_in_results(params: Mapping[str, Any]) -> FanInResults:
@@ -113,7 +104,7 @@ def load_fan_in_results(params: Mapping[str, Any]) -> FanInResults:
     Raises:
         ContractViolationError: It is no fan-in task, or this is no handler that the machine is running.
     """
-    store = _reader.get()
+    store = reader.get()
     if store is None:
         raise ContractViolationError(
             "load_fan_in_results: expected a call from a handler, in the thread that runs it, found no reader; "

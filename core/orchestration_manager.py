@@ -130,7 +130,9 @@ class OrchestrationManager:
         """Name, task type and parameters of each task that the stage is to have."""
         if stage.parallelism is Parallelism.FAN_IN:
             plain_id = task_id_for(stage.number, 0, FAN_IN_NAME)
-            yield plain_id, FAN_IN_NAME, None, encode_storable(_fan_in_source(job, stage, previous_count))
+            ref = job.ref.at_stage(stage.number - 1)
+            source = {"fan_in_source": {**ref._asdict(), "expected_count": previous_count}}
+            yield plain_id, FAN_IN_NAME, None, encode_storable(source)
             return
         if stage.over is not None:
             what = f"over {stage.over!r} of {job.job_type!r}, stage {stage.number}"
@@ -325,16 +327,6 @@ def _plain_text(what: str, index: int, field: str, text: object) -> str:
         expected = "text without NUL and lone surrogates"
         raise AuthorError(refusal(f"{what}, task {index}: {field}: expected {expected}, found {describe(text)}"))
     return own
-
-
-def _fan_in_source(job: JobRecord, stage: StageDefinition, previous_count: int) -> dict[str, object]:
-    source = {
-        "job_id": job.job_id,
-        "run": job.run,
-        "stage": stage.number - 1,
-        "expected_count": previous_count,
-    }
-    return {"fan_in_source": source}
 
 
 def task_message(

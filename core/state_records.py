@@ -1,6 +1,7 @@
 """The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -34,11 +35,12 @@ def report_submitted(correlation_id: str, submitted: Submitted) -> None:
     )
 
 
-def report_planned(ref: StageRef, outcome: PlanOutcome, count: int, seconds: float) -> None:
-    """A stage was planned, or was not to be."""
+def report_planned(ref: StageRef, outcome: PlanOutcome, count: int, began: float) -> None:
+    """A stage was planned, or was not to be. `began`: when the call did, by time.monotonic()."""
     if log.is_enabled_for(logging.INFO):
         record = with_log_fields(checkpoint="STAGE_PLAN", **ref.log_fields)
-        log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
+        record |= {"outcome": outcome, "count": count, "duration_seconds": round(time.monotonic() - began, 3)}
+        log.info("stage_plan_ended", extra=record)
 
 
 def report_finalized(ref: JobRef, status: str | None) -> None:
@@ -110,7 +112,11 @@ def report_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: St
         observer().measure(REFUSED_LEASES, len(refused))
     if not check.updated_ids:
         return
-    is_late = _is_kept_out(checkpoint, check)
+    # Their stage or job had ended, or was about to: they became cancelled.
+    ends_its_stage = checkpoint == "TASK_FAILED" and check.is_last_task_in_stage
+    is_late = check.job_status in {JobStatus.CANCELLING, JobStatus.CANCELLED} or (
+        check.stage_status in {StageStatus.FAILED, StageStatus.CANCELLED} and not ends_its_stage
+    )
     outcome = "too_late" if is_late else "completed" if checkpoint == "TASK_COMPLETE" else "failed"
     observer().measure(TASKS_ENDED, len(check.updated_ids), outcome=outcome)
     if log.is_enabled_for(logging.INFO):
@@ -127,14 +133,6 @@ def report_retry(ref: StageRef, task_id: str, answer: RetryAnswer) -> None:
     record |= {**_of_attempts([task_id]), "outcome": answer.outcome, "delay_seconds": answer.delay_seconds}
     log.warning("retry_scheduled" if answer.outcome is RetryOutcome.SCHEDULED else "retry_refused", extra=record)
     observer().measure(RETRIES, 1, outcome=answer.outcome)
-
-
-def _is_kept_out(checkpoint: str, check: StageCheck) -> bool:
-    """Whether the tasks became cancelled: their stage or job had ended, or was about to."""
-    if check.job_status in {JobStatus.CANCELLING, JobStatus.CANCELLED}:
-        return True
-    ends_its_stage = checkpoint == "TASK_FAILED" and check.is_last_task_in_stage
-    return check.stage_status in {StageStatus.FAILED, StageStatus.CANCELLED} and not ends_its_stage
 
 
 def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:

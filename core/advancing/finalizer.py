@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from core.advancing.step_times import StepTimes
-from core.advancing.steps import NextStep
+from core.advancing.steps import NextStep, StepTimes
 from core.authors.author_code import call_author, describe_returned, read_once
 from core.basics.canonical import copied, encode_storable
 from core.basics.faults import fault_point
@@ -30,7 +29,8 @@ class Finalizer:
         """
         if step.summary is not None:
             return step.summary
-        step.raise_error()
+        if step.error is not None:
+            raise step.error
         stages = tuple(self._parts.results.stage_summaries(step.job.ref))
         return self.summary(step.job, stages, step.results)
 

@@ -1,8 +1,17 @@
-"""How many tasks of a stage are announced at first: a pure decision."""
+"""How many tasks of a stage are announced at first, and how many a message names: pure decisions."""
 
 import math
 
-from core.models.definition import FIRST_MESSAGES, SLICE_SECONDS, StageDefinition
+from core.models.definition import (
+    FIRST_MESSAGES,
+    MESSAGE_SECONDS,
+    MOST_TASKS_PER_MESSAGE,
+    SLICE_SECONDS,
+    StageDefinition,
+)
+
+# Nothing is known of the tasks: few of them may be heavy; many are rarely minutes each.
+UNKNOWN_FEW, UNKNOWN_MANY = 1, 10
 
 # What is sent at first should be worked off in about half a second by this number of slots.
 TARGET_SECONDS, SLOTS = 0.5, 8
@@ -32,3 +41,18 @@ def _messages(stage: StageDefinition, tasks_per_message: int, mean_seconds: floa
         seconds = SLICE_SECONDS
     messages = min(int(TARGET_SECONDS * SLOTS / seconds), MOST_MESSAGES, MOST_TASKS // tasks_per_message)
     return max(messages, FEWEST_MESSAGES)
+
+
+def tasks_per_message(mean_seconds: float | None, *, is_many: bool) -> int:
+    """The size of the first messages of a stage that declares none; that of later ones is measured in the database.
+
+    Args:
+        mean_seconds: How long tasks of this stage lasted in the last job of the type; None if there was none.
+        is_many: The stage has more than a hundred tasks.
+
+    Returns:
+        1 to 100.
+    """
+    if mean_seconds is None:
+        return UNKNOWN_MANY if is_many else UNKNOWN_FEW
+    return max(1, min(MOST_TASKS_PER_MESSAGE, int(MESSAGE_SECONDS / max(mean_seconds, 0.001))))

@@ -16,8 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from core.advancing.finalizer import Finalizer
 from core.advancing.stage_planner import StagePlanner, plan_of
-from core.advancing.step_times import StepTimes
-from core.advancing.steps import NextStep, Plan
+from core.advancing.steps import NextStep, Plan, StepTimes
 from core.basics.canonical import as_stored
 from core.basics.strict_json import EncodedJson
 from core.errors import StoreUnavailable
@@ -59,7 +58,7 @@ class InlineStage(OutcomeWriter):
         if plan.lease_id is None:
             raise AssertionError("an inline stage was planned without a lease")
         stage = job.definition.stage(step.job.stage)
-        super().__init__(parts.state, parts.orchestration, step.job, stage, plan.lease_id)
+        super().__init__(parts.state, parts.orchestration, step.job, stage, step.job.stage_ref, plan.lease_id)
         self._parts = parts
         self._planner = planner
         self._finalizer = finalizer
@@ -114,7 +113,7 @@ class InlineStage(OutcomeWriter):
                 summaries = step.summaries or self._summaries(len(completed), self._read_summaries())
                 step.summary = self._finalizer.summary(self.job, summaries, completed)
                 return
-            draft = self._planner.draft(step.job, self._definition.stage(step.job.stage), completed)
+            draft = self._planner.draft(step.job, self._definition.stage(step.job.stage), completed, len(completed))
             if draft.first:
                 step.small = self._planner.small_stage(draft, inline=self._parts.may_run_inline(self._until))
             step.draft = draft

@@ -3,8 +3,7 @@
 from core.advancing.finalizer import Finalizer
 from core.advancing.inline_stage import InlineStage
 from core.advancing.stage_planner import StagePlanner
-from core.advancing.step_times import StepTimes
-from core.advancing.steps import NextStep, Plan
+from core.advancing.steps import NextStep, Plan, StepTimes
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
@@ -111,7 +110,8 @@ class JobAdvancer:
         if plan.outcome is PlanOutcome.EXPIRED:
             self._state.enforce_deadlines(job.stage_ref)
             return None
-        if plan.is_empty_stage:
+        if plan.outcome is PlanOutcome.PLANNED and not (plan.waiting or plan.claimed or plan.is_windowed):
+            # A stage without tasks has ended.
             found = self._state.find_job(job.job_id)
             return NextStep(found) if found is not None and obstacle_of(found, job.run) is None else None
         if plan.claimed:
@@ -120,28 +120,26 @@ class JobAdvancer:
             return stage_run.run(self._runner)
         if plan.is_windowed and stage.limits:
             self._turns.serve(stage.limit_names)
-        else:
-            self._announce(job, plan)
-        return None
-
-    def _announce(self, job: JobRecord, plan: Plan) -> None:
-        if plan.is_windowed:
+        elif plan.is_windowed:
             self._windows.fill(job.stage_ref)
-            return
-        self._orchestration.announce_tasks(
-            job,
-            job.stage,
-            plan.tasks_per_message,
-            plan.waiting,
-            on_sent=lambda ids: self._state.mark_tasks_announced(job.ref, ids),
-        )
+        else:
+            self._orchestration.announce_tasks(
+                job,
+                job.stage,
+                plan.tasks_per_message,
+                plan.waiting,
+                on_sent=lambda ids: self._state.mark_tasks_announced(job.ref, ids),
+            )
+        return None
 
     def _plan(self, step: NextStep, stage: StageDefinition, until: float) -> Plan | None:
         """Plan the stage, from what was prepared if there is anything; None if that failed."""
         fault_point("job.before_plan")
+        if step.error is not None:
+            self._fail_step(step.job, "plan_stage", step.error)
+            return None
         inline = self._parts.may_run_inline(until)
         try:
-            step.raise_error()
             if step.draft is not None:
                 return self._planner.write(step.draft, inline=inline)
             return self._planner.plan(step.job, stage, inline=inline, earlier=step.results)

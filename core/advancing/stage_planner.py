@@ -8,10 +8,8 @@ from itertools import chain, islice
 from threading import Lock
 from uuid import uuid4
 
-from core.advancing.first_window import fewest_in_first_window, first_window
-from core.advancing.message_size import tasks_per_message
-from core.advancing.step_times import StepTimes
-from core.advancing.steps import FEW_TASKS, Draft, Plan
+from core.advancing.first_window import fewest_in_first_window, first_window, tasks_per_message
+from core.advancing.steps import FEW_TASKS, Draft, Plan, StepTimes
 from core.basics.cache import LatestCache
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
 from core.models import JobRecord, Lease, Parallelism, StageDefinition
@@ -65,18 +63,7 @@ class StagePlanner:
         previous, turn = self._previous(job, stage) if earlier is None else (earlier, nullcontext())
         count = None if earlier is None else len(earlier)
         with turn:
-            return self.write(self._draft(job, stage, previous, count), inline=inline)
-
-    def draft(self, job: JobRecord, stage: StageDefinition, earlier: Sequence[CompletedTask]) -> Draft:
-        """Ask the author for the stage's tasks and write nothing yet.
-
-        Args:
-            earlier: All tasks of the stage before, none of which failed.
-
-        Raises:
-            Exception: As `plan`.
-        """
-        return self._draft(job, stage, earlier, len(earlier))
+            return self.write(self.draft(job, stage, previous, count), inline=inline)
 
     def write(self, draft: Draft, *, inline: bool) -> Plan:
         """Write a draft: all of it, or nothing."""
@@ -90,7 +77,10 @@ class StagePlanner:
 
         None if they are not few, or more than are to be announced at first, or have limits.
         """
-        if not draft.is_few or (draft.stage.limits and draft.first):
+        is_few = (
+            len(draft.first) <= FEW_TASKS and sum([len(row.parameters) for row in draft.first]) <= MOST_BYTES_AT_ONCE
+        )
+        if not is_few or (draft.stage.limits and draft.first):
             return None
         size = self._message_size(draft.job, draft.stage, is_many=False)
         if len(draft.first) > self._first_window(draft, size):
@@ -126,7 +116,7 @@ class StagePlanner:
         if size is None and stage.limits:
             return 1
         if size is None:
-            size = tasks_per_message(None, self._mean_task_seconds(job, stage), is_many=is_many)
+            size = tasks_per_message(self._mean_task_seconds(job, stage), is_many=is_many)
         return min(size, stage.max_parallel or size)
 
     def _first_window(self, draft: Draft, size: int) -> int:
@@ -146,9 +136,18 @@ class StagePlanner:
             self._mean_seconds.put(key, known)
         return known.value
 
-    def _draft(
+    def draft(
         self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], count: int | None
     ) -> Draft:
+        """Ask the author for the stage's tasks and write nothing yet.
+
+        Args:
+            previous: All tasks of the stage before that have not failed.
+            count: How many tasks the stage before has; None: it is read if it matters.
+
+        Raises:
+            Exception: As `plan`.
+        """
         if stage.parallelism is not Parallelism.FAN_IN:
             count = 0
         elif count is None:

@@ -1,10 +1,12 @@
 """The step that a job waits for, and what is known of it: values of the planner, the advancer and inline stages."""
 
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.basics.canonical import MOST_BYTES_AT_ONCE
+from core.basics.cache import LatestCache
 from core.basics.strict_json import EncodedJson
 from core.models import JobRecord, StageDefinition
 from core.models.announcement import UnannouncedTask
@@ -13,6 +15,8 @@ from core.models.transition import ClaimedRow, PlannedTask, PlanOutcome, SmallSt
 
 # A stage of at most this many tasks is planned in one round trip.
 FEW_TASKS = 100
+# A step that took less may run before its stage's results are written: a crash repeats at most this much more work.
+QUICK_SECONDS = 0.05
 
 
 @dataclass
@@ -33,10 +37,6 @@ class Plan:
     tasks_per_message: int = 1
     is_windowed: bool = False
 
-    @property
-    def is_empty_stage(self) -> bool:
-        return self.outcome is PlanOutcome.PLANNED and not (self.waiting or self.claimed or self.is_windowed)
-
 
 @dataclass(frozen=True)
 class Draft:
@@ -46,11 +46,6 @@ class Draft:
     stage: StageDefinition
     first: list[PlannedTask]
     rest: Iterator[PlannedTask]
-
-    @property
-    def is_few(self) -> bool:
-        """Whether they can be written in one call."""
-        return len(self.first) <= FEW_TASKS and sum([len(row.parameters) for row in self.first]) <= MOST_BYTES_AT_ONCE
 
 
 @dataclass
@@ -64,7 +59,7 @@ class NextStep:
         draft: The tasks of the stage to plan; `small` as they will be written, if they are few.
         plan: The stage is planned already.
         summary: What the author's finalizer returned.
-        error: What the author's planner or finalizer raised.
+        error: What the author's planner or finalizer raised; raised again where it would have been.
     """
 
     job: JobRecord
@@ -76,7 +71,26 @@ class NextStep:
     summary: EncodedJson | None = None
     error: Exception | None = None
 
-    def raise_error(self) -> None:
-        """Raise it where it would have been raised, had nothing been prepared."""
-        if self.error is not None:
-            raise self.error
+
+class StepTimes:
+    """How long authors' planners and finalizers took the last time: whether results may wait for them.
+
+    A step is a job type and the stage that is planned; the finalizer's is one after the last.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: LatestCache[tuple[str, int], float] = LatestCache(256)
+
+    def is_quick(self, job_type: str, stage: int) -> bool:
+        """False for a step that was never measured."""
+        seconds = self._seconds.get((job_type, stage))
+        return seconds is not None and seconds < QUICK_SECONDS
+
+    @contextmanager
+    def measured(self, job_type: str, stage: int) -> Iterator[None]:
+        """Note how long the code inside takes, whether it raises or not."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds.put((job_type, stage), time.monotonic() - began)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as executor_threads
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Self
@@ -37,6 +38,7 @@ _attempt: ContextVar["AttemptLog | None"] = ContextVar("attempt_log", default=No
 _writing = threading.local()
 
 
+@dataclass(slots=True, eq=False)
 class AttemptLog:
     """The last lines of one attempt, which is what runs inside of it. Any thread may add to it.
 
@@ -44,17 +46,19 @@ class AttemptLog:
         fields: What records of the attempt carry.
     """
 
-    __slots__ = ("_fields", "_lines", "_lock", "_partial", "_tokens")
-
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self._fields = fields
-        self._lines: deque[str] | None = None
-        self._lock = threading.Lock()
-        self._partial: dict[str, PrintedLines] = {}
+    fields: Mapping[str, Any]
+    _lines: deque[str] | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _partial: dict[str, PrintedLines] = field(default_factory=dict, init=False)
+    _tokens: tuple[Token["AttemptLog | None"], Token[Mapping[str, Any]]] = field(init=False)
 
     def __enter__(self) -> Self:
-        _install()
-        self._tokens = _attempt.set(self), bind(self._fields)
+        # Others put streams of their own there and take them away again.
+        if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
+            _wrap_streams()
+        if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
+            _wrap_calls()
+        self._tokens = _attempt.set(self), bind(self.fields)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -182,15 +186,11 @@ class _Stream:
             self.write(line)
 
 
-def _install() -> None:
-    # Others put their own there and take it away again.
-    if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
-        _wrap_streams()
-    if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
-        logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
-        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
-        threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
-        ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
+def _wrap_calls() -> None:
+    logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
+    logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
+    threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 
 
 def _wrap_streams() -> None:

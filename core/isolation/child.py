@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
 
-from core.authors.author_code import call_author
+from core.authors.author_code import call_author, judge_returned
 from core.authors.printed_lines import PrintedLines
-from core.authors.returned import judge_returned
 from core.basics.canonical import MOST_JSONB_BYTES
 from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson

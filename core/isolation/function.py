@@ -8,7 +8,7 @@ from core.authors.attempt_log import print_line
 from core.basics.log_fields import with_log_fields
 from core.context import TaskContext
 from core.errors import AuthorError, ContractViolationError, classify
-from core.fan_in import current_reader
+from core.fan_in import reader
 from core.isolation.limits import Limits
 from core.isolation.target import name_of
 from core.ports import HandlerFunction
@@ -61,7 +61,7 @@ class ProcessFunction:
         from core.isolation.attempt import MemoryLimitExceeded, ProcessEnded, Surroundings  # noqa: PLC0415 - as the pool
         from core.isolation.pool import Pages  # noqa: PLC0415
 
-        store = current_reader()
+        store = reader.get()
         if store is None:
             raise ContractViolationError("handler in a process: expected a call by the machine, found another one")
         lease_id = None if context.lease_id is None else str(context.lease_id)

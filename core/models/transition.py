@@ -111,11 +111,24 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class NextTask:
+    """Asks for the next task in line of a stage, of this type, for the process of this name."""
+
+    task_type: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """The results of one message's tasks, by their ids, and the lease under which they ran."""
+    """The results of one message's tasks, by their ids, and the lease under which they ran.
+
+    Args:
+        wanted: What its process goes on with, if one waits.
+    """
 
     lease_id: UUID
     results: Mapping[str, EncodedJson]
+    wanted: NextTask | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Self
 from uuid import UUID
 
 from core.authors.attempt_log import AttemptLog
-from core.authors.author_code import call_guarded
-from core.authors.returned import judge_returned
+from core.authors.author_code import call_guarded, judge_returned
 from core.basics.canonical import MOST_VALUE_BYTES
 from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, RetryableTaskError, TaskCancelled, classify
-from core.fan_in import set_fan_in_reader
+from core.fan_in import reader
 from core.isolation.function import ProcessFunction
 from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
@@ -80,6 +80,8 @@ class Attempts:
         self.job, self.stage, self.lease_id = job, stage, lease_id
         self.tasks = tuple(tasks)
         self.is_abandoned = False
+        # For who runs them in several threads. None: look up, they have been abandoned.
+        self.ended: SimpleQueue[TaskOutcome | None] = SimpleQueue()
         self._waiting = deque(tasks)
         self._results, self._keeper, self._most_bytes = results, keeper, most_bytes
         self._handlers = {
@@ -118,12 +120,21 @@ class Attempts:
         """Whether some have not begun."""
         return bool(self._waiting)
 
-    def take(self) -> ClaimedRow | None:
-        """The next task, for the caller to run; None if all have begun or were taken back."""
+    def run_next(self) -> TaskOutcome | None:
+        """One attempt at the next task. Whatever happens has an outcome: a task never holds up or fails its neighbours.
+
+        None: all have begun or were taken back, or the handler stopped for `abandon`, whose caller releases its task.
+        """
         try:
-            return self._waiting.popleft()
+            task = self._waiting.popleft()
         except IndexError:  # another thread was quicker
             return None
+        unknown = TaskOutcome(task, failure=_UNKNOWN)  # made before: where the memory is used up, nothing can be
+        try:
+            outcome = self._observed(task)
+        except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
+            return unknown
+        return None if outcome.stopped and self.is_abandoned else outcome
 
     def take_back(self) -> list[ClaimedRow]:
         """The tasks that have not begun, which now do not: the caller releases them."""
@@ -153,20 +164,9 @@ class Attempts:
         unbegun = {task.task_id for task in waiting}
         for lease in self._leases.values():
             lease.stop(LeaseOutcome.LOST)
+        self.ended.put(None)
         self._keeper.drop(list(self._leases.values()))
         return waiting, [task for task in self.tasks if task.task_id not in unbegun]
-
-    def to_write(self, ended: Sequence[TaskOutcome]) -> list[TaskOutcome]:
-        """Without those that stopped because of `abandon`: its caller releases them; none has failed."""
-        return [outcome for outcome in ended if not (outcome.stopped and self.is_abandoned)]
-
-    def run(self, task: ClaimedRow) -> TaskOutcome:
-        """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
-        unknown = TaskOutcome(task, failure=_UNKNOWN)  # made before: where the memory is used up, nothing can be
-        try:
-            return self._observed(task)
-        except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
-            return unknown
 
     def _attempt(self, task: ClaimedRow) -> TaskOutcome:
         began = time.monotonic()
@@ -194,30 +194,19 @@ class Attempts:
         return outcome
 
     def _call_handler(self, task: ClaimedRow) -> TaskOutcome:
-        lease = self._leases[task.task_id]
+        job, lease = self.job, self._leases[task.task_id]
         handler = self._handlers[task.task_type]
         if handler is None:
             raise HandlerMissing(task.task_type)
-        try:
-            set_fan_in_reader(self._results)
-            returned = handler.function(dict(task.parameters), self._context(task, lease))
-            judged = judge_returned(task.task_type, returned, self._most_bytes)
-        except TaskCancelled as error:
-            return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
-        if isinstance(judged, Failure):
-            return TaskOutcome(task, failure=judged)
-        return TaskOutcome(task, result=judged)
-
-    def _context(self, task: ClaimedRow, lease: HeldTask) -> TaskContext:
-        return TaskContext(
-            job_id=self.job.job_id,
-            job_type=self.job.job_type,
+        context = TaskContext(
+            job_id=job.job_id,
+            job_type=job.job_type,
             stage=self.stage.number,
             task_id=task.task_id,
             task_index=task.task_index,
             attempt=task.attempt,
-            job_parameters=self.job.parameters,
-            correlation_id=self.job.correlation_id,
+            job_parameters=job.parameters,
+            correlation_id=job.correlation_id,
             # The tasks of a message share one lease, and no attempt shares the name of its files with another.
             lease_id=UUID(int=self.lease_id.int ^ task.task_index),
             _report=lease.report,
@@ -225,6 +214,13 @@ class Attempts:
             _timed_out=lambda: lease.is_timed_out,
             _timeout_seconds=self.stage.task_timeout_seconds,
         )
+        try:
+            reader.set(self._results)  # for `load_fan_in_results`, in this call's own context
+            returned = handler.function(dict(task.parameters), context)
+            judged = judge_returned(task.task_type, returned, self._most_bytes)
+        except TaskCancelled as error:
+            return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
+        return TaskOutcome(task, failure=judged) if isinstance(judged, Failure) else TaskOutcome(task, result=judged)
 
 
 def _report_failure(fields: Mapping[str, Any], seconds: float, failure: Failure) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from core.basics.cache import LatestCache
 from core.basics.joined_calls import JoinedCalls
@@ -19,11 +20,11 @@ _MOST_JOBS_PER_LOOK = 20
 
 @dataclass(frozen=True)
 class CachedJob:
-    """A job's parameters and its definition; the record's status is that of `read_at`, by the cache's clock."""
+    """A job's parameters and its definition; its row is read again after `fresh_until`, by the cache's clock."""
 
     record: JobRecord
     definition: JobDefinition
-    read_at: float
+    fresh_until: float
 
 
 class JobCache:
@@ -48,7 +49,7 @@ class JobCache:
     def find(self, ref: JobRef) -> CachedJob | None:
         """From memory, or from its row; None if there is no such job or it is in another run. Raises as `remember`."""
         known = self._jobs.get(ref)
-        if known is not None and (known.record.status.is_terminal or self._clock() - known.read_at < FRESH_SECONDS):
+        if known is not None and self._clock() < known.fresh_until:
             return known
         job = self.look(ref.job_id)
         return None if job is None or job.ref != ref else self.remember(job)
@@ -57,7 +58,8 @@ class JobCache:
         """Raises UnknownWork if this release cannot read its definition."""
         known = self._jobs.get(job.ref)
         definition = read_definition(job.definition) if known is None else known.definition
-        cached = CachedJob(job, definition, self._clock())
+        # What has ended in a run has ended for good.
+        cached = CachedJob(job, definition, inf if job.status.is_terminal else self._clock() + FRESH_SECONDS)
         self._jobs.put(job.ref, cached)
         return cached
 

@@ -1,6 +1,7 @@
 """Runs the tasks of one message: claims them, runs them and writes their outcomes. Advancing the job is for others."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from core.basics.faults import fault_point
@@ -58,10 +59,13 @@ class MessageRunner:
         slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
-            writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
-            claimed = self._to_run(writer, claim.rows, suspects)
-            if not claimed:
-                return writer.job_status
+            writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, ref, claim.lease_id)
+            claimed: Sequence[ClaimedRow] = claim.rows
+            unknown = {name for name in {row.task_type for row in claimed} if self._catalog.find_handler(name) is None}
+            if unknown or any([row.outcome is not ClaimOutcome.CLAIMED or row.interruptions for row in claimed]):  # noqa: C419 - quicker
+                claimed = self._set_aside(writer, claimed, unknown, suspects)
+                if not claimed:
+                    return writer.job_status
             if slot is None:
                 # In one message, as they came.
                 writer.release(claimed, tasks_per_message=len(claimed))
@@ -74,20 +78,12 @@ class MessageRunner:
             time_slice = TimeSlice(self._parts) if goes_on else None
             self.run_claimed(writer, claimed, slot, time_slice)
             while (following := writer.next_claim) is not None:
-                writer = writer.under(following.lease_id)
+                writer = replace(writer, lease_id=following.lease_id)
                 self.run_claimed(writer, following.rows, time_slice=time_slice)
             return writer.job_status
         finally:
             if slot is not None:
-                slot.release()
-
-    def _to_run(
-        self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], suspects: list[str] | None
-    ) -> Sequence[ClaimedRow]:
-        """The tasks that are to run now: mostly all. The others are released, postponed or ended."""
-        unknown = {name for name in {row.task_type for row in rows} if self._catalog.find_handler(name) is None}
-        are_usual = all([row.outcome is ClaimOutcome.CLAIMED and not row.interruptions for row in rows])  # noqa: C419 - quicker
-        return rows if are_usual and not unknown else self._set_aside(writer, rows, unknown, suspects)
+                self._parts.slots.release(slot)
 
     def _set_aside(
         self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], unknown: Collection[str], suspects: list[str] | None
@@ -165,26 +161,20 @@ class MessageRunner:
         )
         slot = slot or parts.slots.take_spare()
         try:
-            with attempts:
-                if slot is not None and len(claimed) == 1 and not attempts.has_process:
-                    self._run_one(writer, attempts, slot, time_slice)
-                else:
+            with attempts, parts.drain.holding(attempts, writer) as may_run:
+                if not may_run:
+                    writer.release(attempts.take_back())
+                elif slot is None or len(claimed) > 1 or attempts.has_process:
                     self._run_batch(writer, attempts, slot, time_slice)
+                else:
+                    outcome = attempts.run_next()
+                    parts.slots.release(slot)
+                    if outcome is not None:
+                        ended = [outcome]
+                        writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
         finally:
             if slot is not None:
-                slot.release()
-
-    def _run_one(self, writer: OutcomeWriter, attempts: Attempts, slot: Slot, time_slice: TimeSlice | None) -> None:
-        """Run the only task of a claim in this thread."""
-        with self._parts.drain.holding(attempts, writer) as may_run:
-            if not may_run:
-                writer.release(attempts.take_back())
-            try:
-                ended = [attempts.run(task)] if (task := attempts.take()) else []
-            finally:
-                slot.release()
-            if ended := attempts.to_write(ended):
-                writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
+                parts.slots.release(slot)
 
     def _run_batch(
         self, writer: OutcomeWriter, attempts: Attempts, slot: Slot | None, time_slice: TimeSlice | None
@@ -192,11 +182,8 @@ class MessageRunner:
         """Run tasks side by side, and write the outcomes that come at the same time in one call."""
         slots = self._parts.slots
         batch = TaskBatch(attempts, slots, slot)
-        with self._parts.drain.holding(batch, writer) as may_run:
-            if not may_run:
-                writer.release(batch.give_up_waiting())
-            for group in batch.outcomes():
-                if group:
-                    writer.write(group, time_slice.next_after(group) if time_slice is not None else None)
-                if batch.is_to_be_split:
-                    writer.release(batch.give_up_waiting(), tasks_per_message=slots.count)
+        for group in batch.outcomes():
+            if group:
+                writer.write(group, time_slice.next_after(group) if time_slice is not None else None)
+            if batch.is_to_be_split:
+                writer.release(batch.give_up_waiting(), tasks_per_message=slots.count)

@@ -1,6 +1,7 @@
 """Writes the outcomes of a message's tasks: completed, failed, to be retried, released."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +10,9 @@ from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
-from core.joined_tasks import NextTask
 from core.models import JobRecord, StageDefinition, StageRef
 from core.models.announcement import UnannouncedTask
-from core.models.transition import Claim, ClaimedRow, RetryOutcome
+from core.models.transition import Claim, ClaimedRow, NextTask, RetryOutcome
 from core.orchestration_manager import OrchestrationManager, task_message
 from core.running.attempts import TaskOutcome
 from core.safety.safe_log import safe_logger
@@ -21,32 +21,24 @@ from core.state_manager import StateManager
 log = safe_logger(__name__)
 
 
+@dataclass(eq=False)
 class OutcomeWriter:
-    """Writes groups of outcomes of one stage's tasks under one lease, and keeps the job's status that they led to."""
+    """Writes groups of outcomes of one stage's tasks under one lease, and keeps the job's status that they led to.
 
-    def __init__(
-        self,
-        state: StateManager,
-        orchestration: OrchestrationManager,
-        job: JobRecord,
-        stage: StageDefinition,
-        lease_id: UUID,
-    ) -> None:
-        self._state = state
-        self._orchestration = orchestration
-        self.job = job
-        self.stage = stage
-        self.ref = StageRef(job.job_id, job.run, stage.number)
-        self.lease_id = lease_id
-        # The job's status if one of these tasks was its stage's last.
-        self.job_status: str | None = None
-        # The task that its message goes on with.
-        self.next_claim: Claim | None = None
-        self._wanted: NextTask | None = None
+    Args:
+        job_status: The job's status if one of these tasks was its stage's last.
+        next_claim: The task that its message goes on with.
+    """
 
-    def under(self, lease_id: UUID) -> "OutcomeWriter":
-        """The same for tasks under another lease."""
-        return OutcomeWriter(self._state, self._orchestration, self.job, self.stage, lease_id)
+    _state: StateManager
+    _orchestration: OrchestrationManager
+    job: JobRecord
+    stage: StageDefinition
+    ref: StageRef
+    lease_id: UUID
+    job_status: str | None = field(default=None, init=False)
+    next_claim: Claim | None = field(default=None, init=False)
+    _wanted: NextTask | None = field(default=None, init=False)
 
     def write(self, outcomes: Sequence[TaskOutcome], wanted: NextTask | None = None) -> None:
         """Write each outcome by its kind; successes first, in one call unless they are very large.
@@ -58,11 +50,9 @@ class OutcomeWriter:
         self._wanted = wanted
         with log_fields(_outcomes=outcomes):
             failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
-            for results in _portions(outcomes):
-                try:
-                    self._complete(results)
-                except DataRefused as error:
-                    failures |= self._complete_each(results, error)
+            results = {one.task.task_id: one.result for one in outcomes if one.result is not None}
+            if results:
+                failures |= self._complete_or_divide(results)
             if failures:
                 self._retry_or_fail([one.task for one in outcomes if one.task.task_id in failures], failures)
         fault_point("task.settled")
@@ -113,19 +103,21 @@ class OutcomeWriter:
                 row.task_id, row.task_type, row.attempt, row.wait_seconds, cause=self.lease_id.hex[:12]
             )
 
-    def _complete_each(self, results: Mapping[str, EncodedJson], refused: DataRefused) -> dict[str, Failure]:
-        """Complete one by one what the database refused together. Returns the failures of those that it refuses."""
-        if len(results) == 1:
-            (task_id,) = results
-            log.warning("result_refused", extra={"job_id": self.job.job_id, "task_id": task_id})
-            return {task_id: classify(refused)}
-        failures: dict[str, Failure] = {}
-        for task_id, result in results.items():
+    def _complete_or_divide(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
+        """Complete what one call can write; halves of the rest. Returns the failures of those that are refused."""
+        if len(results) == 1 or sum(map(len, results.values())) <= MOST_BYTES_AT_ONCE:
             try:
-                self._complete({task_id: result})
+                self._complete(results)
             except DataRefused as error:
-                failures |= self._complete_each({task_id: result}, error)
-        return failures
+                if len(results) == 1:
+                    (task_id,) = results
+                    log.warning("result_refused", extra={"job_id": self.job.job_id, "task_id": task_id})
+                    return {task_id: classify(error)}
+            else:
+                return {}
+        each = list(results.items())
+        half = len(each) // 2
+        return self._complete_or_divide(dict(each[:half])) | self._complete_or_divide(dict(each[half:]))
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
         """Write results; the ids of the tasks that ended with them. The others were no longer this process's."""
@@ -163,19 +155,3 @@ class OutcomeWriter:
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
             self._state.mark_tasks_announced(self.job.ref, [task_id])
-
-
-def _portions(outcomes: Sequence[TaskOutcome]) -> Iterator[dict[str, EncodedJson]]:
-    """The results by their tasks' ids, as many at once as can be written in one call."""
-    portion: dict[str, EncodedJson] = {}
-    size = 0
-    for outcome in outcomes:
-        if outcome.result is None:
-            continue
-        if portion and size + len(outcome.result) > MOST_BYTES_AT_ONCE:
-            yield portion
-            portion, size = {}, 0
-        portion[outcome.task.task_id] = outcome.result
-        size += len(outcome.result)
-    if portion:
-        yield portion

@@ -1,9 +1,20 @@
-"""Shares this process between messages: many at a time, or one exclusively that may be what ends processes."""
+"""What this process lets in: many messages at a time, or one alone that may be what ends processes; no more at its end.
+
+`ProcessGate` shares the process between messages. `Drain` knows the tasks that it holds, and releases them at the end.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from core.basics.outage import outage
+from core.errors import Draining, StoreUnavailable
+from core.running.attempts import Attempts
+from core.running.outcome_writer import OutcomeWriter
+from core.safety.safe_log import safe_logger
+
+log = safe_logger(__name__)
 
 # How long an exclusive run waits for the others to end. None begins meanwhile, so a handler that hangs must not decide.
 PATIENCE_SECONDS = 300.0
@@ -35,7 +46,9 @@ class ProcessGate:
         try:
             yield
         finally:
-            self._leave()
+            with self._changed:
+                self._present -= 1
+                self._changed.notify_all()
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:
@@ -52,7 +65,10 @@ class ProcessGate:
         try:
             yield is_alone
         finally:
-            self._leave(was_alone=is_alone)
+            with self._changed:
+                self._present -= 1
+                self._is_alone = self._is_alone and not is_alone
+                self._changed.notify_all()
 
     def _wait_for_quiet(self) -> bool:
         """False where shared runs did not end in time; an exclusive run is waited for without a limit."""
@@ -71,8 +87,59 @@ class ProcessGate:
             self._refuse()
         return True
 
-    def _leave(self, *, was_alone: bool = False) -> None:
-        with self._changed:
-            self._present -= 1
-            self._is_alone = self._is_alone and not was_alone
-            self._changed.notify_all()
+
+class Drain:
+    """Knows what this process holds. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[Attempts, OutcomeWriter] = {}
+        self._is_draining = False
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def refuse(self) -> None:
+        """Keep a message from a process that is about to end.
+
+        Raises:
+            Draining: The message must stay with the broker.
+        """
+        if self._is_draining:
+            raise Draining
+
+    @contextmanager
+    def holding(self, attempts: Attempts, writer: OutcomeWriter) -> Iterator[bool]:
+        """Yields whether they may run; False when they were claimed too late, and have to be released unbegun."""
+        with self._lock:
+            may_run = not self._is_draining
+            if may_run:
+                self._held[attempts] = writer
+        try:
+            yield may_run
+        finally:
+            with self._lock:
+                self._held.pop(attempts, None)
+
+    def drain(self) -> int:
+        """Release every task of this process: how many others can claim now.
+
+        A handler learns of it when it calls `check_cancelled`; the result of one that does not is refused by the lease.
+        Leases of tasks that cannot be released, since the database is away, expire.
+        """
+        with self._lock:
+            self._is_draining = True
+            held, self._held = self._held, {}
+        abandoned = [(writer, *attempts.abandon()) for attempts, writer in held.items()]
+        count = 0
+        for writer, waiting, running in abandoned:
+            for tasks, started in ((waiting, False), (running, True)):
+                try:
+                    count += writer.release(tasks, started=started) if tasks else 0
+                except StoreUnavailable as error:
+                    outage.note(str(error))
+                except Exception:
+                    log.exception("tasks_not_handed_back", extra={"checkpoint": "DRAIN", "count": len(tasks)})
+        log.info("drained", extra={"checkpoint": "DRAIN", "count": count})
+        return count

@@ -26,7 +26,7 @@ GROW_SECONDS = 0.002
 # How often a message whose tasks wait looks for a spare slot.
 SPARE_SECONDS = 0.02
 # A message whose tasks wait longer is split: what has not begun goes to a process with slots for it. More than the work
-# of a message whose size was measured (core/advancing/message_size.py).
+# of a message whose size was measured (core/advancing/first_window.py).
 SPLIT_SECONDS = 2.0
 # How often a task that waits for a slot or a process looks whether it is still to run.
 ROOM_SECONDS = 0.5
@@ -54,8 +54,6 @@ class TaskBatch:
         self._lock = threading.Lock()
         self._threads = 0
         self._began = time.monotonic()
-        # None: look up, the attempts have been abandoned.
-        self._ended: queue.SimpleQueue[TaskOutcome | None] = queue.SimpleQueue()
         self._pool = process_pool() if attempts.has_process else None
         stage = attempts.stage
         # An attempt's time runs from its claim, so that tasks which wait for a thread are released in good time.
@@ -64,7 +62,7 @@ class TaskBatch:
     def outcomes(self) -> Iterator[list[TaskOutcome]]:
         """Groups of outcomes as they come, until every task has one or was taken back by `give_up_waiting`.
 
-        After `abandon` nothing more comes but what had ended before.
+        After `Attempts.abandon` nothing more comes but what had ended before.
 
         A group is empty when nothing came for a while: time to ask `is_to_be_split`.
         """
@@ -78,7 +76,7 @@ class TaskBatch:
         while self._unwritten > 0 and not self._attempts.is_abandoned:
             group = self._gather(self._grow())
             self._unwritten -= len(group)
-            yield self._attempts.to_write(group)
+            yield group
             self._attempts.drop([outcome.task for outcome in group])  # written by now
 
     def _grow(self) -> float:
@@ -108,7 +106,7 @@ class TaskBatch:
                 return
             with self._lock:
                 self._threads -= 1
-            slot.release()
+            self._slots.release(slot)
 
     @property
     def is_to_be_split(self) -> bool:
@@ -122,19 +120,13 @@ class TaskBatch:
         self._unwritten -= len(taken)
         return taken
 
-    def abandon(self) -> tuple[list[ClaimedRow], list[ClaimedRow]]:
-        """As `Attempts.abandon`."""
-        abandoned = self._attempts.abandon()
-        self._ended.put(None)
-        return abandoned
-
     def _gather(self, timeout_seconds: float) -> list[TaskOutcome]:
         """What has ended: waits for the first, then a moment for others. Empty when none came in time."""
         group: list[TaskOutcome] = []
         deadline = time.monotonic() + timeout_seconds
         while len(group) < self._unwritten:
             try:
-                outcome = self._ended.get(timeout=max(0.0, deadline - time.monotonic()))
+                outcome = self._attempts.ended.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
             if outcome is None:
@@ -147,20 +139,20 @@ class TaskBatch:
     def _work(self, slot: Slot | None) -> None:
         try:
             if slot is not None and self._pool is not None:
-                slot.release()
+                self._slots.release(slot)
                 self._work_in(self._pool)
                 return
-            while slot is not None and (task := self._attempts.take()):
-                self._ended.put(self._attempts.run(task))
+            while slot is not None and (outcome := self._attempts.run_next()):
+                self._attempts.ended.put(outcome)
                 if self._slots.is_wanted:
                     slot = self._step_aside(slot)
         finally:
             if slot is not None:
-                slot.release()
+                self._slots.release(slot)
 
     def _step_aside(self, slot: Slot) -> Slot | None:
         """Let another message have the slot; the message's last thread waits for another one, behind those in line."""
-        slot.release()
+        self._slots.release(slot)
         with self._lock:
             if self._threads > 1:
                 self._threads -= 1
@@ -183,7 +175,7 @@ class TaskBatch:
 
     def _run_in_slot(self, slot: Slot) -> None:
         try:
-            if task := self._attempts.take():
-                self._ended.put(self._attempts.run(task))
+            if outcome := self._attempts.run_next():
+                self._attempts.ended.put(outcome)
         finally:
-            slot.release()
+            self._slots.release(slot)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 # What a process has if nothing else is declared: docs/adr/0034-one-number-of-slots.md has the reasons.
 DEFAULT_SLOTS = 8
@@ -15,26 +16,18 @@ def _go_on() -> None:
     """For a thread that leaves the line at its timeout alone."""
 
 
+@dataclass(slots=True, eq=False)
 class Slot:
-    """The right to run one task at a time. Its holder releases it; a second release does nothing."""
+    """The right to run one task at a time. Its holder gives it to `TaskSlots.release`; a second time does nothing."""
 
-    __slots__ = ("_give_back",)
-
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+    is_held: bool = True
 
     def hand_over(self) -> "Slot":
-        """The same right for somebody else; this one's release does nothing from now on."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is None:
+        """The same right for somebody else; to release this one does nothing from now on."""
+        if not self.is_held:
             raise AssertionError("expected a slot that is held, found one that was released")
-        return Slot(give_back)
-
-    def release(self) -> None:
-        """Let the first in line have it."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+        self.is_held = False
+        return Slot()
 
 
 class _Waiter:
@@ -79,7 +72,7 @@ class TaskSlots:
             if self._free == 0:
                 return None
             self._free -= 1
-            return Slot(self._give_back)
+            return Slot()
 
     def take(self, timeout_seconds: float, refuse: Callable[[], None] = _go_on) -> Slot | None:
         """A slot, after those that came before; None if it takes longer than the timeout.
@@ -91,16 +84,29 @@ class TaskSlots:
         with self._lock:
             if self._free > 0:
                 self._free -= 1
-                return Slot(self._give_back)
+                return Slot()
             own = _Waiter()
             self._line.append(own)
         try:
             self._wait(own, timeout_seconds, refuse)
         except BaseException:
             if self._leave(own):
-                self._give_back()
+                self.release(Slot())
             raise
-        return Slot(self._give_back) if self._leave(own) else None
+        return Slot() if self._leave(own) else None
+
+    def release(self, slot: Slot) -> None:
+        """Let the first in line have it."""
+        if not slot.is_held:
+            return
+        slot.is_held = False
+        with self._lock:
+            if not self._line:
+                self._free += 1
+                return
+            first = self._line.popleft()
+            first.is_served = True
+        first.turn.release()
 
     def _wait(self, own: _Waiter, timeout_seconds: float, refuse: Callable[[], None]) -> None:
         until = time.monotonic() + timeout_seconds
@@ -116,12 +122,3 @@ class TaskSlots:
             if not own.is_served:
                 self._line.remove(own)
             return own.is_served
-
-    def _give_back(self) -> None:
-        with self._lock:
-            if not self._line:
-                self._free += 1
-                return
-            first = self._line.popleft()
-            first.is_served = True
-        first.turn.release()

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from core.joined_tasks import NextTask
 from core.models.definition import SLICE_SECONDS
+from core.models.transition import NextTask
 from core.running.attempts import TaskOutcome
 from core.running.engine_parts import EngineParts
 

@@ -202,7 +202,7 @@ class HandlerFailed(CliError):
 
 
 def _show_result(task_type: str, returned: object, *, as_json: bool) -> None:
-    from core.authors.returned import judge_returned  # noqa: PLC0415 - as above
+    from core.authors.author_code import judge_returned  # noqa: PLC0415 - as above
     from core.errors import ContractViolationError, Failure  # noqa: PLC0415
 
     try:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.advancing.step_times import StepTimes
+from core.advancing.steps import StepTimes
 from core.basics.faults import FAULT_POINTS
 from core.errors import RetryableTaskError
 from core.models.control import RerunMode, RerunRequest

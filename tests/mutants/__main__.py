@@ -14,7 +14,7 @@ REASONS = Path(__file__).with_name("survivors.toml")
 # Pure modules, and the tests that must notice a change.
 TARGETS = {
     "core/models/retry.py": ["tests/unit/test_retry.py"],
-    "core/advancing/message_size.py": ["tests/unit/test_message_size.py"],
+    "core/advancing/first_window.py": ["tests/unit/test_first_window.py", "tests/unit/test_message_size.py"],
     "core/operating/explain.py": ["tests/unit/test_explain.py", "tests/unit/test_explain_limits.py"],
     "jobs/parameters.py": [
         "tests/unit/test_parameters.py",

@@ -181,7 +181,7 @@ def test_lines_are_kept_with_a_failed_attempt_alone(caplog, fails):
     tasks = [ClaimedRow("t1", ClaimOutcome.CLAIMED, 3, 0, "work", 0, None, {})]
     parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed)}
     with Attempts(job, stage, uuid4(), tasks, **parts) as attempts:
-        outcome = attempts.run(attempts.take())
+        outcome = attempts.run_next()
     printed = next(record for record in caplog.records if record.name == "handler.output")
     assert (printed.job_id, printed.stage, printed.task_id, printed.attempt) == ("j", 1, "t1", 3)
     if fails:
@@ -203,8 +203,8 @@ def test_attempts_of_one_message_have_lease_ids_of_their_own():
     parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed)}
     for _ in range(2):
         with Attempts(job, stage, uuid4(), tasks, **parts) as attempts:
-            while one := attempts.take():
-                attempts.run(one)
+            while attempts.run_next():
+                pass
     assert len(set(seen)) == 40
 
 

@@ -6,13 +6,13 @@ from uuid import uuid4
 import pytest
 
 from core.errors import StoreUnavailable
-from core.fan_in import current_reader
+from core.fan_in import reader
 from core.models import StageDefinition
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.attempts import Attempts
-from core.running.drain import Drain
 from core.running.leases import LeaseKeeper
 from core.running.message_runner import MessageRunner
+from core.running.process_gate import Drain
 from core.running.task_slots import TaskSlots
 
 JOB = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
@@ -33,41 +33,42 @@ def attempts_of(handler, *names, results=None, keeper=None):
 
 
 def test_abandoned_tasks_are_those_that_have_begun_and_those_that_now_never_do():
-    ran = []
-    attempts = attempts_of(lambda _, context: ran.append(context.is_cancelled), "a", "b", "c")
-    begun = attempts.take()
-    waiting, running = attempts.abandon()
+    abandoned = []
+
+    def handler(_, context):
+        abandoned.extend([*attempts.abandon(), context.is_cancelled])
+
+    attempts = attempts_of(handler, "a", "b", "c")
+    assert attempts.run_next().task.task_id == "a"
+    waiting, running, is_asked_to_stop = abandoned
     assert ({task.task_id for task in waiting}, [task.task_id for task in running]) == ({"b", "c"}, ["a"])
-    assert attempts.take() is None
-    attempts.run(begun)
-    assert ran == [True]  # it is asked to stop
+    assert is_asked_to_stop
+    assert attempts.run_next() is None
 
 
 def test_outcome_of_a_handler_that_stopped_for_abandon_is_not_written_but_any_other_is():
     def handler(_, context):
+        if context.task_id == "b":
+            attempts.abandon()
         context.check_cancelled()
 
-    attempts = attempts_of(handler, "a", "b")
-    before = attempts.run(attempts.take())
-    second = attempts.take()
-    attempts.abandon()
-    after = attempts.run(second)
-    assert (before.result, after.stopped) == ("{}", True)
-    assert attempts.to_write([before, after]) == [before]
+    attempts = attempts_of(handler, "a", "b", "c")
+    assert attempts.run_next().result == "{}"
+    assert attempts.run_next() is None
 
 
 def test_handler_reads_results_from_the_store_of_its_message_and_nobody_after_it():
     seen, store = [], SimpleNamespace()
-    attempts = attempts_of(lambda *_: seen.append(current_reader()), "a", results=store)
-    attempts.run(attempts.take())
-    assert (seen, current_reader()) == ([store], None)
+    attempts = attempts_of(lambda *_: seen.append(reader.get()), "a", results=store)
+    attempts.run_next()
+    assert (seen, reader.get()) == ([store], None)
 
 
 def test_lease_of_a_task_that_was_taken_back_is_renewed_no_more():
     keeper = LeaseKeeper(SimpleNamespace())
     keeper._start = lambda: None
     with attempts_of(lambda *_: None, "a", "b", keeper=keeper) as attempts:
-        attempts.take()
+        attempts.run_next()
         assert [task.task_id for task in attempts.take_back()] == ["b"]
         assert [held.task_id for held in keeper.held()] == ["a"]
     assert keeper.held() == []

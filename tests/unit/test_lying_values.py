@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from core.authors.returned import judge_returned
+from core.authors.author_code import judge_returned
 from core.basics import canonical
 from core.basics.canonical import NotJson, canonical_json, encode_storable
 from core.errors import Failure

@@ -4,26 +4,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.advancing.message_size import tasks_per_message
+from core.advancing.first_window import tasks_per_message
 
 
 @pytest.mark.parametrize(
-    ("declared", "mean_seconds", "is_many", "size"),
+    ("mean_seconds", "is_many", "size"),
     [
-        (7, 100.0, True, 7),
-        (None, None, False, 1),
-        (None, None, True, 10),
-        (None, 0.0, True, 100),
-        (None, 0.015, True, 100),
-        (None, 0.1, True, 15),
-        (None, 1.0, True, 1),
-        (None, 600.0, True, 1),
+        (None, False, 1),
+        (None, True, 10),
+        (0.0, True, 100),
+        (0.015, True, 100),
+        (0.1, True, 15),
+        (1.0, True, 1),
+        (600.0, True, 1),
     ],
 )
-def test_a_message_lasts_a_second_or_two(declared, mean_seconds, is_many, size):
-    assert tasks_per_message(declared, mean_seconds, is_many=is_many) == size
+def test_a_message_lasts_a_second_or_two(mean_seconds, is_many, size):
+    assert tasks_per_message(mean_seconds, is_many=is_many) == size
 
 
 @given(st.none() | st.floats(0, 1e9), st.booleans())
 def test_every_chosen_size_fits_a_message(mean_seconds, is_many):
-    assert 1 <= tasks_per_message(None, mean_seconds, is_many=is_many) <= 100
+    assert 1 <= tasks_per_message(mean_seconds, is_many=is_many) <= 100

@@ -25,15 +25,15 @@ def test_spare_slots_are_those_that_nobody_has():
     assert all(held)
     assert slots.take_spare() is None
     assert slots.take(0.0) is None
-    held[0].release()
+    slots.release(held[0])
     assert slots.take_spare() is not None
 
 
 def test_a_second_release_frees_nothing():
     slots = TaskSlots(1)
     slot = slots.take(0.0)
-    slot.release()
-    slot.release()
+    slots.release(slot)
+    slots.release(slot)
     assert slots.take_spare() is not None
     assert slots.take_spare() is None
 
@@ -42,9 +42,9 @@ def test_a_slot_that_was_handed_over_is_the_others_to_release():
     slots = TaskSlots(1)
     first = slots.take(0.0)
     second = first.hand_over()
-    first.release()
+    slots.release(first)
     assert slots.take_spare() is None
-    second.release()
+    slots.release(second)
     assert slots.take_spare() is not None
     with pytest.raises(AssertionError, match="was released"):
         first.hand_over()
@@ -58,7 +58,7 @@ def test_who_waits_longest_is_next_and_a_spare_slot_is_none_of_theirs():
     def work(name):
         slot = slots.take(60)
         order.append(name)
-        slot.release()
+        slots.release(slot)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
     for count, thread in enumerate(threads, 1):
@@ -66,7 +66,7 @@ def test_who_waits_longest_is_next_and_a_spare_slot_is_none_of_theirs():
         wait_until_in_line(slots, count)
     assert slots.is_wanted
     assert slots.take_spare() is None
-    held.release()
+    slots.release(held)
     for thread in threads:
         thread.join()
     assert order == ["a", "b", "c"]
@@ -83,7 +83,7 @@ def test_who_looks_whether_the_process_ends_keeps_its_place(monkeypatch):
     def work(name, *refuse):
         slot = slots.take(60, *refuse)
         order.append(name)
-        slot.release()
+        slots.release(slot)
 
     first = threading.Thread(target=work, args=("first", looks.release))
     second = threading.Thread(target=work, args=("second",))
@@ -93,7 +93,7 @@ def test_who_looks_whether_the_process_ends_keeps_its_place(monkeypatch):
     wait_until_in_line(slots, 2)
     for _ in range(20):
         looks.acquire()
-    held.release()
+    slots.release(held)
     first.join()
     second.join()
     assert order == ["first", "second"]
@@ -103,7 +103,7 @@ def test_who_gives_up_costs_nobody_a_slot():
     slots = TaskSlots(1)
     held = slots.take(0.0)
     assert slots.take(0.001) is None
-    held.release()
+    slots.release(held)
     assert slots.take_spare() is not None
 
 

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import Failure
-from core.joined_tasks import NextTask
 from core.models import StageDefinition
-from core.models.transition import ClaimedRow, ClaimOutcome
+from core.models.transition import ClaimedRow, ClaimOutcome, NextTask
 from core.running.attempts import TaskOutcome
 from core.running.time_slice import SLICE_SECONDS, TimeSlice
 

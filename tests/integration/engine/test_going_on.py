@@ -10,11 +10,11 @@ from psycopg.types.json import Jsonb
 
 from core.basics.canonical import encode_storable
 from core.errors import StoreUnavailable
-from core.joined_tasks import JoinedTasks, NextTask, _Ended
 from core.models import Lease, StageRef
 from core.models.control import AdjustRequest
-from core.models.transition import ClaimOutcome, Completion, NextTasks
+from core.models.transition import ClaimOutcome, Completion, NextTask, NextTasks
 from core.running import time_slice
+from core.state_manager import StateManager
 from infrastructure.verify import verify
 from tests.databases import connect
 
@@ -337,11 +337,10 @@ def test_the_last_task_of_a_stage_ends_it_and_takes_nothing(engine):
 def test_processes_that_end_together_share_a_call_and_get_a_task_each(engine, stage):
     """Ten wait for eight tasks; whoever wants none gets none."""
     ref, lease = stage
-    joined = JoinedTasks(engine.tasks, engine.stages)
-    asked = [_Ended(Completion(lease, {task(0): encode_storable({}, "result")}), None)]
+    joined = StateManager(engine.jobs, engine.tasks, engine.stages)
+    asked = [Completion(lease, {task(0): encode_storable({}, "result")})]
     asked += [
-        _Ended(Completion(uuid4(), {f"s1-9{n:04d}": encode_storable({}, "result")}), NextTask("t", "w"))
-        for n in range(10)
+        Completion(uuid4(), {f"s1-9{n:04d}": encode_storable({}, "result")}, NextTask("t", "w")) for n in range(10)
     ]
     answers = joined._complete_all(ref, asked)
     assert answers[0][0].updated_ids == (task(0),)
@@ -349,7 +348,7 @@ def test_processes_that_end_together_share_a_call_and_get_a_task_each(engine, st
     assert claims[0] is None
     assert claims[9:] == [None, None]
     rows = [row for claim in claims[1:9] for row in claim.rows]
-    assert [row.task_id for row in rows] == [task(index) for index in range(4, 12)]
+    assert sorted(row.task_id for row in rows) == [task(index) for index in range(4, 12)]
     assert {(row.outcome, row.attempt) for row in rows} == {(ClaimOutcome.CLAIMED, 1)}
     assert len({claim.lease_id for claim in claims[1:9]}) == 1
 

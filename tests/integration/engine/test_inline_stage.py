@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.advancing.step_times import QUICK_SECONDS, StepTimes
+from core.advancing.steps import QUICK_SECONDS, StepTimes
 from core.basics.canonical import as_stored, encode_storable
 from core.models import JobRef, Lease, StageRef, TaskDefinition
 from core.models.transition import PlannedTask, SmallStage

@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 
 from core.basics.canonical import encode_storable
-from core.joined_tasks import MOST_JOINED_CHARACTERS, MOST_JOINED_TASKS, JoinedTasks, _Asked, _Ended
 from core.models import StageRef
 from core.models.transition import ClaimOutcome, Completion
+from core.state_manager import MOST_JOINED_CHARACTERS, MOST_JOINED_TASKS, StateManager, _Asked
 from infrastructure.base import ValuesRefused
 
 TASKS = tuple(f"s1-{index:05d}" for index in range(5))
@@ -28,12 +28,17 @@ def job(engine):
 
 @pytest.fixture
 def joined(engine):
-    return JoinedTasks(engine.tasks, engine.stages)
+    return StateManager(engine.jobs, engine.tasks, engine.stages)
 
 
 def together(joined, job, *completions):
     """What the callers of one joined call get."""
-    return [check for check, _ in joined._complete_all(job, [_Ended(one, None) for one in completions])]
+    return [check for check, _ in joined._complete_all(job, completions)]
+
+
+def complete(joined, ref, completion):
+    check, _ = joined.complete_tasks(ref, lease_id=completion.lease_id, results=completion.results)
+    return check
 
 
 def statuses(engine, job):
@@ -99,7 +104,7 @@ def test_messages_that_are_claimed_together_have_one_lease_and_their_own_tasks(e
 
 def test_a_message_that_came_twice_runs_once(engine, job, joined, crowd):
     """In one process and at one moment, with others: whichever call it shares, a task is claimed once."""
-    claims = crowd(*(lambda: joined.claim(job, [TASKS[0]], "w") for _ in range(8)))
+    claims = crowd(*(lambda: joined.claim_tasks(job, [TASKS[0]], owner="w") for _ in range(8)))
     outcomes = Counter(row.outcome for claim in claims for row in claim.rows)
     assert outcomes == {ClaimOutcome.CLAIMED: 1, ClaimOutcome.DUPLICATE: 7}
     assert engine.task(job.job_id, TASKS[0])["attempt"] == 1
@@ -116,13 +121,13 @@ def test_a_value_that_is_refused_costs_its_neighbours_nothing(engine, job, joine
 
     monkeypatch.setattr(engine.stages, "_call", refuse)
 
-    def complete(task_id):
+    def end(task_id):
         try:
-            return joined.complete(job, completion(lease, task_id))[0].updated_ids
+            return complete(joined, job, completion(lease, task_id)).updated_ids
         except ValuesRefused:
             return "refused"
 
-    found = crowd(*(lambda task_id=task_id: complete(task_id) for task_id in TASKS[:4]))
+    found = crowd(*(lambda task_id=task_id: end(task_id) for task_id in TASKS[:4]))
     assert found == [(TASKS[0],), "refused", (TASKS[2],), (TASKS[3],)]
     assert statuses(engine, job)[TASKS[1]] == "processing"
 
@@ -134,15 +139,15 @@ def test_large_messages_and_large_results_have_calls_of_their_own(engine, job, j
     monkeypatch.setattr(joined._claims, "call", never)
     monkeypatch.setattr(joined._completions, "call", never)
     many = [f"s1-9{index:04d}" for index in range(MOST_JOINED_TASKS + 1)]
-    assert {row.outcome for row in joined.claim(job, many, "w").rows} == {ClaimOutcome.MISSING}
+    assert {row.outcome for row in joined.claim_tasks(job, many, owner="w").rows} == {ClaimOutcome.MISSING}
     lease = engine.claim(job.job_id, 1, TASKS[0])
     large = encode_storable({"text": "x" * MOST_JOINED_CHARACTERS}, "result")
-    assert joined.complete(job, Completion(lease, {TASKS[0]: large}))[0].updated_ids == (TASKS[0],)
+    assert complete(joined, job, Completion(lease, {TASKS[0]: large})).updated_ids == (TASKS[0],)
 
 
 def test_one_of_many_workers_ends_each_stage(engine, joined, crowd):
     """Sixteen threads of one process claim and complete; two processes have two of these: one last task a stage."""
-    other = JoinedTasks(engine.tasks, engine.stages)
+    other = StateManager(engine.jobs, engine.tasks, engine.stages)
     stages = 12
     job_id = engine.submit(stages=stages)
     for stage in range(1, stages + 1):
@@ -152,9 +157,9 @@ def test_one_of_many_workers_ends_each_stage(engine, joined, crowd):
         def end(index, ref=ref):
             mine = joined if index % 2 else other
             task_id = f"s{ref.stage}-{index:05d}"
-            claim = mine.claim(ref, [task_id], "w")
+            claim = mine.claim_tasks(ref, [task_id], owner="w")
             assert [row.outcome for row in claim.rows] == [ClaimOutcome.CLAIMED]
-            check, _ = mine.complete(ref, completion(claim.lease_id, task_id))
+            check = complete(mine, ref, completion(claim.lease_id, task_id))
             assert check.updated_ids == (task_id,)
             return check.is_last_task_in_stage
 

@@ -320,7 +320,7 @@ def test_a_message_that_finds_no_slot_leaves_its_place_and_its_start_to_others(e
         assert (task["status"], task["attempt"], task["held_for"]) == ("queued", 0, None)
         assert not any(place["has_begun"] for place in places(rig.engine))
         assert starts(rig.engine) == 0
-    held.release()
+    slots.release(held)
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
     assert starts(rig.engine) == 1

@@ -70,7 +70,7 @@ def test_a_message_that_finds_no_slot_is_left_to_another_process(engine, monkeyp
     assert rig.queues.deliver(rig.machine)
     (task,) = rig.tasks(job_id, 1)
     assert (task["status"], task["attempt"], task["interruptions"]) == ("queued", 0, 0)
-    held.release()
+    slots.release(held)
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
     assert {task["attempt"] for stage in (1, 2, 3) for task in rig.tasks(job_id, stage)} == {1}
@@ -90,7 +90,7 @@ def test_a_message_that_finds_no_slot_goes_back_as_one(engine, monkeypatch):
     assert rig.queues.deliver(rig.machine)
     assert sizes_of_messages(rig) == before
     assert {task["attempt"] for task in rig.tasks(job_id, 2)} == {0}
-    held.release()
+    slots.release(held)
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
     assert max(behave.calls.values()) == 1

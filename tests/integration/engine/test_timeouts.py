@@ -192,7 +192,8 @@ def test_members_of_a_batch_that_have_not_begun_are_given_back_in_time(rig_of):
             entered.wait(60)
             assert gate.wait(60)
 
-    for number in range(4):
+    # Four of them begin, whichever the database names first.
+    for number in range(7):
         rig.behave.before[f"s2-n{number}"] = blocked
     job_id = rig.submit(n=7)
     while not rig.tasks(job_id, 2):
@@ -201,7 +202,7 @@ def test_members_of_a_batch_that_have_not_begun_are_given_back_in_time(rig_of):
     worker.start()
     entered.wait(60)
     for _ in range(2000):
-        waiting = [task for task in rig.tasks(job_id, 2)[4:] if task["status"] == "queued"]
+        waiting = [task for task in rig.tasks(job_id, 2) if task["status"] == "queued"]
         if len(waiting) == 3:
             break
         threading.Event().wait(0.01)
