@@ -9,13 +9,14 @@ from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer, UnknownTaskType
+from core.operating.windows import StageWindows
 from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot
-from core.running.time_slice import TimeSlice
+from core.running.time_slice import TimeSlice, YoungStages
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
@@ -26,13 +27,15 @@ SLOT_SECONDS = 5.0
 class MessageRunner:
     """One per process."""
 
-    def __init__(self, parts: EngineParts, postponer: Postponer, turns: LimitTurns) -> None:
+    def __init__(self, parts: EngineParts, postponer: Postponer, turns: LimitTurns, windows: StageWindows) -> None:
         self._parts = parts
         self._catalog = parts.catalog
         self._state = parts.state
         self._owner = parts.owner
         self._postponer = postponer
         self._turns = turns
+        self._windows = windows
+        self._young = YoungStages(parts.clock)
 
     def run_message(
         self,
@@ -42,7 +45,7 @@ class MessageRunner:
         *,
         suspects: list[str] | None = None,
         is_alone: bool = False,
-        goes_on: bool = False,
+        takes_next: bool | None = None,
     ) -> str | None:
         """Claim and run a message's tasks, and record their ends. Returns the job's status if it advanced, else None.
 
@@ -50,36 +53,51 @@ class MessageRunner:
 
         Args:
             suspects: Takes those that must run alone: released unbegun, and not announced. None: run them too.
-            goes_on: It takes the stage's next tasks as well, one after the other, as long as its time lasts.
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
+            takes_next: The message's mark; None: its stage has no window. With one, a message of one task goes on with
+                the stage's next tasks, one after the other, as long as its time lasts.
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
+        self._young.note(ref, len(task_ids))
         slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
+            # As it begins, since its tasks may last longest; under a limit, ends alone make room.
+            fills_first = takes_next and stage.max_parallel is None and not stage.limits
+            is_filled = fills_first and self._windows.fill(ref) > 0
             writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
             claimed = self._to_run(writer, claim.rows, suspects)
-            if not claimed:
-                return writer.job_status
-            if slot is None:
+            if slot is None and claimed:
                 # In one message, as they came.
                 writer.release(claimed, tasks_per_message=len(claimed))
-                return writer.job_status
-            for task in claimed if is_alone else ():
-                self._state.note_alone(ref, task.task_id)
-            if stage.limits:
-                # Before they run, which may take hours: a rate may have room for others now.
-                self._turns.serve(stage.limit_names)
-            time_slice = TimeSlice(self._parts) if goes_on else None
-            self.run_claimed(writer, claimed, slot, time_slice)
-            while (following := writer.next_claim) is not None:
-                writer = writer.under(following.lease_id)
-                self.run_claimed(writer, following.rows, time_slice=time_slice)
-            return writer.job_status
+            elif slot is not None and claimed:
+                for task in claimed if is_alone else ():
+                    self._state.note_alone(ref, task.task_id)
+                goes_on = takes_next is not None and len(task_ids) == 1 and stage.goes_on and not is_alone
+                writer = self._run_in_slot(writer, claimed, slot, goes_on=goes_on)
         finally:
             if slot is not None:
                 slot.release()
+        if writer.job_status is not None:
+            self._young.forget(ref)
+        elif takes_next is not None and not stage.limits:
+            self._windows.after_message(ref, is_due=takes_next and not is_filled)
+        return writer.job_status
+
+    def _run_in_slot(
+        self, writer: OutcomeWriter, claimed: Sequence[ClaimedRow], slot: Slot, *, goes_on: bool
+    ) -> OutcomeWriter:
+        """Run a message's tasks, and those that it goes on with. Returns the writer of the last of them."""
+        if writer.stage.limits:
+            # Before they run, which may take hours: a rate may have room for others now.
+            self._turns.serve(writer.stage.limit_names)
+        time_slice = TimeSlice(self._parts, writer.ref, self._young) if goes_on else None
+        self.run_claimed(writer, claimed, slot, time_slice)
+        while (following := writer.next_claim) is not None:
+            writer = writer.under(following.lease_id)
+            self.run_claimed(writer, following.rows, time_slice=time_slice)
+        return writer
 
     def _to_run(
         self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], suspects: list[str] | None
