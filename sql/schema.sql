@@ -5057,7 +5057,7 @@ end $$;
 create or replace function "app".window_size(p_running integer, p_rate double precision, p_per_message integer)
 returns integer
 language sql immutable as $$
-  select ceil(4 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
+  select ceil(2.5 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
 $$;
 
 -- A job's weight among others: how much larger its windows are.

@@ -68,14 +68,21 @@ class MessageRunner:
             is_filled = fills_first and self._windows.fill(ref) > 0
             writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
             claimed = self._to_run(writer, claim.rows, suspects)
-            if slot is None and claimed:
+            if claimed and slot is None:
                 # In one message, as they came.
                 writer.release(claimed, tasks_per_message=len(claimed))
-            elif slot is not None and claimed:
+            elif claimed:
                 for task in claimed if is_alone else ():
                     self._state.note_alone(ref, task.task_id)
+                if stage.limits:
+                    # Before they run, which may take hours: a rate may have room for others now.
+                    self._turns.serve(stage.limit_names)
                 goes_on = takes_next is not None and len(task_ids) == 1 and stage.goes_on and not is_alone
-                writer = self._run_in_slot(writer, claimed, slot, goes_on=goes_on)
+                time_slice = TimeSlice(self._parts, ref, self._young) if goes_on else None
+                self.run_claimed(writer, claimed, slot, time_slice)
+                while (following := writer.next_claim) is not None:
+                    writer = writer.under(following.lease_id)
+                    self.run_claimed(writer, following.rows, time_slice=time_slice)
         finally:
             if slot is not None:
                 slot.release()
@@ -84,20 +91,6 @@ class MessageRunner:
         elif takes_next is not None and not stage.limits:
             self._windows.after_message(ref, is_due=takes_next and not is_filled)
         return writer.job_status
-
-    def _run_in_slot(
-        self, writer: OutcomeWriter, claimed: Sequence[ClaimedRow], slot: Slot, *, goes_on: bool
-    ) -> OutcomeWriter:
-        """Run a message's tasks, and those that it goes on with. Returns the writer of the last of them."""
-        if writer.stage.limits:
-            # Before they run, which may take hours: a rate may have room for others now.
-            self._turns.serve(writer.stage.limit_names)
-        time_slice = TimeSlice(self._parts, writer.ref, self._young) if goes_on else None
-        self.run_claimed(writer, claimed, slot, time_slice)
-        while (following := writer.next_claim) is not None:
-            writer = writer.under(following.lease_id)
-            self.run_claimed(writer, following.rows, time_slice=time_slice)
-        return writer
 
     def _to_run(
         self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], suspects: list[str] | None

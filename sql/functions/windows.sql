@@ -224,7 +224,7 @@ declare
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    coalesce(bool_or(t.task_id = p_after and t.status in ('pending', 'queued')), false) as has_mark
+    coalesce(bool_or(t.task_id = p_after and t.status in ({ready_tasks})), false) as has_mark
   into v_seen
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})

@@ -237,7 +237,7 @@ def test_message_of_one_task_enters_few_functions_before_it_is_committed(engine,
         if path.startswith(OURS) and not path.startswith(OF_ALL) and not name.endswith(">")
     }
     files = {path for path, _ in functions}
-    assert (30 <= len(functions) <= 68, 15 <= len(files) <= 25) == (True, True), sorted(functions)
+    assert (30 <= len(functions) <= 70, 15 <= len(files) <= 26) == (True, True), sorted(functions)
 
 
 def message_of(job_id, task_id):
