@@ -4160,26 +4160,29 @@ create or replace function "app".complete_tasks_and_take_next(
 )
 language plpgsql as $$
 #variable_conflict use_column
-declare
-  v_check record;
 begin
-  if cardinality(p_task_ids) = 1 then
-    select c.* into v_check from "app".complete_task_and_check_stage(
-      p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids, p_results) c;
+  if cardinality(p_task_ids) = 1 and "app".settle_task(
+    p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids[1], p_results[1]) then
+    updated_ids := p_task_ids;
+    is_last_task_in_stage := false;
+    stage_status := 'processing';
+    job_status := 'processing';
   else
-    select c.* into v_check from "app".settle_tasks_of_leases(
+    select c.updated_ids, c.is_last_task_in_stage, c.stage_status, c.job_status
+    into updated_ids, is_last_task_in_stage, stage_status, job_status
+    from "app".settle_tasks_of_leases(
       p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed') c;
-  end if;
-  if cardinality(v_check.updated_ids) < cardinality(p_task_ids) then
-    return query
-    select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, l.*
-    from "app".tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
-    if found then
-      return;
+    if cardinality(updated_ids) < cardinality(p_task_ids) then
+      return query
+      select updated_ids, is_last_task_in_stage, stage_status, job_status, l.*
+      from "app".tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
+      if found then
+        return;
+      end if;
     end if;
   end if;
   return query
-  select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, n.*
+  select updated_ids, is_last_task_in_stage, stage_status, job_status, n.*
   from (select) as answer left join "app".claim_tasks_in_line(
     p_job_id, p_run, p_stage, p_task_types, p_limit, p_lease_id, p_owner) n on true;
 end $$;
@@ -5309,7 +5312,7 @@ comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds
 create or replace function "app"."lacks_jobs_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'queued>cancelled',
     'queued>failed',
     'queued>processing',
@@ -5339,7 +5342,7 @@ comment on function "app"."guard_jobs_transition"() is 'Refuses a change of stat
 create or replace function "app"."lacks_jobs_rerun"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'completed>queued',
     'completed_with_errors>processing',
     'completed_with_errors>queued',
@@ -5354,14 +5357,13 @@ end $$;
 comment on function "app"."lacks_jobs_rerun"(p_from text, p_to text) is 'Whether a change of status is none of those that the table of transitions allows.';
 
 create or replace trigger transition_guard after update of status on "app"."jobs" for each row
-when (old.status is distinct from new.status and "app"."lacks_jobs_transition"(old.status, new.status)
-  and (new.run <> old.run + 1 or "app"."lacks_jobs_rerun"(old.status, new.status)))
+when ("app"."lacks_jobs_transition"(old.status, new.status) and (new.run <> old.run + 1 or "app"."lacks_jobs_rerun"(old.status, new.status)))
 execute function "app"."guard_jobs_transition"();
 
 create or replace function "app"."lacks_stages_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'queued>cancelled',
     'queued>completed',
     'queued>failed',
@@ -5382,13 +5384,13 @@ end $$;
 comment on function "app"."guard_stages_transition"() is 'Refuses a change of status with CM003.';
 
 create or replace trigger transition_guard after update of status on "app"."stages" for each row
-when (old.status is distinct from new.status and "app"."lacks_stages_transition"(old.status, new.status))
+when ("app"."lacks_stages_transition"(old.status, new.status))
 execute function "app"."guard_stages_transition"();
 
 create or replace function "app"."lacks_tasks_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'pending>cancelled',
     'pending>failed',
     'pending>pending_retry',
@@ -5418,7 +5420,7 @@ end $$;
 comment on function "app"."guard_tasks_transition"() is 'Refuses a change of status with CM003.';
 
 create or replace trigger transition_guard after update of status on "app"."tasks" for each row
-when (old.status is distinct from new.status and "app"."lacks_tasks_transition"(old.status, new.status))
+when ("app"."lacks_tasks_transition"(old.status, new.status))
 execute function "app"."guard_tasks_transition"();
 
 comment on table "app"."jobs" is 'One submitted job. Its current run is in this row, the runs before it are in `job_runs`.';
