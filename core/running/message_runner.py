@@ -60,12 +60,12 @@ class MessageRunner:
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
         self._young.note(ref, len(task_ids))
+        # Its tasks may last longest. Under a limit, ends alone make room.
+        fills_first = bool(takes_next) and stage.max_parallel is None and not stage.limits
+        is_filled = False
         slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
-            # As it begins, since its tasks may last longest; under a limit, ends alone make room.
-            fills_first = takes_next and stage.max_parallel is None and not stage.limits
-            is_filled = fills_first and self._windows.fill(ref) > 0
             writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
             claimed = self._to_run(writer, claim.rows, suspects)
             if claimed and slot is None:
@@ -79,7 +79,7 @@ class MessageRunner:
                     self._turns.serve(stage.limit_names)
                 goes_on = takes_next is not None and len(task_ids) == 1 and stage.goes_on and not is_alone
                 time_slice = TimeSlice(self._parts, ref, self._young) if goes_on else None
-                self.run_claimed(writer, claimed, slot, time_slice)
+                is_filled = self.run_claimed(writer, claimed, slot, time_slice, fills_first=fills_first)
                 while (following := writer.next_claim) is not None:
                     writer = writer.under(following.lease_id)
                     self.run_claimed(writer, following.rows, time_slice=time_slice)
@@ -155,12 +155,18 @@ class MessageRunner:
         claimed: Sequence[ClaimedRow],
         slot: Slot | None = None,
         time_slice: TimeSlice | None = None,
-    ) -> None:
+        *,
+        fills_first: bool = False,
+    ) -> bool:
         """Run tasks under this process's lease, and let `writer` write their outcomes.
 
         Args:
             slot: For the first of them; None: they wait for one.
             time_slice: In which a task that completes takes the next one, for the writer's `next_claim`.
+            fills_first: Announce the stage's next tasks before these begin.
+
+        Returns:
+            Whether some were announced.
         """
         fault_point("task.claimed")
         parts = self._parts
@@ -177,10 +183,12 @@ class MessageRunner:
         slot = slot or parts.slots.take_spare()
         try:
             with attempts:
+                is_filled = fills_first and self._windows.fill(writer.ref) > 0
                 if slot is not None and len(claimed) == 1 and not attempts.has_process:
                     self._run_one(writer, attempts, slot, time_slice)
                 else:
                     self._run_batch(writer, attempts, slot, time_slice)
+            return is_filled
         finally:
             if slot is not None:
                 slot.release()
