@@ -83,7 +83,7 @@ class CoreMachine:
             patience_seconds=parts.unknown_work_patience_seconds,
         )
         self.given_back = self._postponer.given_back
-        self._runner = MessageRunner(parts, self._postponer, self._turns)
+        self._runner = MessageRunner(parts, self._postponer, self._turns, self._windows)
         self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs, self._windows, self._turns)
 
     def submit_job(self, request: SubmitRequest) -> Submission:
@@ -206,32 +206,28 @@ class CoreMachine:
                 report_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
                 return
             with log_fields(correlation_id=job.record.correlation_id):
-                goes_on = message.takes_next is not None and len(message.task_ids) == 1 and stage.goes_on
-                is_stage_over = self._run_tasks(job, stage, message.task_ids, goes_on=goes_on)
+                self._run_tasks(job, stage, message)
                 if stage.limits:
                     self._turns.serve(stage.limit_names)
-                elif message.takes_next is not None and not is_stage_over:
-                    self._windows.after_message(message)
 
-    def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str], *, goes_on: bool) -> bool:
-        """All that may run beside others at once; then those that may not, one after the other.
-
-        Returns:
-            Whether they were the last of their stage.
-        """
+    def _run_tasks(self, job: CachedJob, stage: StageDefinition, message: TaskQueueMessage) -> None:
+        """All that may run beside others at once; then those that may not, one after the other."""
         suspects: list[str] = []
         with self._gate.shared():
             until = self._clock() + INLINE_SECONDS
-            status = self._runner.run_message(job, stage, task_ids, suspects=suspects, goes_on=goes_on)
+            status = self._runner.run_message(
+                job, stage, message.task_ids, suspects=suspects, takes_next=message.takes_next
+            )
             if status is not None:
                 self._advancer.advance_after(job.record, stage.number, status, until)
         for task_id in suspects:
             with self._gate.exclusive() as is_alone:
                 until = self._clock() + INLINE_SECONDS
-                status = self._runner.run_message(job, stage, [task_id], is_alone=is_alone)
+                status = self._runner.run_message(
+                    job, stage, [task_id], is_alone=is_alone, takes_next=message.takes_next
+                )
                 if status is not None:
                     self._advancer.advance_after(job.record, stage.number, status, until)
-        return status is not None
 
     def serve_limits(self, names: Sequence[str]) -> int:
         """Announce what waits for these limits and may run now, after a change of their numbers: how many tasks."""

@@ -4160,26 +4160,29 @@ create or replace function "app".complete_tasks_and_take_next(
 )
 language plpgsql as $$
 #variable_conflict use_column
-declare
-  v_check record;
 begin
-  if cardinality(p_task_ids) = 1 then
-    select c.* into v_check from "app".complete_task_and_check_stage(
-      p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids, p_results) c;
+  if cardinality(p_task_ids) = 1 and "app".settle_task(
+    p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids[1], p_results[1]) then
+    updated_ids := p_task_ids;
+    is_last_task_in_stage := false;
+    stage_status := 'processing';
+    job_status := 'processing';
   else
-    select c.* into v_check from "app".settle_tasks_of_leases(
+    select c.updated_ids, c.is_last_task_in_stage, c.stage_status, c.job_status
+    into updated_ids, is_last_task_in_stage, stage_status, job_status
+    from "app".settle_tasks_of_leases(
       p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed') c;
-  end if;
-  if cardinality(v_check.updated_ids) < cardinality(p_task_ids) then
-    return query
-    select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, l.*
-    from "app".tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
-    if found then
-      return;
+    if cardinality(updated_ids) < cardinality(p_task_ids) then
+      return query
+      select updated_ids, is_last_task_in_stage, stage_status, job_status, l.*
+      from "app".tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
+      if found then
+        return;
+      end if;
     end if;
   end if;
   return query
-  select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, n.*
+  select updated_ids, is_last_task_in_stage, stage_status, job_status, n.*
   from (select) as answer left join "app".claim_tasks_in_line(
     p_job_id, p_run, p_stage, p_task_types, p_limit, p_lease_id, p_owner) n on true;
 end $$;
@@ -5057,7 +5060,7 @@ end $$;
 create or replace function "app".window_size(p_running integer, p_rate double precision, p_per_message integer)
 returns integer
 language sql immutable as $$
-  select ceil(4 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
+  select ceil(2.5 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
 $$;
 
 -- A job's weight among others: how much larger its windows are.
@@ -5069,11 +5072,11 @@ $$;
 -- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
 -- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
--- little room is free, as long as the message with the last task is still to end, whose process will call again. What
+-- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take
 -- tasks in line without a message (claim_tasks_in_line), the rows are locked, so that no task is given to both.
--- mark_each: one message of this number should be marked, whose end calls again; and the last one.
+-- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one.
 -- tasks_per_message: of a stage that declares none, what its tasks took so far decides (next_message_size).
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
 -- window's, then task rows by id, then the stage row.
@@ -5246,7 +5249,7 @@ declare
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    coalesce(bool_or(t.task_id = p_after and t.status <> 'pending_retry'), false) as has_mark
+    coalesce(bool_or(t.task_id = p_after and t.status in ('pending', 'queued')), false) as has_mark
   into v_seen
   from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
@@ -5309,7 +5312,7 @@ comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds
 create or replace function "app"."lacks_jobs_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'queued>cancelled',
     'queued>failed',
     'queued>processing',
@@ -5339,7 +5342,7 @@ comment on function "app"."guard_jobs_transition"() is 'Refuses a change of stat
 create or replace function "app"."lacks_jobs_rerun"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'completed>queued',
     'completed_with_errors>processing',
     'completed_with_errors>queued',
@@ -5354,14 +5357,13 @@ end $$;
 comment on function "app"."lacks_jobs_rerun"(p_from text, p_to text) is 'Whether a change of status is none of those that the table of transitions allows.';
 
 create or replace trigger transition_guard after update of status on "app"."jobs" for each row
-when (old.status is distinct from new.status and "app"."lacks_jobs_transition"(old.status, new.status)
-  and (new.run <> old.run + 1 or "app"."lacks_jobs_rerun"(old.status, new.status)))
+when ("app"."lacks_jobs_transition"(old.status, new.status) and (new.run <> old.run + 1 or "app"."lacks_jobs_rerun"(old.status, new.status)))
 execute function "app"."guard_jobs_transition"();
 
 create or replace function "app"."lacks_stages_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'queued>cancelled',
     'queued>completed',
     'queued>failed',
@@ -5382,13 +5384,13 @@ end $$;
 comment on function "app"."guard_stages_transition"() is 'Refuses a change of status with CM003.';
 
 create or replace trigger transition_guard after update of status on "app"."stages" for each row
-when (old.status is distinct from new.status and "app"."lacks_stages_transition"(old.status, new.status))
+when ("app"."lacks_stages_transition"(old.status, new.status))
 execute function "app"."guard_stages_transition"();
 
 create or replace function "app"."lacks_tasks_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_from || '>' || p_to not in (
+  return p_from <> p_to and p_from || '>' || p_to not in (
     'pending>cancelled',
     'pending>failed',
     'pending>pending_retry',
@@ -5418,7 +5420,7 @@ end $$;
 comment on function "app"."guard_tasks_transition"() is 'Refuses a change of status with CM003.';
 
 create or replace trigger transition_guard after update of status on "app"."tasks" for each row
-when (old.status is distinct from new.status and "app"."lacks_tasks_transition"(old.status, new.status))
+when ("app"."lacks_tasks_transition"(old.status, new.status))
 execute function "app"."guard_tasks_transition"();
 
 comment on table "app"."jobs" is 'One submitted job. Its current run is in this row, the runs before it are in `job_runs`.';

@@ -185,7 +185,7 @@ class TaskQueueMessage(_Message):
     Args:
         attempt: The number of the attempt that it asks for.
         cause: Why it is sent again, where only this distinguishes it from an earlier message (brokers drop doubles).
-        takes_next: Its stage is announced in windows, and the process that handled this message should look whether
+        takes_next: Its stage is announced in windows, and the process that handles this message should look whether
             more of its tasks are to be announced: always, or (False) if it has not looked lately. None: no need.
     """
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from core.basics.cache import LatestCache
 from core.basics.faults import fault_point
-from core.models import StageRef, TaskQueueMessage
+from core.models import StageRef
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
@@ -28,11 +28,15 @@ class StageWindows:
         self._clock = clock
         self._looked_at: LatestCache[StageRef, float] = LatestCache(256)
 
-    def after_message(self, message: TaskQueueMessage) -> None:
-        """Some tasks of the message's stage, which is announced in windows, may have ended, and the stage goes on."""
-        looked_at = self._looked_at.get(message.stage_ref)
-        if message.takes_next or looked_at is None or self._clock() - looked_at >= LOOK_SECONDS:
-            self.fill(message.stage_ref)
+    def after_message(self, ref: StageRef, *, is_due: bool) -> None:
+        """Some tasks of a stage that is announced in windows may have ended, and it goes on: fill it.
+
+        Args:
+            is_due: Whatever happens; else only if this process has not looked for a while.
+        """
+        looked_at = self._looked_at.get(ref)
+        if is_due or looked_at is None or self._clock() - looked_at >= LOOK_SECONDS:
+            self.fill(ref)
 
     def fill(self, ref: StageRef, cause: str | None = None) -> int:
         """Announce as many of the stage's tasks as its window has room for; how many. 0: it is full, or has no window.

@@ -10,13 +10,14 @@ from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer, UnknownTaskType
+from core.operating.windows import StageWindows
 from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot
-from core.running.time_slice import TimeSlice
+from core.running.time_slice import TimeSlice, YoungStages
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
@@ -27,13 +28,15 @@ SLOT_SECONDS = 5.0
 class MessageRunner:
     """One per process."""
 
-    def __init__(self, parts: EngineParts, postponer: Postponer, turns: LimitTurns) -> None:
+    def __init__(self, parts: EngineParts, postponer: Postponer, turns: LimitTurns, windows: StageWindows) -> None:
         self._parts = parts
         self._catalog = parts.catalog
         self._state = parts.state
         self._owner = parts.owner
         self._postponer = postponer
         self._turns = turns
+        self._windows = windows
+        self._young = YoungStages(parts.clock)
 
     def run_message(
         self,
@@ -43,7 +46,7 @@ class MessageRunner:
         *,
         suspects: list[str] | None = None,
         is_alone: bool = False,
-        goes_on: bool = False,
+        takes_next: bool | None = None,
     ) -> str | None:
         """Claim and run a message's tasks, and record their ends. Returns the job's status if it advanced, else None.
 
@@ -51,11 +54,16 @@ class MessageRunner:
 
         Args:
             suspects: Takes those that must run alone: released unbegun, and not announced. None: run them too.
-            goes_on: It takes the stage's next tasks as well, one after the other, as long as its time lasts.
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
+            takes_next: The message's mark; None: its stage has no window. With one, a message of one task goes on with
+                the stage's next tasks, one after the other, as long as its time lasts.
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
+        self._young.note(ref, len(task_ids))
+        # Its tasks may last longest. Under a limit, ends alone make room.
+        fills_first = bool(takes_next) and stage.max_parallel is None and not stage.limits
+        is_filled = False
         slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
@@ -64,26 +72,29 @@ class MessageRunner:
             unknown = {name for name in {row.task_type for row in claimed} if self._catalog.find_handler(name) is None}
             if unknown or any([row.outcome is not ClaimOutcome.CLAIMED or row.interruptions for row in claimed]):  # noqa: C419 - quicker
                 claimed = self._set_aside(writer, claimed, unknown, suspects)
-                if not claimed:
-                    return writer.job_status
-            if slot is None:
+            if claimed and slot is None:
                 # In one message, as they came.
                 writer.release(claimed, tasks_per_message=len(claimed))
-                return writer.job_status
-            for task in claimed if is_alone else ():
-                self._state.note_alone(ref, task.task_id)
-            if stage.limits:
-                # Before they run, which may take hours: a rate may have room for others now.
-                self._turns.serve(stage.limit_names)
-            time_slice = TimeSlice(self._parts) if goes_on else None
-            self.run_claimed(writer, claimed, slot, time_slice)
-            while (following := writer.next_claim) is not None:
-                writer = replace(writer, lease_id=following.lease_id)
-                self.run_claimed(writer, following.rows, time_slice=time_slice)
-            return writer.job_status
+            elif claimed:
+                for task in claimed if is_alone else ():
+                    self._state.note_alone(ref, task.task_id)
+                if stage.limits:
+                    # Before they run, which may take hours: a rate may have room for others now.
+                    self._turns.serve(stage.limit_names)
+                goes_on = takes_next is not None and len(task_ids) == 1 and stage.goes_on and not is_alone
+                time_slice = TimeSlice(self._parts, ref, self._young) if goes_on else None
+                is_filled = self.run_claimed(writer, claimed, slot, time_slice, fills_first=fills_first)
+                while (following := writer.next_claim) is not None:
+                    writer = replace(writer, lease_id=following.lease_id)
+                    self.run_claimed(writer, following.rows, time_slice=time_slice)
         finally:
             if slot is not None:
                 self._parts.slots.release(slot)
+        if writer.job_status is not None:
+            self._young.forget(ref)
+        elif takes_next is not None and not stage.limits:
+            self._windows.after_message(ref, is_due=takes_next and not is_filled)
+        return writer.job_status
 
     def _set_aside(
         self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], unknown: Collection[str], suspects: list[str] | None
@@ -140,12 +151,18 @@ class MessageRunner:
         claimed: Sequence[ClaimedRow],
         slot: Slot | None = None,
         time_slice: TimeSlice | None = None,
-    ) -> None:
+        *,
+        fills_first: bool = False,
+    ) -> bool:
         """Run tasks under this process's lease, and let `writer` write their outcomes.
 
         Args:
             slot: For the first of them; None: they wait for one.
             time_slice: In which a task that completes takes the next one, for the writer's `next_claim`.
+            fills_first: Announce the stage's next tasks before these begin.
+
+        Returns:
+            Whether some were announced.
         """
         fault_point("task.claimed")
         parts = self._parts
@@ -162,6 +179,7 @@ class MessageRunner:
         slot = slot or parts.slots.take_spare()
         try:
             with attempts, parts.drain.holding(attempts, writer) as may_run:
+                is_filled = may_run and fills_first and self._windows.fill(writer.ref) > 0
                 if not may_run:
                     writer.release(attempts.take_back())
                 elif slot is None or len(claimed) > 1 or attempts.has_process:
@@ -172,6 +190,7 @@ class MessageRunner:
                     if outcome is not None:
                         ended = [outcome]
                         writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
+            return is_filled
         finally:
             if slot is not None:
                 parts.slots.release(slot)

@@ -1,11 +1,58 @@
 """When a message of one short task goes on with the next tasks of its stage, which have no message yet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from core.basics.cache import LatestCache
+from core.models import StageRef
 from core.models.definition import SLICE_SECONDS
 from core.models.transition import NextTask
 from core.running.attempts import TaskOutcome
 from core.running.engine_parts import EngineParts
+
+# A stage is young in a process until this many of its tasks have run there.
+YOUNG_TASKS = 100
+# It is about for this long after its last message came.
+ABOUT_SECONDS = 0.15
+
+
+class YoungStages:
+    """The stages for which a process has done little yet, and which had a message there a moment ago. One per process.
+
+    While one is about, messages of older stages do not go on: a small job does not wait for the time of many messages
+    of a large one. Each of those runs its own task, so that a large job goes on whatever else comes.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._tasks: LatestCache[StageRef, int] = LatestCache(256)
+        self._seen_at: dict[StageRef, float] = {}
+
+    def note(self, ref: StageRef, tasks: int) -> None:
+        """A message of this number of tasks came, or it goes on with as many."""
+        known = self._tasks.get(ref) or 0
+        self._tasks.put(ref, known + tasks)
+        self._forget_old()
+        if known < YOUNG_TASKS:
+            self._seen_at[ref] = self._clock()
+        else:
+            self._seen_at.pop(ref, None)
+
+    def forget(self, ref: StageRef) -> None:
+        """The stage has ended."""
+        self._seen_at.pop(ref, None)
+
+    def may_go_on(self, ref: StageRef) -> bool:
+        """Whether a message of the stage may take another task."""
+        if (self._tasks.get(ref) or 0) < YOUNG_TASKS:
+            return True
+        self._forget_old()
+        return not self._seen_at.keys() - {ref}
+
+    def _forget_old(self) -> None:
+        since = self._clock() - ABOUT_SECONDS
+        for ref, seen_at in list(self._seen_at.items()):
+            if seen_at < since:
+                self._seen_at.pop(ref, None)
 
 
 class TimeSlice:
@@ -14,14 +61,16 @@ class TimeSlice:
     So tasks that last, and whatever fails or drains, leave the next task to a message of its own.
     """
 
-    def __init__(self, parts: EngineParts) -> None:
+    def __init__(self, parts: EngineParts, ref: StageRef, young: YoungStages) -> None:
         self._owner, self._clock, self._drain = parts.owner, parts.clock, parts.drain
+        self._ref, self._young = ref, young
         self._until = self._clock() + SLICE_SECONDS
 
     def next_after(self, ended: Sequence[TaskOutcome]) -> NextTask | None:
         """What to ask for, together with the end of this task; None: nothing more."""
         if len(ended) != 1 or ended[0].result is None or self._drain.is_draining:
             return None
-        if self._clock() + ended[0].duration_seconds > self._until:
+        if self._clock() + ended[0].duration_seconds > self._until or not self._young.may_go_on(self._ref):
             return None
+        self._young.note(self._ref, 1)
         return NextTask(ended[0].task.task_type, self._owner)

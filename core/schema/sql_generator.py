@@ -82,12 +82,12 @@ def generate_transition_guards(schema: str = "app") -> Iterator[Composed]:
             # A rerun, and nothing else, opens an ended job: as its next run.
             lacks_rerun = Identifier(schema, "lacks_jobs_rerun")
             yield _transition_test(schema, "lacks_jobs_rerun", JOB_RERUN_TRANSITIONS)
-            rerun = SQL("\n  and (new.run <> old.run + 1 or {}(old.status, new.status))").format(lacks_rerun)
-        # PostgreSQL reads a trigger's condition from its stored text at every statement: the pairs stand in a function.
+            rerun = SQL(" and (new.run <> old.run + 1 or {}(old.status, new.status))").format(lacks_rerun)
+        # PostgreSQL reads a trigger's condition from its stored text at every statement: all of it is in a function.
         # After the update, not before: rows would be locked once more, each with a record in the log.
         yield SQL(
             "create or replace trigger transition_guard after update of status on {} for each row\n"
-            "when (old.status is distinct from new.status and {}(old.status, new.status){})\n"
+            "when ({}(old.status, new.status){})\n"
             "execute function {}()"
         ).format(Identifier(schema, name), lacks_transition, rerun, Identifier(schema, f"guard_{name}_transition"))
 
@@ -180,7 +180,7 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
 def _transition_test(schema: str, name: str, transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
     test = SQL(
         "create or replace function {}(p_from text, p_to text) returns boolean\nlanguage plpgsql immutable as $$\n"
-        "begin\n  return p_from || '>' || p_to not in (\n    {}\n  );\nend $$;\n"
+        "begin\n  return p_from <> p_to and p_from || '>' || p_to not in (\n    {}\n  );\nend $$;\n"
     ).format(Identifier(schema, name), _pairs(transitions))
     words = "Whether a change of status is none of those that the table of transitions allows."
     return test + describe_function(schema, name, "p_from text, p_to text", words)

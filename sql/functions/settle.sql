@@ -48,26 +48,29 @@ create or replace function {schema}.complete_tasks_and_take_next(
 )
 language plpgsql as $$
 #variable_conflict use_column
-declare
-  v_check record;
 begin
-  if cardinality(p_task_ids) = 1 then
-    select c.* into v_check from {schema}.complete_task_and_check_stage(
-      p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids, p_results) c;
+  if cardinality(p_task_ids) = 1 and {schema}.settle_task(
+    p_job_id, p_run, p_stage, p_lease_ids[1], p_task_ids[1], p_results[1]) then
+    updated_ids := p_task_ids;
+    is_last_task_in_stage := false;
+    stage_status := 'processing';
+    job_status := 'processing';
   else
-    select c.* into v_check from {schema}.settle_tasks_of_leases(
+    select c.updated_ids, c.is_last_task_in_stage, c.stage_status, c.job_status
+    into updated_ids, is_last_task_in_stage, stage_status, job_status
+    from {schema}.settle_tasks_of_leases(
       p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed') c;
-  end if;
-  if cardinality(v_check.updated_ids) < cardinality(p_task_ids) then
-    return query
-    select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, l.*
-    from {schema}.tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
-    if found then
-      return;
+    if cardinality(updated_ids) < cardinality(p_task_ids) then
+      return query
+      select updated_ids, is_last_task_in_stage, stage_status, job_status, l.*
+      from {schema}.tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) l;
+      if found then
+        return;
+      end if;
     end if;
   end if;
   return query
-  select v_check.updated_ids, v_check.is_last_task_in_stage, v_check.stage_status, v_check.job_status, n.*
+  select updated_ids, is_last_task_in_stage, stage_status, job_status, n.*
   from (select) as answer left join {schema}.claim_tasks_in_line(
     p_job_id, p_run, p_stage, p_task_types, p_limit, p_lease_id, p_owner) n on true;
 end $$;

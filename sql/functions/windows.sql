@@ -35,7 +35,7 @@ end $$;
 create or replace function {schema}.window_size(p_running integer, p_rate double precision, p_per_message integer)
 returns integer
 language sql immutable as $$
-  select ceil(4 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
+  select ceil(2.5 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
 $$;
 
 -- A job's weight among others: how much larger its windows are.
@@ -47,11 +47,11 @@ $$;
 -- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
 -- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
--- little room is free, as long as the message with the last task is still to end, whose process will call again. What
+-- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take
 -- tasks in line without a message (claim_tasks_in_line), the rows are locked, so that no task is given to both.
--- mark_each: one message of this number should be marked, whose end calls again; and the last one.
+-- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one.
 -- tasks_per_message: of a stage that declares none, what its tasks took so far decides (next_message_size).
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
 -- window's, then task rows by id, then the stage row.
@@ -224,7 +224,7 @@ declare
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    coalesce(bool_or(t.task_id = p_after and t.status <> 'pending_retry'), false) as has_mark
+    coalesce(bool_or(t.task_id = p_after and t.status in ({ready_tasks})), false) as has_mark
   into v_seen
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})

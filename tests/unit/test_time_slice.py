@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import Failure
-from core.models import StageDefinition
+from core.models import StageDefinition, StageRef
 from core.models.transition import ClaimedRow, ClaimOutcome, NextTask
 from core.running.attempts import TaskOutcome
-from core.running.time_slice import SLICE_SECONDS, TimeSlice
+from core.running.time_slice import SLICE_SECONDS, TimeSlice, YoungStages
 
+STAGE = StageRef("a", 2, 1)
 TASK = ClaimedRow("s2-n0", ClaimOutcome.CLAIMED, 1, 0, "square", 0, "n0", {})
 
 
@@ -25,7 +26,7 @@ def parts():
 @pytest.fixture
 def time_slice(parts):
     parts.clock = lambda: parts.now
-    return TimeSlice(parts)
+    return TimeSlice(parts, STAGE, YoungStages(parts.clock))
 
 
 def test_a_short_task_takes_the_next_until_the_time_is_over(parts, time_slice):

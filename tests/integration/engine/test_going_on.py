@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import uuid4
 
 import psycopg
@@ -138,6 +139,31 @@ def test_max_parallel_that_is_set_meanwhile_holds_from_the_next_task_on(rig):
     assert begun(rig) == [IDS[0], IDS[FIRST]]
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
+
+
+@pytest.mark.usefixtures("singles")
+def test_a_message_does_not_go_on_while_a_stage_is_about_that_has_had_little(rig, monkeypatch):
+    """A small job waited for the time of each message of the large one that was before its own."""
+    monkeypatch.setattr(time_slice, "YOUNG_TASKS", 5)
+    monkeypatch.setattr(time_slice, "ABOUT_SECONDS", 3600.0)
+
+    def submit_another(_context):
+        rig.submit(n=5)
+        for _ in range(3):  # the job's message, then that of its first task, then one of the second stage's
+            newest = max(rig.queues._entries)
+            rig.queues._entries.remove(newest)
+            rig.queues._entries.insert(0, replace(newest, due=0.0))
+            rig.queues.deliver(rig.machine)
+
+    rig.behave.before[IDS[FIRST + 8]] = submit_another
+    job_id = run_to_tasks(rig, n=MANY)
+    rig.queues.deliver(rig.machine)
+    assert begun(rig) == [IDS[0], *IDS[FIRST : FIRST + 9]]
+    rig.queues.deliver(rig.machine)
+    assert begun(rig)[10:] == [IDS[1]]
+    monkeypatch.setattr(time_slice, "ABOUT_SECONDS", 0.0)
+    rig.queues.deliver(rig.machine)
+    assert statuses(rig, job_id) == {"queued": FIRST - 3, "completed": MANY - FIRST + 3}
 
 
 @pytest.mark.usefixtures("singles")

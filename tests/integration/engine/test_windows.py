@@ -395,6 +395,31 @@ def test_a_take_reads_as_many_rows_whatever_the_size_of_its_stage(engine):
     assert 0 < found[1] <= found[0] + 60, found
 
 
+@pytest.mark.parametrize("per_message", [1, PER_MESSAGE])
+def test_a_stage_goes_on_while_those_that_look_for_more_last_longest(engine, monkeypatch, per_message):
+    """All other messages end at once. The stage waited for the next sweep, with idle workers."""
+    declare(monkeypatch, tasks_per_message=per_message)
+    rig = Rig(engine, clock=lambda: 100.0)
+    job_id = run_to_tasks(rig, n=MANY)
+    left = []
+
+    def last(_context):
+        while rig.queues.deliver(rig.machine):
+            pass
+        left.append(statuses(rig, job_id)["pending"])
+
+    for message in messages_of(rig):
+        if message["takes_next"]:
+            rig.behave.before[message["task_ids"][0]] = last
+    rig.queues.deliver(rig.machine)
+    while not left:
+        assert rig.queues.deliver(rig.machine)
+    assert left == [0, 0]
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert rig.janitor.sweep().repairs == 0
+
+
 def test_message_that_is_not_marked_looks_only_if_nobody_has_lately(engine):
     now = [100.0]
     rig = Rig(engine, clock=lambda: now[0])
