@@ -62,6 +62,11 @@ class LogGuard:
         self._witness = logging.getLogger("coremachine.witness")
         self._was_off: frozenset[str] = frozenset()
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether an author's code runs, in any thread."""
+        return self._inside > 0
+
     def __enter__(self) -> Self:
         self.enter()
         return self

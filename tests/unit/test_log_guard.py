@@ -10,6 +10,7 @@ import pytest
 from core.authors.attempt_log import AttemptLog
 from core.authors.author_code import author_items, call_author
 from core.errors import AuthorError
+from core.safety.kept_logger import KeptLogger
 from core.safety.log_guard import disabled_loggers, log_guard
 from core.safety.safe_log import safe_logger
 
@@ -23,7 +24,8 @@ class Kept(logging.Handler):
         self.messages = []
 
     def emit(self, record):
-        self.messages.append(record.getMessage())
+        if record.getMessage() != "log_change_refused":
+            self.messages.append(record.getMessage())
 
 
 @pytest.fixture
@@ -61,7 +63,24 @@ def filter_all():
         handler.addFilter(lambda _: False)
 
 
+def silence_ours():
+    for name in ("core.of.the.engine", "core.of", "core"):
+        ours = logging.getLogger(name)
+        ours.setLevel(logging.CRITICAL + 1)
+        ours.propagate = False
+        ours.disabled = True
+        ours.addFilter(lambda _: False)
+        ours.handle = lambda _: None
+
+
+def configure_ours():
+    loggers = {"core": {"level": "CRITICAL", "propagate": False, "handlers": []}}
+    logging.config.dictConfig({"version": 1, "incremental": False, "loggers": loggers})
+
+
 SILENCED = {
+    "our loggers": silence_ours,
+    "dictConfig of ours": configure_ours,
     "disable": lambda: logging.disable(logging.CRITICAL),
     "disable more": lambda: logging.disable(10_000),
     "level": lambda: logging.getLogger().setLevel(logging.CRITICAL),
@@ -148,3 +167,27 @@ def test_more_records_than_before_are_no_silence(kept):
     call_author(lambda: logging.getLogger().setLevel(logging.DEBUG))
     theirs.debug("seen")
     assert kept == ["seen"]
+
+
+def test_whoever_would_silence_the_engine_s_loggers_is_named_once(caplog, monkeypatch):
+    monkeypatch.setattr(KeptLogger, "_named", set())
+    call_author(silence_ours)
+    call_author(silence_ours)
+    named = [
+        (record.logger, record.change, record.place.rpartition("/")[2].partition(":")[0])
+        for record in caplog.records
+        if record.getMessage() == "log_change_refused" and record.logger == "core.of"
+    ]
+    changes = ("level", "propagate", "filters", "handle")
+    assert named == [("core.of", change, "test_log_guard.py") for change in changes]
+
+
+def test_the_app_sets_its_own_levels_of_the_engine_s_loggers(kept):
+    ours = logging.getLogger("core.of.the.engine")
+    ours.setLevel(logging.ERROR)
+    call_author(lambda: ours.setLevel(logging.DEBUG))
+    log.debug("more than before")
+    ours.setLevel(logging.ERROR)
+    log.warning("not any more")
+    ours.setLevel(logging.NOTSET)
+    assert kept == ["more than before"]
