@@ -135,12 +135,42 @@ class OrchestrationManager:
         if stage.over is not None:
             what = f"over {stage.over!r} of {job.job_type!r}, stage {stage.number}"
             for index, task in enumerate(tasks_over(job, stage, previous)):
-                yield _read_definition(what, stage.number, self.role.most_bytes, index, task)
+                yield self._read_definition(what, stage, index, task)
             return
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
-        read = partial(_read_definition, what, stage.number, self.role.most_bytes)
+        read = partial(self._read_definition, what, stage)
         yield from author_items(what, read, plan, stage.number, copied(job.parameters), job.job_id, read_once(previous))
+
+    def _read_definition(self, what: str, stage: StageDefinition, index: int, item: object) -> AskedTask:
+        """What an author's item asks for; its parameters as they will be stored."""
+        if not isinstance(item, TaskDefinition):
+            raise AuthorError(
+                refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}")
+            )
+        # Looked at once, and again although it was validated: `model_construct` does not.
+        name, task_type = item.name, item.task_type
+        parameters: object = item.parameters
+        if not isinstance(parameters, Mapping):
+            found = describe_returned(parameters)
+            raise AuthorError(refusal(f"{what}, task {index}: parameters: expected a mapping, found {found}"))
+        if name is not None:
+            name = _plain_text(what, index, "name", name)
+            if not 0 < len(name) <= MOST_NAME_CHARACTERS:
+                found = f"one of {len(name)}"
+                raise AuthorError(
+                    refusal(
+                        f"{what}, task {index}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}"
+                    )
+                )
+        if task_type is not None:
+            task_type = _plain_text(what, index, "task_type", task_type)
+        unknown = self._catalog.find_unknown_name(task_type or stage.task_type, parameters)
+        if unknown is not None:
+            raise AuthorError(refusal(f"{what}, task {index}: {unknown}"))
+        task_id = task_id_for(stage.number, index, name)
+        encoded = encode_storable(parameters, f"task {task_id}: parameters", most_bytes=self.role.most_bytes)
+        return task_id, name, task_type, encoded
 
     def expect_stages(self, job: JobRecord, count: int) -> None:
         """Keep a job from code that has fewer stages than it: its planner would take one of them for another.
@@ -293,29 +323,6 @@ def _free_id(stage: int, task_id: str, name: str | None, taken: dict[str, str | 
     if task_id in taken:
         raise DuplicateTaskName(stage, name or task_id)
     return task_id
-
-
-def _read_definition(what: str, stage: int, most_bytes: int, index: int, item: object) -> AskedTask:
-    """What an author's item asks for; its parameters as they will be stored."""
-    if not isinstance(item, TaskDefinition):
-        raise AuthorError(refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}"))
-    # Looked at once, and again although it was validated: `model_construct` does not.
-    name, task_type = item.name, item.task_type
-    parameters: object = item.parameters
-    if not isinstance(parameters, Mapping):
-        found = describe_returned(parameters)
-        raise AuthorError(refusal(f"{what}, task {index}: parameters: expected a mapping, found {found}"))
-    if name is not None:
-        name = _plain_text(what, index, "name", name)
-        if not 0 < len(name) <= MOST_NAME_CHARACTERS:
-            found = f"one of {len(name)}"
-            raise AuthorError(
-                refusal(f"{what}, task {index}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}")
-            )
-    if task_type is not None:
-        task_type = _plain_text(what, index, "task_type", task_type)
-    task_id = task_id_for(stage, index, name)
-    return task_id, name, task_type, encode_storable(parameters, f"task {task_id}: parameters", most_bytes=most_bytes)
 
 
 def _plain_text(what: str, index: int, field: str, text: object) -> str:
