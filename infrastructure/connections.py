@@ -30,6 +30,7 @@ from infrastructure.database_errors import PROTOCOL_VIOLATION
 C = TypeVar("C")
 Parameters = Sequence[Any] | Mapping[str, Any]
 
+PATH = "search_path"
 ISOLATION = "default_transaction_isolation"
 READ_COMMITTED = "read committed"
 CATALOG = "pg_catalog"
@@ -63,11 +64,18 @@ class Wanted:
         return self.value if self.is_list else f"'{self.value}'"
 
 
+def has_catalog_first(path: str) -> bool:
+    """Whether a `search_path` finds what PostgreSQL itself defines before the same of another schema."""
+    names = [name.strip().strip('"') for name in path.split(",")]
+    # Where it is not named, it is looked at first.
+    return CATALOG not in names or names[0] == CATALOG
+
+
 # All others that were tried change no answer; docs/reference/operations.md has them.
 WANTED = (
     # Our own names have their schema; functions, operators and types of PostgreSQL have none. With any other schema in
     # the path, before or after its own, one there that fits the arguments better would be taken.
-    Wanted("search_path", f"{CATALOG}, pg_temp", is_list=True),
+    Wanted(PATH, f"{CATALOG}, pg_temp", is_list=True),
     Wanted(ISOLATION, READ_COMMITTED),
     # psycopg reads no instants of another style.
     Wanted("DateStyle", "ISO, MDY", ("ISO",), is_tracked=True),
@@ -83,7 +91,30 @@ WANTED = (
 )
 # With their schema, since the path is not set yet.
 _SETTINGS = ", ".join(f"{CATALOG}.current_setting('{wanted.name}')" for wanted in WANTED)
-_LOOK = f"select {CATALOG}.pg_backend_pid() as pid, array[{_SETTINGS}] as settings"
+_LOOK = (
+    f"select {CATALOG}.pg_backend_pid() as pid, array[{_SETTINGS}] as settings, "
+    f"{CATALOG}.current_schemas(true)::{CATALOG}.text[] as schemas"
+)
+# Whether schemas have a function or an operator that a call of PostgreSQL's own might mean: with its name, for types of
+# PostgreSQL's alone, and not for just the same ones, which are found in `pg_catalog` first.
+_IMPOSTORS = """
+with others as (select oid from pg_namespace where nspname = any (%s) and nspname <> 'pg_catalog'),
+  named as (
+    select p.proname as name, p.proargtypes::oid[] as types, p.pronamespace = 'pg_catalog'::regnamespace as is_own
+    from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace or p.pronamespace in (select oid from others)
+    union all
+    select o.oprname, array[o.oprleft, o.oprright], o.oprnamespace = 'pg_catalog'::regnamespace
+    from pg_operator o where o.oprnamespace = 'pg_catalog'::regnamespace or o.oprnamespace in (select oid from others)
+  )
+select exists (
+  select from named n
+  where not n.is_own and n.name in (select name from named where is_own)
+    and (n.name, n.types) not in (select name, types from named where is_own)
+    and not exists (
+      select from pg_type t where t.oid = any (n.types) and t.typnamespace <> 'pg_catalog'::regnamespace
+    )
+) as is_found
+"""
 _SET = f"select {CATALOG}.set_config(%s, %s, %s)"
 
 # A server that vanished without a word is noticed after about half a minute, not after a quarter of an hour.
@@ -210,8 +241,17 @@ class PooledConnection(Connection[DictRow]):
             self.needs_transaction = needs_transaction
             self._expect_transactions()
         for wanted, value in zip(WANTED, found["settings"], strict=True):
-            if not wanted.is_met(value):
+            if not (wanted.is_met(value) or self._is_harmless(wanted, value, found["schemas"])):
                 self._meet(wanted, value)
+
+    def _is_harmless(self, wanted: Wanted, found: str, schemas: Sequence[str]) -> bool:
+        """Whether it is a path that needs not be set in each transaction: its schemas have no impostors."""
+        if not self.is_pooled or wanted.name != PATH or not has_catalog_first(found):
+            return False
+        with self.transaction():
+            self.execute(cast("Any", f"set local {PATH} = {wanted.value}"), prepare=False)
+            row = self.execute(_IMPOSTORS, (list(schemas),), prepare=False).fetchone()
+        return row is not None and not row["is_found"]
 
     def _meet(self, wanted: Wanted, found: str) -> None:
         is_lasting = wanted.is_tracked or not self.is_pooled

@@ -117,6 +117,24 @@ create function public.jsonb_build_object(text, integer) returns jsonb language 
 """
 
 
+HARMLESS = """
+create type public.geometry as (x integer);
+create function public.length(public.geometry) returns integer language sql immutable as 'select 1';
+create function public.of_no_name_of_postgresql(text) returns integer language sql immutable as 'select 1';
+create function public.gen_random_uuid() returns uuid language sql as 'select null::uuid';
+"""
+
+
+def test_a_path_with_nothing_that_takes_a_place_costs_nothing_behind_it(address, database):
+    """Such as that of most databases, with the functions of an extension for its own types."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(HARMLESS)
+    with create_pool(through(database, address)) as pool:
+        assert ask(pool, "select current_setting('search_path')") == '"$user", public'
+        with pool.connection() as connection:
+            assert not connection.needs_transaction
+
+
 @pytest.mark.parametrize("path", ['"$user", public', "public, pg_catalog", "pg_catalog, public"])
 def test_functions_of_others_take_the_place_of_none_behind_it(address, database, path):
     """One of a later schema was called in PostgreSQL's place where it fitted the arguments better."""
