@@ -68,6 +68,7 @@ class CoreMachine:
         self._clock = parts.clock
         self._drain = parts.drain
         self._keeper = parts.keeper
+        self._steps = parts.keeper.step_leases(parts.owner)
         self._gate = ProcessGate(parts.drain.refuse)
         self._windows = StageWindows(parts.state, parts.orchestration, parts.clock)
         self._turns = LimitTurns(parts.state, parts.orchestration)
@@ -84,7 +85,9 @@ class CoreMachine:
         )
         self.given_back = self._postponer.given_back
         self._runner = MessageRunner(parts, self._postponer, self._turns)
-        self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs, self._windows, self._turns)
+        self._advancer = JobAdvancer(
+            parts, self._runner, self._postponer, self._jobs, self._windows, self._turns, self._steps
+        )
 
     def submit_job(self, request: SubmitRequest) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
@@ -137,6 +140,9 @@ class CoreMachine:
                 return
             job = self._jobs.look(message.job_id)
             obstacle = obstacle_of(job, message.run)
+            if job is not None and obstacle is None and self._steps.is_taken(job):
+                # Should that process die, the janitor announces the step again.
+                obstacle = "taken"
             if job is None or obstacle is not None:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
@@ -243,6 +249,7 @@ class CoreMachine:
         Each that was running is an interruption; all are announced again.
         """
         self._keeper.close()
+        self._steps.close()
         return self._drain.drain()
 
     def cancel_job(
