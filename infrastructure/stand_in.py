@@ -4,7 +4,6 @@ A handler in C, or in a regular expression that does not end, may hold the inter
 not even the heartbeat, runs then. `infrastructure.stand_in_process` gets a sign of life four times a second.
 """
 
-import json
 import math
 import os
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from json import dumps
 from typing import Any
 
 from core.models.refs import StepRef
@@ -123,7 +123,7 @@ class LeaseStandIn:
                 bufsize=0,
             )
             self._process, self._started_at = process, time.monotonic()
-            self._say(json.dumps(self._brief).encode() + b"\n" + self._word())
+            self._say(dumps(self._brief).encode() + b"\n" + self._word())
             for step in self._steps:
                 self._say(step_line(step, is_taken=True))
         except OSError as error:
@@ -165,7 +165,7 @@ class LeaseStandIn:
 
 def step_line(step: StepRef, *, is_taken: bool) -> bytes:
     """A step that begins or ends, as the process reads it. Shorter than what a pipe takes at once or not at all."""
-    return json.dumps([*step, is_taken]).encode() + b"\n"
+    return dumps([*step, is_taken]).encode() + b"\n"
 
 
 def _tell_not_started(error: Exception) -> None:

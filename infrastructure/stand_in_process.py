@@ -10,7 +10,6 @@ Nothing is imported before it is needed, so one that was never needed is small. 
 means that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
 """
 
-import json
 import logging
 import os
 import select
@@ -19,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -143,7 +143,7 @@ class Steps:
         for part in parts:
             before, _, line = part.partition(b"[")
             others += before
-            *step, is_taken = json.loads(b"[" + line)
+            *step, is_taken = loads(b"[" + line)
             one = frozenset([tuple(step)])
             self.taken = self.taken | one if is_taken else self.taken - one
         if b"[" not in self._rest:
@@ -248,7 +248,7 @@ def _read_brief() -> dict[str, Any]:
         if not byte:
             os._exit(0)
         line += byte
-    brief: dict[str, Any] = json.loads(line)
+    brief: dict[str, Any] = loads(line)
     return brief
 
 

@@ -59,7 +59,7 @@ def _check_of(annotation: Any, known: "dict[type, _Fields | None]") -> NameCheck
 
 
 def _check_of_union(members: list[Any], known: "dict[type, _Fields | None]") -> NameCheck | None:
-    """A name is unknown that none of the members has; which of them a value is for, only reading it tells."""
+    """A name is unknown that none of the members has; which of them a value is for, only reading it shows."""
     checks = [_check_of(each, known) for each in members if not _is_single(each)]
     found = [each for each in checks if each is not None]
     return _OneOf(found) if found and len(found) == len(checks) else None

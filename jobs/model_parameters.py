@@ -5,11 +5,11 @@ that are not declared are refused, and so are credentials. What is kept is what 
 handler and a rerun read it again, and find the same values.
 """
 
-import json
 import re
 import traceback
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from json import dumps
 from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
@@ -62,7 +62,7 @@ def validate_with_model(model: type[BaseModel], parameters: Mapping[str, Any]) -
 
 def _read(model: type[BaseModel], parameters: Mapping[str, Any]) -> BaseModel:
     try:
-        return model.model_validate_json(json.dumps(dict(parameters)), strict=True, extra=_extra_of(model))
+        return model.model_validate_json(dumps(dict(parameters)), strict=True, extra=_extra_of(model))
     except ValidationError as error:
         found = list(reported_problems(error, model))
     except (ContractViolationError, StoreUnavailable, InvalidParameters):

@@ -1,12 +1,12 @@
 """Handlers whose parameters have a type: a task's parameters are validated into it before the handler is called."""
 
 import inspect
-import json
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
+from json import dumps
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -72,7 +72,7 @@ def _read(adapter: TypeAdapter[Any], kind: Any, check: NameCheck | None, params:
         raise InvalidTaskParameters(kind, [unknown.message])
     try:
         # As JSON, in which a date is a text: nothing is guessed beside that.
-        return adapter.validate_json(json.dumps(params), strict=True)
+        return adapter.validate_json(dumps(params), strict=True)
     except ValidationError as error:
         problems = [problem.message for problem in reported_problems(error, kind)]
     raise InvalidTaskParameters(kind, problems)

@@ -77,7 +77,7 @@ class StepLeases:
                 self._store.renew_step_lease(step, self._owner)
 
     def _start(self) -> None:
-        """If the system gives no thread, the step is taken all the same; the next one tries again."""
+        """If the system gives no thread, the step is taken all the same; the next one asks again."""
         thread = threading.Thread(target=self._run, name="step-leases", daemon=True)
         try:
             thread.start()

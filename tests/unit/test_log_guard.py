@@ -190,4 +190,9 @@ def test_the_app_sets_its_own_levels_of_the_engine_s_loggers(kept):
     ours.setLevel(logging.ERROR)
     log.warning("not any more")
     ours.setLevel(logging.NOTSET)
+    ours.addFilter(refuse := lambda _: False)
+    log.warning("nor this")
+    ours.removeFilter(refuse)
+    ours.addHandler(handler := logging.NullHandler())
+    ours.removeHandler(handler)
     assert kept == ["more than before"]

@@ -117,6 +117,7 @@ ODD = [
     ("client_encoding", "SQL_ASCII", r"select U&'\20AC \3042'"),
     ("array_nulls", "off", "select '{null}'::text[]"),
     ("extra_float_digits", "-15", "select 3599.9::float8"),
+    ("gin_fuzzy_search_limit", "5", "select current_setting('gin_fuzzy_search_limit')"),
     ("session_replication_role", "replica", "select current_setting('session_replication_role')"),
     ("standard_conforming_strings", "off", r"select length('\\')"),
     # These change nothing that is read or written; nothing is done about them.
