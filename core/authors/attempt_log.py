@@ -22,7 +22,7 @@ from typing import Any, Self
 from core.authors.printed_lines import PrintedLines
 from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
 from core.safety.credentials import redact
-from core.safety.log_guard import hearing
+from core.safety.log_guard import hearing, log_guard
 from core.safety.safe_log import safe_logger, without_credentials
 from core.safety.safe_text import MOST_TEXT_BYTES, bounded_text, text_of, trace_of
 
@@ -187,8 +187,9 @@ def _install() -> None:
     if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
         _wrap_streams()
     if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
+        log_guard.find_attempt = _attempt.get
         logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
-        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
+        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor)  # type: ignore[method-assign]
         threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 

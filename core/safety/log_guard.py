@@ -57,6 +57,8 @@ class LogGuard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
+        # The attempt that the present thread belongs to, as far as attempts are known.
+        self.find_attempt: Callable[[], object] = lambda: None
         self._usual: _Settings | None = None
         # `logging.config` disables it with all other loggers that it does not name.
         self._witness = logging.getLogger("coremachine.witness")
@@ -64,8 +66,8 @@ class LogGuard:
 
     @property
     def is_inside(self) -> bool:
-        """Whether an author's code runs, in any thread."""
-        return self._inside > 0
+        """Whether an author's code runs, in any thread, or left this one behind."""
+        return self._inside > 0 or self.find_attempt() is not None
 
     def __enter__(self) -> Self:
         self.enter()
@@ -101,14 +103,14 @@ class LogGuard:
         return True
 
 
-def hearing(is_enabled_for: Any, find_attempt: Callable[[], object]) -> Any:
+def hearing(is_enabled_for: Any) -> Any:
     """`Logger.isEnabledFor`, for which nothing that is set for the whole process silences a line of an attempt."""
 
     @wraps(is_enabled_for)
     def is_enabled(self: logging.Logger, level: int) -> bool:
         if is_enabled_for(self, level):
             return True
-        return find_attempt() is not None and log_guard.hears_again() and is_enabled_for(self, level)
+        return log_guard.find_attempt() is not None and log_guard.hears_again() and is_enabled_for(self, level)
 
     return is_enabled
 

@@ -3,6 +3,7 @@
 import logging
 import logging.config
 import sys
+import threading
 from contextlib import suppress
 
 import pytest
@@ -180,6 +181,22 @@ def test_whoever_would_silence_the_engine_s_loggers_is_named_once(caplog, monkey
     ]
     changes = ("level", "propagate", "filters", "handle")
     assert named == [("core.of", change, "test_log_guard.py") for change in changes]
+
+
+def test_a_thread_that_a_handler_left_behind_silences_nothing(kept):
+    go_on = threading.Event()
+
+    def later():
+        assert go_on.wait(10)
+        silence_ours()
+
+    with log_guard, AttemptLog({"task_id": "t"}):
+        left = threading.Thread(target=later)
+        left.start()
+    go_on.set()
+    left.join()
+    log.info("after it")
+    assert kept == ["after it"]
 
 
 def test_the_app_sets_its_own_levels_of_the_engine_s_loggers(kept):
