@@ -79,7 +79,7 @@ _UNUSUAL = SQL(
 )
 _OF_STAGE = SQL(
     "select * from {tasks} r where r.job_id = %(job_id)s and r.run = %(run)s and r.from_run is null"
-    " and r.task_id >= 's' || s.stage || '-' and r.task_id < 's' || s.stage || '.'"
+    " and r.task_id >= 's' || s.stage::text || '-' and r.task_id < 's' || s.stage::text || '.'"
 )
 _MARKS_OF = SQL(
     "select task_id, event, at, detail ->> 'type' as error_type from (select task_id, event, at, detail from {events}"

@@ -534,10 +534,11 @@ begin
   );
 end $$;
 
--- The key of a stage's advisory lock.
+-- The key of a stage's advisory lock. Numbers are cast: where somebody made an implicit cast to text, as people do who
+-- come from other databases, `text || integer` means two operators, and no statement with it runs any more.
 create or replace function "app".stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
 language sql stable as $$
-  select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
+  select hashtextextended(p_job_id || ':' || p_run::text || ':' || p_stage::text, 0)
 $$;
 
 -- Raises CM005: the transaction is not read committed.
@@ -586,7 +587,7 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     perform "app".refuse_isolation();
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run || ':' || p_stage, 0));
+  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run::text || ':' || p_stage::text, 0));
 end $$;
 
 -- Serializes claims under limits, and those who announce for them: all of a stage's at once, in one order. They are
@@ -714,7 +715,7 @@ create or replace function "app".words_of_budget(
 language sql immutable as $$
   select case when p_policy ->> 'on_failure' = 'tolerate' then
     format(': %s of %s tasks failed, and at most %s may', p_failed_count, p_expected_count,
-      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision || ' %'))
+      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision::text || ' %'))
   else '' end
 $$;
 
