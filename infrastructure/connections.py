@@ -48,6 +48,7 @@ class Wanted:
         fits: Beginnings of other values that do as well.
         is_tracked: Poolers keep it for each client, as PgBouncer does for what the server reports.
         is_list: Of names, which SQL writes without quotes.
+        is_of_sessions: Left as it is where a session cannot set it.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Wanted:
     fits: tuple[str, ...] = ()
     is_tracked: bool = False
     is_list: bool = False
+    is_of_sessions: bool = False
 
     def is_met(self, found: str) -> bool:
         return found == self.value or found.startswith(self.fits)
@@ -88,6 +90,8 @@ WANTED = (
     Wanted("extra_float_digits", "1", ("0", "2", "3")),
     # With a limit, a list by tag has some of its jobs, another selection each time.
     Wanted("gin_fuzzy_search_limit", "0"),
+    # Where policies of tables apply to the role, statements are refused: they would leave rows out in silence.
+    Wanted("row_security", "off", is_of_sessions=True),
     # As a replica, the deadlines' triggers and the guards of transitions do not fire.
     Wanted("session_replication_role", "origin", ("local",)),
 )
@@ -247,8 +251,10 @@ class PooledConnection(Connection[DictRow]):
                 self._meet(wanted, value)
 
     def _is_harmless(self, wanted: Wanted, found: str, schemas: Sequence[str]) -> bool:
-        """Whether it is a path that needs not be set in each transaction: its schemas have no impostors."""
-        if not self.is_pooled or wanted.name != PATH or not has_catalog_first(found):
+        """Whether it needs not be set in each transaction, as a path whose schemas have no impostors."""
+        if not self.is_pooled or wanted.is_of_sessions:
+            return self.is_pooled
+        if wanted.name != PATH or not has_catalog_first(found):
             return False
         with self.transaction():
             self.execute(cast("Any", f"set local {PATH} = {wanted.value}"), prepare=False)
