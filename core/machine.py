@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
@@ -77,6 +78,7 @@ class CoreMachine:
         self._jobs = JobCache(parts.state, parts.clock)
         self._dry_runner = DryRunner(parts.catalog, parts.state, parts.orchestration)
         self._submitter = Submitter(parts.catalog, parts.state, parts.orchestration)
+        self._unattended = BoundedSubmitter(self._submitter)
         self._postponer = Postponer(
             parts.state,
             parts.orchestration,
@@ -162,7 +164,7 @@ class CoreMachine:
                 start_at=message.start_at,
                 priority=message.priority,
             )
-            submitted = self.submit_job(request)
+            submitted = self._unattended.submit(request)
         except UnknownWork as unknown:
             document = message.model_dump(mode="json", exclude_none=True)
             self._postponer.keep_message(JOBS_QUEUE, document, message.kept, unknown)
