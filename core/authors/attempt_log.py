@@ -33,6 +33,7 @@ _LONGEST_LINE = 2000
 log = safe_logger("handler.output")
 
 _attempt: ContextVar["AttemptLog | None"] = ContextVar("attempt_log", default=None)
+log_guard.find_attempt = _attempt.get
 # While a record is written, by any handler of `logging`, what is printed is that record and no print of its own.
 _writing = threading.local()
 
@@ -187,9 +188,8 @@ def _install() -> None:
     if type(sys.stdout) is not _Stream or type(sys.stderr) is not _Stream:
         _wrap_streams()
     if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
-        log_guard.find_attempt = _attempt.get
         logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
-        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor)  # type: ignore[method-assign]
+        logging.Logger.isEnabledFor = hearing(logging.Logger.isEnabledFor, _attempt.get)  # type: ignore[method-assign]
         threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 

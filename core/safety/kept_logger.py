@@ -6,13 +6,34 @@ with the line that tried it. The author's call goes on. Before and after, the ap
 
 import logging
 import sys
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar, Self
 
 from core.safety.log_guard import log_guard
 
 # The lines that are named; a handler may try it for each of a million tasks.
 _MOST_NAMED = 100
+
+
+class _Fixed(tuple[Any, ...]):  # noqa: SLOT001 - a tuple has none
+    """The filters or handlers of a kept logger: what changes a list in place gives it others, and comes by there."""
+
+    def __new__(cls, logger: "KeptLogger", name: str, held: Iterable[Any]) -> Self:
+        made = super().__new__(cls, held)
+        made._change = partial(setattr, logger, name)
+        return made
+
+    _change: Callable[[Iterable[Any]], None]
+
+    def append(self, one: Any) -> None:
+        self._change([*self, one])
+
+    def remove(self, one: Any) -> None:
+        self._change([each for each in self if each is not one])
+
+    def clear(self) -> None:
+        self._change([])
 
 
 class KeptLogger(logging.Logger):
@@ -23,25 +44,11 @@ class KeptLogger(logging.Logger):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in {"filters", "handlers"}:
-            # What is changed in place would pass by here.
-            value = tuple(value)
+            value = _Fixed(self, name, value)
         if log_guard.is_inside and self._hides(name, value):
             self._refuse(name)
         else:
             super().__setattr__(name, value)
-
-    def addFilter(self, filter: Any) -> None:  # noqa: A002, N802 - logging's
-        self.filters = (*self.filters, filter)  # type: ignore[assignment]
-
-    def removeFilter(self, filter: Any) -> None:  # noqa: A002, N802 - logging's
-        self.filters = [each for each in self.filters if each is not filter]
-
-    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - logging's
-        if hdlr not in self.handlers:
-            self.handlers = [*self.handlers, hdlr]
-
-    def removeHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - logging's
-        self.handlers = [each for each in self.handlers if each is not hdlr]
 
     def _hides(self, name: str, value: Any) -> bool:
         """Whether a record that passes now may not pass any more."""

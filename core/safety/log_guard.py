@@ -103,14 +103,14 @@ class LogGuard:
         return True
 
 
-def hearing(is_enabled_for: Any) -> Any:
+def hearing(is_enabled_for: Any, find_attempt: Callable[[], object]) -> Any:
     """`Logger.isEnabledFor`, for which nothing that is set for the whole process silences a line of an attempt."""
 
     @wraps(is_enabled_for)
     def is_enabled(self: logging.Logger, level: int) -> bool:
         if is_enabled_for(self, level):
             return True
-        return log_guard.find_attempt() is not None and log_guard.hears_again() and is_enabled_for(self, level)
+        return find_attempt() is not None and log_guard.hears_again() and is_enabled_for(self, level)
 
     return is_enabled
 

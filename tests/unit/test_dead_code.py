@@ -33,7 +33,6 @@ SHAPES = {
 HOOKS = {
     "settings_customise_sources",  # pydantic-settings
     "dump",  # psycopg
-    "removeFilter",  # logging
     "pytest_addoption",
     "pytest_unconfigure",
     "capture_signals",  # uvicorn, as are the next three

@@ -71,6 +71,7 @@ def silence_ours():
         ours.propagate = False
         ours.disabled = True
         ours.addFilter(lambda _: False)
+        ours.filters.append(lambda _: False)
         ours.handle = lambda _: None
 
 
@@ -179,7 +180,7 @@ def test_whoever_would_silence_the_engine_s_loggers_is_named_once(caplog, monkey
         for record in caplog.records
         if record.getMessage() == "log_change_refused" and record.logger == "core.of"
     ]
-    changes = ("level", "propagate", "filters", "handle")
+    changes = ("level", "propagate", "filters", "filters", "handle")
     assert named == [("core.of", change, "test_log_guard.py") for change in changes]
 
 
@@ -212,4 +213,6 @@ def test_the_app_sets_its_own_levels_of_the_engine_s_loggers(kept):
     ours.removeFilter(refuse)
     ours.addHandler(handler := logging.NullHandler())
     ours.removeHandler(handler)
+    ours.addHandler(handler)
+    ours.handlers.clear()
     assert kept == ["more than before"]
