@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
@@ -68,6 +69,7 @@ class CoreMachine:
         self._clock = parts.clock
         self._drain = parts.drain
         self._keeper = parts.keeper
+        self._steps = parts.keeper.step_leases(parts.owner)
         self._gate = ProcessGate(parts.drain.refuse)
         self._windows = StageWindows(parts.state, parts.orchestration, parts.clock)
         self._turns = LimitTurns(parts.state, parts.orchestration)
@@ -76,6 +78,7 @@ class CoreMachine:
         self._jobs = JobCache(parts.state, parts.clock)
         self._dry_runner = DryRunner(parts.catalog, parts.state, parts.orchestration)
         self._submitter = Submitter(parts.catalog, parts.state, parts.orchestration)
+        self._unattended = BoundedSubmitter(self._submitter)
         self._postponer = Postponer(
             parts.state,
             parts.orchestration,
@@ -84,7 +87,9 @@ class CoreMachine:
         )
         self.given_back = self._postponer.given_back
         self._runner = MessageRunner(parts, self._postponer, self._turns, self._windows)
-        self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs, self._windows, self._turns)
+        self._advancer = JobAdvancer(
+            parts, self._runner, self._postponer, self._jobs, self._windows, self._turns, self._steps
+        )
 
     def submit_job(self, request: SubmitRequest) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
@@ -137,6 +142,9 @@ class CoreMachine:
                 return
             job = self._jobs.look(message.job_id)
             obstacle = obstacle_of(job, message.run)
+            if job is not None and obstacle is None and self._steps.is_taken(job):
+                # Should that process die, the janitor announces the step again.
+                obstacle = "taken"
             if job is None or obstacle is not None:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
@@ -156,7 +164,7 @@ class CoreMachine:
                 start_at=message.start_at,
                 priority=message.priority,
             )
-            submitted = self.submit_job(request)
+            submitted = self._unattended.submit(request)
         except UnknownWork as unknown:
             document = message.model_dump(mode="json", exclude_none=True)
             self._postponer.keep_message(JOBS_QUEUE, document, message.kept, unknown)
@@ -239,6 +247,7 @@ class CoreMachine:
         Each that was running is an interruption; all are announced again.
         """
         self._keeper.close()
+        self._steps.close()
         return self._drain.drain()
 
     def cancel_job(

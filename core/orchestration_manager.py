@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from core.app_queues import JOBS_QUEUE
-from core.authors.author_code import author_items, describe_returned, read_once, refusal
+from core.authors.author_code import author_items, call_author, describe_returned, read_once, refusal
 from core.authors.elements import tasks_over
 from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
 from core.basics.faults import fault_point
@@ -31,7 +31,7 @@ from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
 from core.models.message import KeptMessage
 from core.models.transition import PlannedTask
-from core.ports import AnnouncedJob, JobCatalog, MessageSender
+from core.ports import AnnouncedJob, JobCatalog, JobType, MessageSender
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import storable_text
 
@@ -137,12 +137,47 @@ class OrchestrationManager:
         if stage.over is not None:
             what = f"over {stage.over!r} of {job.job_type!r}, stage {stage.number}"
             for index, task in enumerate(tasks_over(job, stage, previous)):
-                yield _read_definition(what, stage.number, self.role.most_bytes, index, task)
+                yield self._read_definition(what, stage, index, task)
             return
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
-        plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
-        read = partial(_read_definition, what, stage.number, self.role.most_bytes)
+        job_class = self._catalog.get_job(job.job_type)
+
+        def plan(*args: Any) -> Iterable[TaskDefinition]:
+            # Looked up inside of the boundary: an author's metaclass may do anything then.
+            return job_class.create_tasks_for_stage(*args)
+
+        read = partial(self._read_definition, what, stage)
         yield from author_items(what, read, plan, stage.number, copied(job.parameters), job.job_id, read_once(previous))
+
+    def _read_definition(self, what: str, stage: StageDefinition, index: int, item: object) -> AskedTask:
+        """What an author's item asks for; its parameters as they will be stored."""
+        if not isinstance(item, TaskDefinition):
+            raise AuthorError(
+                refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}")
+            )
+        # Looked at once, and again although it was validated: `model_construct` does not.
+        name, task_type = item.name, item.task_type
+        parameters: object = item.parameters
+        if not isinstance(parameters, Mapping):
+            found = describe_returned(parameters)
+            raise AuthorError(refusal(f"{what}, task {index}: parameters: expected a mapping, found {found}"))
+        if name is not None:
+            name = _plain_text(what, index, "name", name)
+            if not 0 < len(name) <= MOST_NAME_CHARACTERS:
+                found = f"one of {len(name)}"
+                raise AuthorError(
+                    refusal(
+                        f"{what}, task {index}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}"
+                    )
+                )
+        if task_type is not None:
+            task_type = _plain_text(what, index, "task_type", task_type)
+        unknown = self._catalog.find_unknown_name(task_type or stage.task_type, parameters)
+        if unknown is not None:
+            raise AuthorError(refusal(f"{what}, task {index}: {unknown}"))
+        task_id = task_id_for(stage.number, index, name)
+        encoded = encode_storable(parameters, f"task {task_id}: parameters", most_bytes=self.role.most_bytes)
+        return task_id, name, task_type, encoded
 
     def expect_stages(self, job: JobRecord, count: int) -> None:
         """Keep a job from code that has fewer stages than it: its planner would take one of them for another.
@@ -150,7 +185,7 @@ class OrchestrationManager:
         Raises:
             UnknownWork: Another release declares that stage, or the job's type.
         """
-        known = len(self._catalog.get_job(job.job_type).stages)
+        known = call_author(_count_stages, self._catalog.get_job(job.job_type))
         if count > known:
             raise UnknownWork("stage", f"{count} of {job.job_type!r}, of which it has {known}")
 
@@ -268,6 +303,10 @@ class OrchestrationManager:
             _tell_undelivered(error, job.job_id)
 
 
+def _count_stages(job_class: JobType) -> int:
+    return len(job_class.stages)
+
+
 def task_id_for(stage: int, index: int, name: str | None) -> str:
     """The id of a task, at most 100 characters: readable, and the same for the same name in every run."""
     if name is None:
@@ -295,29 +334,6 @@ def _free_id(stage: int, task_id: str, name: str | None, taken: dict[str, str | 
     if task_id in taken:
         raise DuplicateTaskName(stage, name or task_id)
     return task_id
-
-
-def _read_definition(what: str, stage: int, most_bytes: int, index: int, item: object) -> AskedTask:
-    """What an author's item asks for; its parameters as they will be stored."""
-    if not isinstance(item, TaskDefinition):
-        raise AuthorError(refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}"))
-    # Looked at once, and again although it was validated: `model_construct` does not.
-    name, task_type = item.name, item.task_type
-    parameters: object = item.parameters
-    if not isinstance(parameters, Mapping):
-        found = describe_returned(parameters)
-        raise AuthorError(refusal(f"{what}, task {index}: parameters: expected a mapping, found {found}"))
-    if name is not None:
-        name = _plain_text(what, index, "name", name)
-        if not 0 < len(name) <= MOST_NAME_CHARACTERS:
-            found = f"one of {len(name)}"
-            raise AuthorError(
-                refusal(f"{what}, task {index}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}")
-            )
-    if task_type is not None:
-        task_type = _plain_text(what, index, "task_type", task_type)
-    task_id = task_id_for(stage, index, name)
-    return task_id, name, task_type, encode_storable(parameters, f"task {task_id}: parameters", most_bytes=most_bytes)
 
 
 def _plain_text(what: str, index: int, field: str, text: object) -> str:

@@ -15,6 +15,7 @@ from core.models.control import AdjustAnswer, AdjustRequest, ControlAnswer, IfEn
 from core.models.dead_letter import DeadLetter, DeadLetterDetail, RecordedLetter, Selection, WaitingRows
 from core.models.job_filter import JobFilter, JobSort
 from core.models.lease import HeldTask, Lease, LeaseOutcome
+from core.models.refs import StepRef
 from core.models.schedule import (
     DueTick,
     PlannedTick,
@@ -227,6 +228,7 @@ class JobCatalog(Protocol):
 
     def get_job(self, job_type: str) -> JobType: ...
     def find_handler(self, task_type: str) -> HandlerEntry | None: ...
+    def find_unknown_name(self, task_type: str, parameters: Mapping[str, Any], /) -> str | None: ...
 
 
 # A look into a queue that did not come far enough to tell: any confirmed message may be there.
@@ -352,7 +354,15 @@ class Ticker(Protocol):
     def tick(self) -> TickReport: ...
 
 
-class LeaseStore(Protocol):
+class StepLeaseStore(Protocol):
+    """`infrastructure.jobs_tasks.TaskRepository` is one."""
+
+    def renew_step_lease(self, step: StepRef, owner: str) -> bool: ...
+    def release_step_lease(self, step: StepRef, owner: str) -> bool: ...
+    def is_step_leased(self, step: StepRef) -> bool: ...
+
+
+class LeaseStore(StepLeaseStore, Protocol):
     """`infrastructure.jobs_tasks.TaskRepository` is one."""
 
     def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]: ...
@@ -366,6 +376,9 @@ class StandIn(Protocol):
 
     def watch(self, lease_seconds: float) -> None:
         """Be ready from now on for leases as short as this. Returns at once if it is already."""
+
+    def note_step(self, step: StepRef, *, is_taken: bool) -> None:
+        """This process takes a step from now on, or no more. A blocked one's lease is renewed as those of tasks."""
 
     def close(self) -> None:
         """Renew nothing any more."""

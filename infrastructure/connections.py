@@ -1,8 +1,9 @@
 """Connections as the engine needs them, whatever server, database, role or a pooler in between were set to.
 
 Direct: what differs is set once per connection. Behind a pooler that gives each transaction another server connection
-(PgBouncer in transaction mode), a session has nothing of its own: statements are not prepared, and where the default
-isolation is another one, each statement gets a transaction that names read committed, sent with it in one round trip.
+(PgBouncer in transaction mode), a session has nothing of its own: statements are not prepared, and where the defaults
+are other ones, each statement gets a transaction that names read committed and sets the rest for itself, sent with it
+in one round trip.
 """
 
 import json
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import psycopg
-from psycopg import Connection, Cursor, IsolationLevel
+from psycopg import Connection, Cursor, IsolationLevel, Transaction
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.conninfo import conninfo_to_dict
@@ -27,7 +28,9 @@ from infrastructure.base import DatabaseUnsuitable
 from infrastructure.database_errors import PROTOCOL_VIOLATION
 
 C = TypeVar("C")
+Parameters = Sequence[Any] | Mapping[str, Any]
 
+PATH = "search_path"
 ISOLATION = "default_transaction_isolation"
 READ_COMMITTED = "read committed"
 CATALOG = "pg_catalog"
@@ -44,16 +47,16 @@ class Wanted:
         value: What it is set to.
         fits: Beginnings of other values that do as well.
         is_tracked: Poolers keep it for each client, as PgBouncer does for what the server reports.
-        will_do: What else is accepted where a session cannot set it.
         is_list: Of names, which SQL writes without quotes.
+        is_of_sessions: Left as it is where a session cannot set it.
     """
 
     name: str
     value: str
     fits: tuple[str, ...] = ()
     is_tracked: bool = False
-    will_do: Callable[[str], bool] = lambda _: False
     is_list: bool = False
+    is_of_sessions: bool = False
 
     def is_met(self, found: str) -> bool:
         return found == self.value or found.startswith(self.fits)
@@ -64,7 +67,7 @@ class Wanted:
 
 
 def has_catalog_first(path: str) -> bool:
-    """Whether a `search_path` finds what PostgreSQL itself defines before another of the same name and arguments."""
+    """Whether a `search_path` finds what PostgreSQL itself defines before the same of another schema."""
     names = [name.strip().strip('"') for name in path.split(",")]
     # Where it is not named, it is looked at first.
     return CATALOG not in names or names[0] == CATALOG
@@ -73,8 +76,8 @@ def has_catalog_first(path: str) -> bool:
 # All others that were tried change no answer; docs/reference/operations.md has them.
 WANTED = (
     # Our own names have their schema; functions, operators and types of PostgreSQL have none. With any other schema in
-    # the path, one there that fits the arguments better would be taken.
-    Wanted("search_path", f"{CATALOG}, pg_temp", will_do=has_catalog_first, is_list=True),
+    # the path, before or after its own, one there that fits the arguments better would be taken.
+    Wanted(PATH, f"{CATALOG}, pg_temp", is_list=True),
     Wanted(ISOLATION, READ_COMMITTED),
     # psycopg reads no instants of another style.
     Wanted("DateStyle", "ISO, MDY", ("ISO",), is_tracked=True),
@@ -85,13 +88,40 @@ WANTED = (
     Wanted("array_nulls", "on"),
     # With a negative one, seconds come rounded: 4000 for 3600.
     Wanted("extra_float_digits", "1", ("0", "2", "3")),
+    # With a limit, a list by tag has some of its jobs, another selection each time.
+    Wanted("gin_fuzzy_search_limit", "0"),
+    # Where policies of tables apply to the role, statements are refused: they would leave rows out in silence.
+    Wanted("row_security", "off", is_of_sessions=True),
     # As a replica, the deadlines' triggers and the guards of transitions do not fire.
     Wanted("session_replication_role", "origin", ("local",)),
 )
 # With their schema, since the path is not set yet.
 _SETTINGS = ", ".join(f"{CATALOG}.current_setting('{wanted.name}')" for wanted in WANTED)
-_LOOK = f"select {CATALOG}.pg_backend_pid() as pid, array[{_SETTINGS}] as settings"
-_SET = f"select {CATALOG}.set_config(%s, %s, false)"
+_LOOK = (
+    f"select {CATALOG}.pg_backend_pid() as pid, array[{_SETTINGS}] as settings, "
+    f"{CATALOG}.current_schemas(true)::{CATALOG}.text[] as schemas"
+)
+# Whether schemas have a function or an operator that a call of PostgreSQL's own might mean: with its name, for types of
+# PostgreSQL's alone, and not for just the same ones, which are found in `pg_catalog` first.
+_IMPOSTORS = """
+with others as (select oid from pg_namespace where nspname = any (%s) and nspname <> 'pg_catalog'),
+  named as (
+    select p.proname as name, p.proargtypes::oid[] as types, p.pronamespace = 'pg_catalog'::regnamespace as is_own
+    from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace or p.pronamespace in (select oid from others)
+    union all
+    select o.oprname, array[o.oprleft, o.oprright], o.oprnamespace = 'pg_catalog'::regnamespace
+    from pg_operator o where o.oprnamespace = 'pg_catalog'::regnamespace or o.oprnamespace in (select oid from others)
+  )
+select exists (
+  select from named n
+  where not n.is_own and n.name in (select name from named where is_own)
+    and (n.name, n.types) not in (select name, types from named where is_own)
+    and not exists (
+      select from pg_type t where t.oid = any (n.types) and t.typnamespace <> 'pg_catalog'::regnamespace
+    )
+) as is_found
+"""
+_SET = f"select {CATALOG}.set_config(%s, %s, %s)"
 
 # A server that vanished without a word is noticed after about half a minute, not after a quarter of an hour.
 _CONNINFO_DEFAULTS = {
@@ -147,21 +177,22 @@ class PooledConnection(Connection[DictRow]):
     connected_at: float
     # Behind a pooler, session settings and prepared statements are another client's as well.
     is_pooled = False
-    # A statement needs a transaction that names its isolation.
-    names_isolation = False
+    # A statement needs a transaction that names its isolation, and sets first what no session keeps.
+    needs_transaction = False
+    _set_in_each: tuple[str, ...] = ()
     _input: "select.poll | None" = None
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._cursors: dict[str, Cursor[DictRow]] = {}
 
-    def run(self, text: str, parameters: Sequence[Any]) -> list[DictRow]:
+    def run(self, text: str, parameters: Parameters) -> list[DictRow]:
         """Run one statement in a transaction of its own, at read committed; its rows, if it has any."""
         cursor = self._cursors.get(text) or self._cursor_for(text)
-        if not self.names_isolation:
+        if not self.needs_transaction:
             cursor.execute(cast("Any", text), parameters)
         else:
-            # Begin, statement and commit travel together.
+            # Begin, what is set, statement and commit travel together.
             with self.pipeline(), self.transaction():
                 cursor.execute(cast("Any", text), parameters)
         # `description` would make an object of each column.
@@ -180,16 +211,23 @@ class PooledConnection(Connection[DictRow]):
         cursor = self._cursors[text] = self.cursor()
         return cursor
 
+    @contextmanager
+    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Transaction]:  # noqa: FBT001, FBT002 - psycopg's
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            for setting in self._set_in_each:
+                self.execute(cast("Any", setting), prepare=False)
+            yield transaction
+
     def close(self) -> None:
         self._cursors.clear()
         super().close()
 
-    def prepare(self, *, is_pooled: bool, names_isolation: bool) -> None:
+    def prepare(self, *, is_pooled: bool, needs_transaction: bool) -> None:
         """Look at the session, and set what has to be set.
 
         Args:
             is_pooled: That there is a pooler is known already.
-            names_isolation: Do so behind a pooler, whatever is found now.
+            needs_transaction: Each statement does behind a pooler, whatever is found now.
 
         Raises:
             DatabaseUnsuitable: The engine cannot work on this database.
@@ -206,25 +244,35 @@ class PooledConnection(Connection[DictRow]):
         self.is_pooled = is_pooled or found["pid"] != self.info.backend_pid
         if self.is_pooled:
             self.prepare_threshold = None
-            self.names_isolation = names_isolation
+            self.needs_transaction = needs_transaction
             self._expect_transactions()
-        self._meet(found["settings"])
+        for wanted, value in zip(WANTED, found["settings"], strict=True):
+            if not (wanted.is_met(value) or self._is_harmless(wanted, value, found["schemas"])):
+                self._meet(wanted, value)
 
-    def _meet(self, settings: Sequence[str]) -> None:
-        for wanted, found in zip(WANTED, settings, strict=True):
-            if wanted.is_met(found):
-                continue
-            if self.is_pooled and wanted.name == ISOLATION:
-                self.names_isolation = True
-            elif self.is_pooled and not wanted.is_tracked:
-                if wanted.will_do(found):
-                    continue
-                raise _unsuitable(wanted, found, "a pooler in between lets no session set it")
-            else:
-                try:
-                    self.execute(_SET, (wanted.name, wanted.value), prepare=False)
-                except psycopg.errors.InsufficientPrivilege as error:
-                    raise _unsuitable(wanted, found, "this role may not set it") from error
+    def _is_harmless(self, wanted: Wanted, found: str, schemas: Sequence[str]) -> bool:
+        """Whether it needs not be set in each transaction, as a path whose schemas have no impostors."""
+        if not self.is_pooled or wanted.is_of_sessions:
+            return self.is_pooled
+        if wanted.name != PATH or not has_catalog_first(found):
+            return False
+        with self.transaction():
+            self.execute(cast("Any", f"set local {PATH} = {wanted.value}"), prepare=False)
+            row = self.execute(_IMPOSTORS, (list(schemas),), prepare=False).fetchone()
+        return row is not None and not row["is_found"]
+
+    def _meet(self, wanted: Wanted, found: str) -> None:
+        is_lasting = wanted.is_tracked or not self.is_pooled
+        self.needs_transaction = self.needs_transaction or not is_lasting
+        if wanted.name == ISOLATION and not is_lasting:
+            return
+        try:
+            with nullcontext() if is_lasting else self.transaction():
+                self.execute(_SET, (wanted.name, wanted.value, not is_lasting), prepare=False)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise _unsuitable(wanted, found) from error
+        if not is_lasting:
+            self._set_in_each += (f"set local {wanted.name} = {wanted.in_sql}",)
 
     def _expect_encoding(self) -> None:
         found = self.info.parameter_status("server_encoding")
@@ -258,11 +306,12 @@ class PooledConnection(Connection[DictRow]):
             return bool(select.select([copy], [], [], 0)[0])
 
 
-def _unsuitable(wanted: Wanted, found: str, why: str) -> DatabaseUnsuitable:
+def _unsuitable(wanted: Wanted, found: str) -> DatabaseUnsuitable:
     return DatabaseUnsuitable(
         "connect",
-        f"expected {wanted.name} = {wanted.value}, found {found}, and {why}; run: alter role ... set {wanted.name} = "
-        f"{wanted.in_sql} (or the same for the database or the server), and reload the pooler if there is one",
+        f"expected {wanted.name} = {wanted.value}, found {found}, and this role may not set it; run: alter role ... "
+        f"set {wanted.name} = {wanted.in_sql} (or the same for the database or the server), and reload the pooler if "
+        "there is one",
     )
 
 
@@ -279,9 +328,9 @@ def connection_settings(conninfo: str) -> dict[str, Any]:
 
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:
-    """For several statements that need no common snapshot: a transaction where isolation must be named, else none."""
-    names_isolation = isinstance(connection, PooledConnection) and connection.names_isolation
-    return connection.transaction() if names_isolation else nullcontext()
+    """For several statements that need no common snapshot: a transaction where a statement needs one, else none."""
+    needs_one = isinstance(connection, PooledConnection) and connection.needs_transaction
+    return connection.transaction() if needs_one else nullcontext()
 
 
 @contextmanager

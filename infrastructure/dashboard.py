@@ -79,7 +79,7 @@ _UNUSUAL = SQL(
 )
 _OF_STAGE = SQL(
     "select * from {tasks} r where r.job_id = %(job_id)s and r.run = %(run)s and r.from_run is null"
-    " and r.task_id >= 's' || s.stage || '-' and r.task_id < 's' || s.stage || '.'"
+    " and r.task_id >= 's' || s.stage::text || '-' and r.task_id < 's' || s.stage::text || '.'"
 )
 _MARKS_OF = SQL(
     "select task_id, event, at, detail ->> 'type' as error_type from (select task_id, event, at, detail from {events}"
@@ -240,9 +240,8 @@ class DashboardQueries(PostgreSQLRepository):
             of_stage=self._filled(_OF_STAGE),
             clock=self._table("clock"),
         )
-        with self._get_cursor("list_unusual") as cursor:
-            values = {"job_id": ref.job_id, "run": ref.run, "limit": limit}
-            bars = [_bar_of(row) for row in cursor.execute(query, values).fetchall()]
+        values = {"job_id": ref.job_id, "run": ref.run, "limit": limit}
+        bars = [_bar_of(row) for row in self._execute_query("list_unusual", query, values)]
         looked_at = SQL("{}").format(_MOST_EVENTS)
         of_them = self._filled(_MARKS_OF, attempts=literals(ATTEMPT_EVENTS), looked_at=looked_at)
         ids = [bar.task_id for bar in bars]
@@ -265,8 +264,7 @@ class DashboardQueries(PostgreSQLRepository):
             "cells": window.cells,
             "seconds": seconds,
         }
-        with self._get_cursor("read_pulse") as cursor:
-            rows = cursor.execute(self._filled(_PULSE), parameters).fetchall()
+        rows = self._execute_query("read_pulse", self._filled(_PULSE), parameters)
         return [PulseCell(**row) for row in rows]
 
     def list_latest_events(self, job_id: str, *, limit: int, cursor: str | None = None) -> Page[JobEvent]:

@@ -88,6 +88,6 @@ def reason_of(error: BaseException | None) -> str:
     if sqlstate == NOT_GRANTED:
         return (
             f"{first}; grant the role of this app what it lacks: usage on the schema, select, insert, update and "
-            "delete on its tables, execute on its functions"
+            "delete on its tables, execute on its functions, and no policies of row-level security (bypassrls)"
         )
     return f"{first}; the schema is not the one of this release: run `coremachine db migrate`"

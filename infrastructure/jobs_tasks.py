@@ -13,7 +13,8 @@ from core.models import JobRecord, JobRef, JobStatus, StageRef
 from core.models.announcement import LimitedTask, TakenTask
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.models.lease import HeldTask, Lease, LeaseOutcome, RenewedLease
+from core.models.lease import STEP_LEASE_SECONDS, HeldTask, Lease, LeaseOutcome, RenewedLease
+from core.models.refs import StepRef
 from core.models.submission import ForcedJob, JobWish, KeyedPayload, SubmissionOutcome, Submitted
 from core.models.transition import (
     ClaimedRow,
@@ -318,6 +319,21 @@ class TaskRepository(PostgreSQLRepository):
         """Extend whatever is leased under the name."""
         rows = self._call("renew_leases_of_owner", (owner,))
         return [RenewedLease(**row | {"outcome": LeaseOutcome.stored(row["outcome"])}) for row in rows]
+
+    def renew_step_lease(self, step: StepRef, owner: str) -> bool:
+        """Extend the lease of who takes a job's step now. False: the job does not wait for it, or another has it."""
+        (row,) = self._call("renew_step_lease", (*step, owner, STEP_LEASE_SECONDS))
+        return bool(row["renew_step_lease"])
+
+    def release_step_lease(self, step: StepRef, owner: str) -> bool:
+        """End the lease, if it was written."""
+        (row,) = self._call("release_step_lease", (*step, owner))
+        return bool(row["release_step_lease"])
+
+    def is_step_leased(self, step: StepRef) -> bool:
+        """Whether a process that lives takes the step."""
+        (row,) = self._call("is_step_leased", tuple(step))
+        return bool(row["is_step_leased"])
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Release tasks before their lease ends. Returns those that are pending again and want a message."""

@@ -18,7 +18,7 @@ MOST_NAMES = 50
 
 _VALUES = {"parameters", "result", "progress"}
 _TEXTS = {"error", "detail"}
-_NOTE = SQL("'[cut here: ' || length(e.value #>> '{}') || ' characters in all]'")
+_NOTE = SQL("'[cut here: ' || length(e.value #>> '{}')::text || ' characters in all]'")
 
 
 @cache

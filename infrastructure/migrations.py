@@ -145,7 +145,22 @@ class Migrator:
             MigrationChanged, SchemaWithoutVersions: As in `migrate`.
         """
         with self._transaction(patience_seconds) as cursor:
+            self._expect_all_rows(cursor)
             return replace(self._status(self._history(cursor)), refuses_writes=_why_read_only(cursor))
+
+    def _expect_all_rows(self, cursor: Cursor[DictRow]) -> None:
+        rows = cursor.execute(
+            "select c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "where n.nspname = %s and c.relrowsecurity and row_security_active(c.oid) order by c.relname",
+            (self._schema,),
+        ).fetchall()
+        if rows:
+            names = ", ".join(row["name"] for row in rows)
+            raise DatabaseUnsuitable(
+                "migrate",
+                f"expected a role that sees all rows, found row-level security on {names} of schema {self._schema!r}; "
+                "run: alter table ... disable row level security (or alter role ... bypassrls)",
+            )
 
     def plan(self) -> list[Composed]:
         """What `migrate` would run, in order, its bookkeeping included; empty when nothing is to be done.

@@ -4,9 +4,9 @@ psycopg looks at each item of a list to find the type of its array, and quotes i
 travel in the binary format.
 """
 
-import json
 import struct
 from collections.abc import Mapping, Sequence
+from json import dumps
 from typing import Any
 from uuid import UUID
 
@@ -54,7 +54,7 @@ class _JsonbArrayDumper(Dumper):
     _OID = adapters.types["jsonb"].oid
 
     def dump(self, obj: JsonbArray) -> bytes:
-        texts = [value if value is None or isinstance(value, EncodedJson) else json.dumps(dict(value)) for value in obj]
+        texts = [value if value is None or isinstance(value, EncodedJson) else dumps(dict(value)) for value in obj]
         return _packed(self._OID, [None if text is None else b"\x01" + text.encode() for text in texts])
 
 

@@ -28,7 +28,7 @@ from infrastructure.base import (
     RepositoryError,
     ValuesRefused,
 )
-from infrastructure.connections import PooledConnection, connect_with, connection_settings
+from infrastructure.connections import Parameters, PooledConnection, connect_with, connection_settings
 from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
@@ -75,7 +75,7 @@ class Pool(ConnectionPool[PooledConnection]):
     # There is a pooler in between: seen by what it did to a statement.
     is_pooled = False
     # Behind it, the default isolation is not what it was when a connection was made.
-    names_isolation = False
+    needs_transaction = False
     # Connections that were made before are not used any more.
     _used_from = 0.0
 
@@ -114,7 +114,7 @@ class Pool(ConnectionPool[PooledConnection]):
             is_again = True
         elif sqlstate == NOT_READ_COMMITTED:
             # The default changed behind a pooler, or another client's session left it so.
-            self.names_isolation = is_again = True
+            self.needs_transaction = is_again = True
             self._used_from = time.monotonic()
         return Refused(fault_of(error, is_broken=is_broken), is_again=is_again)
 
@@ -182,7 +182,7 @@ def create_pool(
             try:
                 connection = connect_with(super().connect, conninfo, settings, password)
                 try:
-                    connection.prepare(is_pooled=pool.is_pooled, names_isolation=pool.names_isolation)
+                    connection.prepare(is_pooled=pool.is_pooled, needs_transaction=pool.needs_transaction)
                 except BaseException:
                     connection.close()
                     raise
@@ -229,11 +229,11 @@ class PostgreSQLRepository(BaseRepository):
             except _REFUSALS as error:
                 raise self._pool.judge(connection, error) from error
 
-    def _execute_query(self, operation: str, query: Composable, parameters: Sequence[Any] = ()) -> list[DictRow]:
+    def _execute_query(self, operation: str, query: Composable, parameters: Parameters = ()) -> list[DictRow]:
         """Run one statement and return its rows; no rows when it has no result."""
         return self._execute(operation, query.as_string(), parameters)
 
-    def _execute(self, operation: str, text: str, parameters: Sequence[Any]) -> list[DictRow]:
+    def _execute(self, operation: str, text: str, parameters: Parameters) -> list[DictRow]:
         """Run one statement; once more over another connection if this one was lost, or is of no use any more.
 
         Nobody knows then whether the first was committed. Each of our statements either only reads, or is fenced so
@@ -249,7 +249,7 @@ class PostgreSQLRepository(BaseRepository):
         with self._error_context(operation):
             return self._execute_once(text, parameters)
 
-    def _execute_once(self, text: str, parameters: Sequence[Any]) -> list[DictRow]:
+    def _execute_once(self, text: str, parameters: Parameters) -> list[DictRow]:
         # Without the pool's own `with`, which also commits: this connection has no open transaction.
         connection = self._pool.getconn()
         try:

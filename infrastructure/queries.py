@@ -48,8 +48,8 @@ _FOLLOWED = TypeAdapter(
 ATTEMPT_EVENTS = ("job_step_retry_scheduled", "retry_scheduled", "task_failed", "task_interrupted")
 
 # Where a row of a list is read whole, as expressions.
-_WHOLE_TASK = "'/api/jobs/' || job_id || '/tasks/' || task_id || '?run=' || run"
-_WHOLE_RUN = "'/api/jobs/' || job_id || '/runs/' || run"
+_WHOLE_TASK = "'/api/jobs/' || job_id || '/tasks/' || task_id || '?run=' || run::text"
+_WHOLE_RUN = "'/api/jobs/' || job_id || '/runs/' || run::text"
 
 
 class InvalidCursor(ValueError):

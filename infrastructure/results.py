@@ -34,7 +34,7 @@ class ResultRepository(PostgreSQLRepository):
     def mean_task_seconds(self, job_type: str, stage: int) -> float | None:
         """How long tasks of this stage lasted in the last job of the type that ended well: the mean of the first."""
         query = SQL(
-            "select {mean}(j.job_id, j.run, s.stage, 's' || s.stage || '-', 's' || s.stage || '.',"
+            "select {mean}(j.job_id, j.run, s.stage, 's' || s.stage::text || '-', 's' || s.stage::text || '.',"
             " coalesce((s.settings ->> 'tasks_per_message')::integer, 1), %s) as mean from ("
             " select job_id, run from {jobs} where job_type = %s and status in ({completed_jobs})"
             " order by created_at desc, job_id desc limit 1) j"

@@ -1,9 +1,9 @@
 """Schedules and their ticks."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from json import dumps
 from typing import Any, Literal
 
 from psycopg.sql import SQL, Composable
@@ -221,4 +221,4 @@ def _ticks(planned: Sequence[PlannedTick]) -> Jsonb:
         }
         for tick in planned
     ]
-    return Jsonb(rows, dumps=json.dumps)
+    return Jsonb(rows, dumps=dumps)

@@ -4,7 +4,6 @@ A handler in C, or in a regular expression that does not end, may hold the inter
 not even the heartbeat, runs then. `infrastructure.stand_in_process` gets a sign of life four times a second.
 """
 
-import json
 import math
 import os
 import subprocess
@@ -12,8 +11,10 @@ import sys
 import threading
 import time
 import weakref
+from json import dumps
 from typing import Any
 
+from core.models.refs import StepRef
 from core.safety.safe_log import safe_logger
 from infrastructure.settings import Settings
 
@@ -52,6 +53,7 @@ class LeaseStandIn:
         self._thread: threading.Thread | None = None
         self._ready_for = math.inf
         self._closed = threading.Event()
+        self._steps: set[StepRef] = set()
         _made.add(self)
 
     def watch(self, lease_seconds: float) -> None:
@@ -74,6 +76,16 @@ class LeaseStandIn:
                 self._start()
             else:
                 self._say(self._word())
+
+    def note_step(self, step: StepRef, *, is_taken: bool) -> None:
+        """Renew the step's lease too, if this process is blocked while it takes it."""
+        self.watch(SHORT_LEASE_SECONDS)
+        with self._lock:
+            if is_taken:
+                self._steps.add(step)
+            else:
+                self._steps.discard(step)
+            self._say(step_line(step, is_taken=is_taken))
 
     def close(self) -> None:
         """End it: from now on nobody renews."""
@@ -111,7 +123,9 @@ class LeaseStandIn:
                 bufsize=0,
             )
             self._process, self._started_at = process, time.monotonic()
-            self._say(json.dumps(self._brief).encode() + b"\n" + self._word())
+            self._say(dumps(self._brief).encode() + b"\n" + self._word())
+            for step in self._steps:
+                self._say(step_line(step, is_taken=True))
         except OSError as error:
             _tell_not_started(error)
 
@@ -147,6 +161,11 @@ class LeaseStandIn:
             self._process = None
         if time.monotonic() - self._started_at > _RESTART_SECONDS:
             self._start()
+
+
+def step_line(step: StepRef, *, is_taken: bool) -> bytes:
+    """A step that begins or ends, as the process reads it. Shorter than what a pipe takes at once or not at all."""
+    return dumps([*step, is_taken]).encode() + b"\n"
 
 
 def _tell_not_started(error: Exception) -> None:

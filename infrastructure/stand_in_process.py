@@ -1,15 +1,15 @@
 """`python -m infrastructure.stand_in_process`: renews its parent's leases while the parent's interpreter is blocked.
 
-Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte four times a second. When none comes
-for a while though the parent lives, whatever is leased under its name is renewed, over a connection of its own, until
-bytes come again. A parent that somebody stopped (SIGSTOP, a debugger) does not work: its leases run out. When stdin
-closes, this process ends at once.
+Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte four times a second, and a line for
+each step of a job that the parent begins or ends. When none comes for a while though the parent lives, whatever is
+leased under its name is renewed, and the steps that it takes, over a connection of its own, until bytes come again. A
+parent that somebody stopped (SIGSTOP, a debugger) does not work: its leases run out. When stdin closes, this process
+ends at once.
 
 Nothing is imported before it is needed, so one that was never needed is small. But an exclamation mark among the bytes
 means that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
 """
 
-import json
 import logging
 import os
 import select
@@ -17,7 +17,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -128,6 +129,28 @@ class StandIn:
         self._noted |= found
 
 
+class Steps:
+    """The steps that the parent takes, as the pipe reports them."""
+
+    def __init__(self) -> None:
+        self.taken: frozenset[tuple[Any, ...]] = frozenset()
+        self._rest = b""
+
+    def read(self, data: bytes) -> bytes:
+        """Take the lines out of what came; returns the other bytes."""
+        others = b""
+        *parts, self._rest = (self._rest + data).split(b"\n")
+        for part in parts:
+            before, _, line = part.partition(b"[")
+            others += before
+            *step, is_taken = loads(b"[" + line)
+            one = frozenset([tuple(step)])
+            self.taken = self.taken | one if is_taken else self.taken - one
+        if b"[" not in self._rest:
+            others, self._rest = others + self._rest, b""
+        return others
+
+
 class Connection:
     """What renews, as the app would connect: at the first renewal, imported then or before."""
 
@@ -144,8 +167,18 @@ class Connection:
                 self._factory = self._make()
             return self._factory
 
-    def renew(self) -> "list[RenewedLease]":
-        return self.prepare().create_repositories().tasks.renew_leases_of_owner(self._owner)
+    def renew(self, steps: Iterable[tuple[Any, ...]]) -> "list[RenewedLease]":
+        # Slow, as all that is not needed as long as the parent is well.
+        from core.models.lease import STEP_LEASE_SECONDS, LeaseOutcome, RenewedLease  # noqa: PLC0415
+        from core.models.refs import StepRef  # noqa: PLC0415
+
+        tasks = self.prepare().create_repositories().tasks
+        renewed = tasks.renew_leases_of_owner(self._owner)
+        for step in (StepRef(*each) for each in steps):
+            is_renewed = tasks.renew_step_lease(step, self._owner)
+            outcome = LeaseOutcome.RENEWED if is_renewed else LeaseOutcome.LOST
+            renewed.append(RenewedLease(step.job_id, f"{step.status}:{step.stage}", outcome, STEP_LEASE_SECONDS))
+        return renewed
 
     def close(self) -> None:
         """Until the next renewal."""
@@ -164,7 +197,7 @@ class Connection:
         return RepositoryFactory(settings.model_copy(update={"database_url": SecretStr(url), "pool_size": 1}))
 
 
-def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object]) -> None:
+def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object], steps: Steps) -> None:
     """Until the parent has ended."""
     poll, silence = select.poll(), SILENCE_SECONDS
     poll.register(_STDIN, select.POLLIN)
@@ -174,7 +207,7 @@ def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object]) 
             if not data:
                 return
             stand_in.end()
-            if _BE_QUICK in data and silence > SHORT_SILENCE_SECONDS:
+            if _BE_QUICK in steps.read(data) and silence > SHORT_SILENCE_SECONDS:
                 silence = SHORT_SILENCE_SECONDS
                 threading.Thread(target=on_short_lease, name="preparation", daemon=True).start()
         elif is_stopped(parent):
@@ -200,9 +233,12 @@ def main() -> None:
         level="WARNING", stream=sys.stderr, format="%(asctime)s %(levelname)-7s [stand-in] %(name)s: %(message)s"
     )
     connection = Connection(brief["environment"], brief["owner"])
-    stand_in = StandIn(connection.renew, brief["parent"], brief["longest_seconds"], connection.close)
+    steps = Steps()
+    stand_in = StandIn(
+        lambda: connection.renew(steps.taken), brief["parent"], brief["longest_seconds"], connection.close
+    )
     threading.Thread(target=stand_in.run, name="renewal", daemon=True).start()
-    watch(stand_in, brief["parent"], connection.prepare)
+    watch(stand_in, brief["parent"], connection.prepare, steps)
 
 
 def _read_brief() -> dict[str, Any]:
@@ -212,7 +248,7 @@ def _read_brief() -> dict[str, Any]:
         if not byte:
             os._exit(0)
         line += byte
-    brief: dict[str, Any] = json.loads(line)
+    brief: dict[str, Any] = loads(line)
     return brief
 
 

@@ -5,21 +5,27 @@ that are not declared are refused, and so are credentials. What is kept is what 
 handler and a rerun read it again, and find the same values.
 """
 
-import json
 import re
+import traceback
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from json import dumps
 from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
 from core.basics.canonical import canonical_json, describe, find_json_problems
-from core.errors import ContractViolationError
+from core.errors import ContractViolationError, InvalidParameters, StoreUnavailable
+from core.safety.credentials import redacted_start
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import text_of, type_name
 from jobs.model_problems import reported_problems
 from jobs.parameters import ParameterError, ParameterErrors, Problems, check_free_value, shown_path
 
 # Reading again may change a default, which nothing has looked at before; after that there is nothing to change.
 _MOST_READINGS = 3
+_LONGEST_TEXT = 300
+log = safe_logger(__name__)
 
 
 def is_model(schema: object) -> TypeGuard[type[BaseModel]]:
@@ -56,10 +62,31 @@ def validate_with_model(model: type[BaseModel], parameters: Mapping[str, Any]) -
 
 def _read(model: type[BaseModel], parameters: Mapping[str, Any]) -> BaseModel:
     try:
-        return model.model_validate_json(json.dumps(dict(parameters)), strict=True, extra=_extra_of(model))
+        return model.model_validate_json(dumps(dict(parameters)), strict=True, extra=_extra_of(model))
     except ValidationError as error:
         found = list(reported_problems(error, model))
+    except (ContractViolationError, StoreUnavailable, InvalidParameters):
+        raise
+    except Exception as error:  # noqa: BLE001 - an author's validator that was not written for this value
+        found = [_unforeseen(model, error)]
     raise ParameterErrors(found)
+
+
+def _unforeseen(model: type[BaseModel], error: Exception) -> ParameterError:
+    """What a validator raised that pydantic passes on: at its field, where the trace names the validator of one."""
+    log.warning("parameter_validator_failed", exc_info=error, extra={"model": model.__name__})
+    called = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    fields = {
+        field
+        for name, decorator in model.__pydantic_decorators__.field_validators.items()
+        for field in decorator.info.fields
+        if name in called
+    }
+    (field,) = fields if len(fields) == 1 else {model.__name__}
+    found = f"{type_name(error)}: {redacted_start(text_of(error), _LONGEST_TEXT)}"
+    return ParameterError(
+        field, "a value that its validators can check", found, "check the value; the log has the trace"
+    )
 
 
 def _read_again(model: type[BaseModel], kept: Mapping[str, Any], given: Mapping[str, Any]) -> BaseModel:

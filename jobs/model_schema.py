@@ -1,8 +1,8 @@
 """What keeps a pydantic model from declaring parameters, seen when the job class is made; and its JSON Schema."""
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
+from json import dumps
 from typing import Any
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -80,7 +80,7 @@ def _default_problems(model: type[BaseModel], where: str) -> Iterator[str]:
     sample = model.model_construct(**{**dict.fromkeys(fields), **defaults})
     for name in defaults:
         try:
-            written = json.dumps(sample.model_dump(mode="json", include={name}, warnings=False))
+            written = dumps(sample.model_dump(mode="json", include={name}, warnings=False))
         except Exception as error:  # noqa: BLE001 - an author's serializers
             found = f"{type_name(error)}: {text_of(error)}"
             yield f"{where}.{name}: default: expected one that can be kept as JSON, found {found}"

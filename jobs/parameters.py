@@ -8,12 +8,12 @@ An entry of the schema has the keys `type` (int, float, str, bool, list or dict)
 
 import copy
 import difflib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
+from json import loads
 from typing import Any
 
 from core.basics.canonical import NotJson, describe, find_json_problems, join_path, shown
@@ -330,6 +330,6 @@ _CONVERTERS: dict[str, Callable[[str], Any]] = {
     "int": _int_from_text,
     "float": _float_from_text,
     "bool": _bool_from_text,
-    "list": json.loads,
-    "dict": json.loads,
+    "list": loads,
+    "dict": loads,
 }

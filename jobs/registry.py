@@ -1,9 +1,9 @@
 """All job types and handlers of this app, checked as a whole before anything runs."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from core.app_queues import TASK_QUEUES_SETTING
 from core.basics.canonical import shown
@@ -17,7 +17,7 @@ from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems
 from jobs.functions import function_problems, place_of
 from jobs.handlers import HandlerMark, find_marked
 from jobs.names import name_problems
-from jobs.typed import UnknownAnnotation, with_types
+from jobs.typed import UnknownAnnotation, name_check_of, with_types
 from jobs.validators import find_unknown_validators
 
 
@@ -81,6 +81,8 @@ class Registry:
             raise JobDefinitionError("registry", problems)
         self._jobs = {job.job_type: job for job in job_list}
         self._handlers = {handler.task_type: _callable(handler) for handler in handler_list}
+        checks = {handler.task_type: name_check_of(handler.function) for handler in handler_list}
+        self._name_checks = {task_type: check for task_type, check in checks.items() if check is not None}
 
     @property
     def job_types(self) -> tuple[str, ...]:
@@ -110,6 +112,12 @@ class Registry:
     def find_handler(self, task_type: str) -> Handler | None:
         """The handler of a task type; None when this app has none, as another app may."""
         return self._handlers.get(task_type)
+
+    def find_unknown_name(self, task_type: str, parameters: Mapping[str, Any]) -> str | None:
+        """What a task would have that the type of its handler's parameters has not; None where nothing is wrong."""
+        check = self._name_checks.get(task_type)
+        problem = check and check(parameters, "parameters")
+        return problem.message if problem else None
 
 
 def _with_marked(jobs: Sequence[object], handlers: list[Handler], instead: list[Handler]) -> list[Handler]:

@@ -1,13 +1,13 @@
 """Handlers whose parameters have a type: a task's parameters are validated into it before the handler is called."""
 
 import inspect
-import json
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any
+from json import dumps
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -15,6 +15,7 @@ from core.context import TaskContext
 from core.errors import PermanentTaskError
 from core.fan_in import FanInResults, load_fan_in_results
 from jobs.functions import first_parameter
+from jobs.known_names import NameCheck, name_check, without_names
 from jobs.model_problems import name_of, reported_problems
 
 _PLAIN = re.compile(r"(\w+\.)*(dict|Dict|Mapping|MutableMapping|Any|object)\b")
@@ -54,13 +55,24 @@ def with_types(function: Callable[..., Any]) -> Callable[..., Any]:
     if kind is FanInResults:
         return TypedFunction(function, load_fan_in_results)
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    return TypedFunction(function, lambda params: _read(adapter, kind, params))
+    check = name_check(kind)
+    return TypedFunction(function, lambda params: _read(adapter, kind, check, params))
 
 
-def _read(adapter: TypeAdapter[Any], kind: Any, params: Mapping[str, Any]) -> object:
+def name_check_of(function: Callable[..., Any]) -> NameCheck | None:
+    """What finds a name in a task's parameters that the handler's type does not have; None where it takes any."""
+    kind = _kind_of_parameters(function)
+    return None if kind is None or kind is FanInResults else name_check(kind)
+
+
+def _read(adapter: TypeAdapter[Any], kind: Any, check: NameCheck | None, params: Mapping[str, Any]) -> object:
+    # Where the tasks were planned by an app without the handler, nothing has looked at them yet.
+    unknown = check and check(params, "")
+    if unknown is not None:
+        raise InvalidTaskParameters(kind, [unknown.message])
     try:
         # As JSON, in which a date is a text: nothing is guessed beside that.
-        return adapter.validate_json(json.dumps(params), strict=True)
+        return adapter.validate_json(dumps(params), strict=True)
     except ValidationError as error:
         problems = [problem.message for problem in reported_problems(error, kind)]
     raise InvalidTaskParameters(kind, problems)
@@ -69,7 +81,7 @@ def _read(adapter: TypeAdapter[Any], kind: Any, params: Mapping[str, Any]) -> ob
 def _kind_of_parameters(function: Callable[..., Any]) -> Any:
     """What the parameters are to be; None where it is a mapping."""
     annotation = _annotation_of(function)
-    kind = _without_names(annotation)
+    kind = without_names(annotation)
     if annotation is None or _is_mapping(kind):
         return None
     if kind is FanInResults or _is_made_of_models(kind):
@@ -80,19 +92,6 @@ def _kind_of_parameters(function: Callable[..., Any]) -> Any:
     )
 
 
-def _without_names(annotation: Any) -> Any:
-    """What a `NewType`, a `type` statement or an `Annotated` is a name of."""
-    while True:
-        if typing.get_origin(annotation) is Annotated:
-            annotation = typing.get_args(annotation)[0]
-        elif hasattr(annotation, "__supertype__"):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":
-            annotation = annotation.__value__
-        else:
-            return annotation
-
-
 def _is_mapping(kind: Any) -> bool:
     origin = typing.get_origin(kind) or kind
     return kind in {Any, object} or (isinstance(origin, type) and issubclass(origin, Mapping))
@@ -101,7 +100,7 @@ def _is_mapping(kind: Any) -> bool:
 def _is_made_of_models(kind: Any) -> bool:
     """Whether it is a class with named fields, or a union of such classes alone."""
     if typing.get_origin(kind) in {typing.Union, types.UnionType}:
-        return all(_is_made_of_models(_without_names(each)) for each in typing.get_args(kind))
+        return all(_is_made_of_models(without_names(each)) for each in typing.get_args(kind))
     origin = typing.get_origin(kind) or kind
     return isinstance(origin, type) and (issubclass(origin, BaseModel) or is_dataclass(origin))
 

@@ -31,6 +31,7 @@ create table if not exists "app"."jobs" (
   "traceparent" text collate "C",
   "priority" text check ("priority" in ('high', 'normal', 'low')),
   "stall_noted_at" timestamptz,
+  "step_lease" jsonb,
   primary key ("job_id")
 );
 
@@ -418,7 +419,19 @@ language sql stable as $$
   select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
 $$;
 
+-- How long a lease of this very step lasts: not above zero once it has run out; null where there is none.
+create or replace function "app".step_lease_seconds(
+  p_lease jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer
+) returns double precision
+language sql stable strict as $$
+  select case
+    when p_lease -> 'at' = jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt)
+    then extract(epoch from (p_lease ->> 'expires_at')::timestamptz - "app".clock())::double precision
+  end
+$$;
+
 comment on function "app"."clock"() is 'The clock that decides leases and due times.';
+comment on function "app"."step_lease_seconds"(p_lease jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer) is 'How long a lease of this very step lasts: not above zero once it has run out; null where there is none.';
 
 -- Errors: the one shape in which they are stored, and the fingerprint by which they are grouped.
 
@@ -521,10 +534,11 @@ begin
   );
 end $$;
 
--- The key of a stage's advisory lock.
+-- The key of a stage's advisory lock. Numbers are cast: where somebody made an implicit cast to text, as people do who
+-- come from other databases, `text || integer` means two operators, and no statement with it runs any more.
 create or replace function "app".stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
 language sql stable as $$
-  select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
+  select hashtextextended(p_job_id || ':' || p_run::text || ':' || p_stage::text, 0)
 $$;
 
 -- Raises CM005: the transaction is not read committed.
@@ -573,7 +587,7 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     perform "app".refuse_isolation();
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run || ':' || p_stage, 0));
+  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run::text || ':' || p_stage::text, 0));
 end $$;
 
 -- Serializes claims under limits, and those who announce for them: all of a stage's at once, in one order. They are
@@ -701,7 +715,7 @@ create or replace function "app".words_of_budget(
 language sql immutable as $$
   select case when p_policy ->> 'on_failure' = 'tolerate' then
     format(': %s of %s tasks failed, and at most %s may', p_failed_count, p_expected_count,
-      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision || ' %'))
+      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision::text || ' %'))
   else '' end
 $$;
 
@@ -2090,20 +2104,25 @@ begin
   select w.job_id, w.run, w.task_id from waiting w where not w.is_new;
 end $$;
 
--- Finds jobs that wait for a step and have no message confirmed for it.
--- One with a start_at was not announced when it was submitted: it is found as soon as its time has come.
+-- Finds jobs that wait for a step and have no message confirmed for it, or whose step was taken by a process that died.
+-- One with a start_at was not announced when it was submitted: it is found as soon as its time has come. A step that a
+-- living process takes is left to it.
 create or replace function "app".find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
 language sql volatile as $$
   with found as (
     select j.job_id from "app".jobs j
-    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
-      and (j.updated_at < "app".clock() - p_grace_seconds * interval '1 second' or j.start_at > j.updated_at)
+    where j.status in ('queued', 'finalizing') and j.paused_at is null
+      and coalesce(
+        "app".step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) <= 0,
+        j.announced_at is null
+          and (j.updated_at < "app".clock() - p_grace_seconds * interval '1 second' or j.start_at > j.updated_at))
       and (j.due_at is null or j.due_at <= "app".clock())
     order by j.updated_at limit p_limit for update skip locked
   )
-  update "app".jobs j set due_at = "app".clock() + p_hold_seconds * interval '1 second'
+  update "app".jobs j
+  set due_at = "app".clock() + p_hold_seconds * interval '1 second', announced_at = null, step_lease = null
   from found f where j.job_id = f.job_id
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
@@ -2170,6 +2189,7 @@ language sql volatile as $$
     select j.job_id from "app".jobs j
     where j.status in ('queued', 'finalizing') and j.paused_at is null and j.announced_at is not null
       and greatest(j.announced_at, j.due_at) < p_before
+      and "app".step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) is null
     order by j.updated_at limit p_limit for update skip locked
   )
   update "app".jobs j set announced_at = "app".clock()
@@ -2232,7 +2252,7 @@ $$;
 
 comment on function "app"."find_unannounced_tasks"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds tasks that need a message and have none confirmed.';
 comment on function "app"."find_unannounced_in_windows"(p_limit integer, p_grace_seconds double precision) is 'Finds tasks that were taken into their stage''s window and have no message confirmed; locked.';
-comment on function "app"."find_unannounced_jobs"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds jobs that wait for a step and have no message confirmed for it.';
+comment on function "app"."find_unannounced_jobs"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds jobs that wait for a step and have no message confirmed for it, or whose step was taken by a process that died.';
 comment on function "app"."find_lost_tasks"(p_queue text, p_limit integer, p_before timestamptz) is 'Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.';
 comment on function "app"."find_lost_jobs"(p_limit integer, p_before timestamptz) is 'Finds jobs whose step''s message is lost, as find_lost_tasks does for tasks.';
 comment on function "app"."find_expired_stages"(p_limit integer) is 'Finds stages with tasks whose lease has run out.';
@@ -2303,7 +2323,8 @@ comment on function "app"."finalize_job"(p_job_id text, p_run integer, p_result 
 comment on function "app"."fail_job"(p_job_id text, p_run integer, p_error jsonb) is 'Fails a job from outside its tasks: its planner or its finalizer raised.';
 comment on function "app"."end_job"(p_job_id text, p_run integer, p_status text, p_error jsonb) is 'Ends a job as failed or cancelled, its open stage with it, and cancels its tasks.';
 
--- Leases: an attempt's right to its task, extended by the heartbeats of its process.
+-- Leases: an attempt's right to its task, extended by the heartbeats of its process; and the lease of who takes a job's
+-- step, which is none to a task.
 
 -- Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.
 -- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
@@ -2393,9 +2414,56 @@ begin
   order by t.task_id;
 end $$;
 
+-- Extends the lease of the process that takes a job's step: plans its stage, or makes its summary. False: the job does
+-- not wait for that step any more, or another process has its lease.
+-- Fence: the step, and the lease. Locks: the job row.
+create or replace function "app".renew_step_lease(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
+  p_seconds double precision
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".jobs j
+  set step_lease = jsonb_build_object(
+    'owner', p_owner, 'expires_at', "app".clock() + p_seconds * interval '1 second',
+    'at', jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt))
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ('queued', 'finalizing')
+    and (j.step_lease ->> 'owner' = p_owner
+      or coalesce("app".step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) <= 0, true));
+  return found;
+end $$;
+
+-- Ends a step's lease: another process may take the step at once. Returns whether there was one.
+-- Fence: the lease. Locks: the job row.
+create or replace function "app".release_step_lease(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".jobs j set step_lease = null
+  where j.job_id = p_job_id and j.step_lease ->> 'owner' = p_owner
+    and "app".step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) is not null;
+  return found;
+end $$;
+
+-- Whether a process that lives takes the step.
+create or replace function "app".is_step_leased(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer
+) returns boolean
+language sql stable as $$
+  select coalesce((
+    select "app".step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) > 0
+    from "app".jobs j where j.job_id = p_job_id
+  ), false)
+$$;
+
 comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]) is 'Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.';
 comment on function "app"."renew_leases_of_owner"(p_owner text) is 'Extends all leases under an owner''s name: for the stand-in of a process that cannot ask itself.';
 comment on function "app"."tasks_of_lease"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid) is 'The tasks of a stage that this lease holds, in order, as a claim returns them.';
+comment on function "app"."renew_step_lease"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text, p_seconds double precision) is 'Extends the lease of the process that takes a job''s step: plans its stage, or makes its summary.';
+comment on function "app"."release_step_lease"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text) is 'Ends a step''s lease: another process may take the step at once.';
+comment on function "app"."is_step_leased"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer) is 'Whether a process that lives takes the step.';
 
 -- Limits: how many tasks run at once, and how many begin in a time, over all stages that name the same limit.
 -- A task of such a stage has a place in each of its limits from its claim until its row leaves `processing`, in every
@@ -5454,6 +5522,7 @@ comment on column "app"."jobs"."hold" is 'Legal hold: reason, actor, at. While i
 comment on column "app"."jobs"."traceparent" is 'The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.';
 comment on column "app"."jobs"."priority" is 'Its weight among others, as its submitter or an operator wished. Null: that of its definition.';
 comment on column "app"."jobs"."stall_noted_at" is 'When webhooks last learned that it does not move. Null: never.';
+comment on column "app"."jobs"."step_lease" is 'The process that takes the job''s step, if that lasts: owner, expires_at, and `at`. Its heartbeats renew it. It counts only while run, stage, status and attempt equal `at`.';
 
 comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
 comment on column "app"."job_runs"."job_id" is 'The job.';

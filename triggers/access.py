@@ -11,10 +11,10 @@ authentication hands them over. Both are off unless a setting turns them on. Pro
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from json import loads
 from typing import Any
 
 from fastapi import Request
@@ -159,7 +159,7 @@ def _grants_of_principal(values: list[bytes]) -> Iterator[Grant]:
     if len(values) != 1 or len(values[0]) > _LONGEST_PRINCIPAL:
         return
     try:
-        document: Any = json.loads(base64.b64decode(values[0], validate=True))
+        document: Any = loads(base64.b64decode(values[0], validate=True))
     except (binascii.Error, ValueError, RecursionError):
         return
     claims = document.get("claims") if isinstance(document, dict) else None

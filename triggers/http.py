@@ -1,9 +1,9 @@
 """The HTTP API as the Functions host calls it, made at the first request."""
 
 import functools
-import json
 import logging
 import os
+from json import dumps
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import azure.functions as func
@@ -50,7 +50,7 @@ def find_target_problem(request: func.HttpRequest) -> ProblemError | None:
 
 def _refusal(problem: ProblemError) -> func.HttpResponse:
     return func.HttpResponse(
-        json.dumps(problem_document("/", problem)),
+        dumps(problem_document("/", problem)),
         status_code=problem.status,
         headers=HEADERS,
         mimetype=PROBLEM_MEDIA_TYPE,

@@ -4,7 +4,7 @@ The host of Azure Functions hands an answer over when it is whole, so no answer 
 events is a row of answers that end: browsers ask for the next one by themselves, with the id that came last.
 """
 
-import json
+from json import dumps
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -54,5 +54,5 @@ async def answer_stream(services: ApiServices, job_id: str, new: NewEvents) -> R
     for event in new.items:
         is_last = event is new.items[-1]
         lines += [f"id: {new.cursor}"] if is_last else []
-        lines += [f"event: {event.event}", f"data: {json.dumps(event.model_dump(mode='json'), ensure_ascii=False)}", ""]
+        lines += [f"event: {event.event}", f"data: {dumps(event.model_dump(mode='json'), ensure_ascii=False)}", ""]
     return Response("\n".join([*lines, ""]), media_type=EVENT_STREAM)

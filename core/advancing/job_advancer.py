@@ -19,6 +19,7 @@ from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
 from core.running.message_runner import MessageRunner
+from core.running.step_leases import StepLeases
 from core.safety.safe_log import safe_logger
 from core.telemetry.observer import observer
 
@@ -39,10 +40,12 @@ class JobAdvancer:
         jobs: JobCache,
         windows: StageWindows,
         turns: LimitTurns,
+        steps: StepLeases,
     ) -> None:
         self._parts = parts
         self._windows = windows
         self._turns = turns
+        self._steps = steps
         self._state = parts.state
         self._orchestration = parts.orchestration
         self._runner = runner
@@ -140,9 +143,10 @@ class JobAdvancer:
             return None
         inline = self._parts.may_run_inline(until)
         try:
-            if step.draft is not None:
-                return self._planner.write(step.draft, inline=inline)
-            return self._planner.plan(step.job, stage, inline=inline, earlier=step.results)
+            with self._steps.hold(step.job):
+                if step.draft is not None:
+                    return self._planner.write(step.draft, inline=inline)
+                return self._planner.plan(step.job, stage, inline=inline, earlier=step.results)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
@@ -151,14 +155,17 @@ class JobAdvancer:
 
     def _finalize(self, step: NextStep) -> None:
         fault_point("job.before_finalize")
-        try:
-            summary = self._finalizer.prepare(step)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - an author's code raises anything; the type decides
-            self._fail_step(step.job, "finalize_job", error)
-            return
-        self._finalizer.write(step.job, summary)
+        with self._steps.hold(step.job):
+            try:
+                summary = self._finalizer.prepare(step)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - an author's code raises anything; the type decides
+                failed = error
+            else:
+                self._finalizer.write(step.job, summary)
+                return
+        self._fail_step(step.job, "finalize_job", failed)
 
     def _fail_step(self, job: JobRecord, step: str, error: Exception) -> None:
         """A planner or finalizer raised: try again later, or fail the job with its reason."""

@@ -162,7 +162,7 @@ class Submitter:
             forced=_forced_job(job_type, validated) if request.makes_new_job else None,
             key=_keyed_payload(key, request) if key else None,
             if_ended=IfEnded.RETURN if request.force else request.if_ended,
-            outside_id=tuple(getattr(job_class, "parameters_outside_job_id", ())),
+            outside_id=call_author(_outside_id, job_class),
             tags=dict(request.tags),
             start_at=request.start_at if is_future else None,
             priority=request.priority,
@@ -196,6 +196,10 @@ class Submitter:
         except AuthorError:
             log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
             return None
+
+
+def _outside_id(job_class: JobType) -> tuple[str, ...]:
+    return tuple(getattr(job_class, "parameters_outside_job_id", ()))
 
 
 def _answer(draft: _Draft, submitted: Submitted) -> Submission:

@@ -23,7 +23,7 @@ from typing import Any, Self
 from core.authors.printed_lines import PrintedLines
 from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
 from core.safety.credentials import redact
-from core.safety.log_guard import hearing
+from core.safety.log_guard import hearing, log_guard
 from core.safety.safe_log import safe_logger, without_credentials
 from core.safety.safe_text import MOST_TEXT_BYTES, bounded_text, text_of, trace_of
 
@@ -34,6 +34,7 @@ _LONGEST_LINE = 2000
 log = safe_logger("handler.output")
 
 _attempt: ContextVar["AttemptLog | None"] = ContextVar("attempt_log", default=None)
+log_guard.find_attempt = _attempt.get
 # While a record is written, by any handler of `logging`, what is printed is that record and no print of its own.
 _writing = threading.local()
 

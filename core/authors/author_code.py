@@ -7,6 +7,7 @@ Each call has a copy of the context: what it sets there (a ContextVar, the preci
 span) is not seen by the next call in the same thread, which may be of another job.
 """
 
+import gc
 import inspect
 import itertools
 import sys
@@ -69,6 +70,7 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     process = forks.process
     trace, profile = sys.gettrace(), sys.getprofile()
     hooks = threading.gettrace(), threading.getprofile()
+    pace = gc.isenabled(), sys.getswitchinterval()
     try:
         try:
             returned = copy_context().run(function, *args, **kwargs)
@@ -81,7 +83,7 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
                 if sys.gettrace() is not trace:
                     sys.settrace(trace)
     except BaseException as error:
-        _tidy(*hooks)
+        _tidy(*hooks, *pace)
         if forks.process is not process:
             forks.end_forked_child(error)
         if type(error) is _EngineStoreUnavailable:
@@ -90,8 +92,9 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     else:
         if forks.process is not process:
             forks.end_forked_child()
-        if sys.getrecursionlimit() < _FEWEST_FRAMES or (threading.gettrace(), threading.getprofile()) != hooks:
-            _tidy(*hooks)
+        is_slower = (gc.isenabled(), sys.getswitchinterval()) != pace or sys.getrecursionlimit() < _FEWEST_FRAMES
+        if is_slower or (threading.gettrace(), threading.getprofile()) != hooks:
+            _tidy(*hooks, *pace)
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)
@@ -171,11 +174,15 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
         raise ContractViolationError(f"handler of {task_type!r}: {text_of(problem)}") from problem
 
 
-def _tidy(trace: Any, profile: Any) -> None:
+def _tidy(trace: Any, profile: Any, collects: bool, interval: float) -> None:  # noqa: FBT001 - as Python gives it
     """Undo what a call left for all others, and for threads that the engine starts: a hook that raises would end them.
 
-    A higher limit of recursion stays: other calls may need it.
+    Without the collector memory grows; where threads seldom take turns, heartbeats are late. A higher limit of
+    recursion stays: other calls may need it.
     """
+    if collects and not gc.isenabled():
+        gc.enable()
+    sys.setswitchinterval(min(sys.getswitchinterval(), interval))
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _FEWEST_FRAMES))
     threading.settrace(trace)
     threading.setprofile(profile)

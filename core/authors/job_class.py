@@ -4,8 +4,8 @@ An answer is looked at inside of the boundary to the author's code, and what lea
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
+from json import loads
 from typing import Any
 
 from pydantic import BaseModel
@@ -60,7 +60,7 @@ def _validated(
         encoded = encode_storable(validated, "parameters", most_bytes=most_bytes)
     except ValueTooLarge as too_large:
         return too_large
-    return json.loads(encoded), encoded
+    return loads(encoded), encoded
 
 
 def _as_dict_hint(value: object) -> str:

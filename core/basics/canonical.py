@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
+from operator import length_hint
 from typing import Any, cast
 
 from core.basics.strict_json import EncodedJson
@@ -32,6 +33,12 @@ MOST_VALUE_BYTES = 16 * 1024 * 1024
 MOST_JSONB_BYTES = 32 * 1024 * 1024
 # As many are in that: each has a character and a comma. A value that holds itself has no end.
 MOST_VALUES = MOST_JSONB_BYTES // 2
+# jsonb holds no longer array, object or text.
+_MOST_JSONB_PART = 2**28 - 1
+# The first values' digits are not counted: however many they have, it is no more than that.
+_UNCOUNTED_LEFT = MOST_VALUES - _MOST_JSONB_PART // 4300
+# A value that may be no larger than that many times what it may be is written, to name its size.
+_WRITTEN_TO_COUNT = 4
 # Values that are written in one call are not more than this together, unless it is one: a message to it has 1 GB.
 MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
 
@@ -50,10 +57,11 @@ class NotJson(ValueError):
 class ValueTooLarge(ValueError):
     """A value that PostgreSQL might take, but that is no reading matter for everybody who comes after."""
 
-    def __init__(self, path: str, size: int, most_bytes: int) -> None:
+    def __init__(self, path: str, size: int, most_bytes: int, *, is_counted: bool = True) -> None:
         self.size, self.most_bytes = size, most_bytes
+        found = f"{size:,}" if is_counted else f"{size:,} or more"
         super().__init__(
-            f"{path or 'value'}: expected at most {most_bytes:,} bytes of JSON, found {size:,}; put it into storage "
+            f"{path or 'value'}: expected at most {most_bytes:,} bytes of JSON, found {found}; put it into storage "
             "and give the place where it is, or raise COREMACHINE_MAX_VALUE_BYTES"
         )
 
@@ -105,11 +113,11 @@ def canonical_json(value: Any) -> str:
         NotJson: names the path of the first value that JSON cannot carry.
     """
     # Room for the levels around a value that was checked.
-    if not _is_plain(value, [MOST_VALUES], -_LEVELS_AROUND):
+    if not _is_plain(value, _Room(), -_LEVELS_AROUND):
         value = plain_copy(value, levels=-_LEVELS_AROUND)
     for problem in find_json_problems(value, levels=-_LEVELS_AROUND):
         raise problem
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _encode_canonical(value)
 
 
 def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None) -> EncodedJson:
@@ -123,12 +131,19 @@ def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None
         NotJson: Names the path of the first value that JSON or jsonb cannot carry.
         ValueTooLarge: Has its size and the largest permitted one.
     """
+    most = _MOST_JSONB_PART if most_bytes is None else _WRITTEN_TO_COUNT * most_bytes
+    room = _Room(most)
     try:
-        text = _encode(value) if _is_plain(value, [MOST_VALUES]) else None
+        text = _encode(value) if _is_plain(value, room) else None
     except (TypeError, ValueError):
         text = None
     if text is None:
-        value = plain_copy(value, path)
+        if room.bytes >= 0:
+            value, room = plain_copy(value, path, most_bytes=most_bytes), _Room(most)
+            _is_plain(value, room)
+        if room.bytes < 0:
+            # Before it is written: as text, a list of one long text in many places is as long as all of them.
+            raise ValueTooLarge(path, most - room.bytes, most_bytes or most, is_counted=False)
     if text is None or ("\\u" in text and _UNSTORABLE_ESCAPE.search(text)):
         for problem in find_json_problems(value, path):
             raise problem
@@ -140,7 +155,7 @@ def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None
     return encoded
 
 
-def plain_copy(value: Any, path: str = "", levels: int = 0) -> Any:
+def plain_copy(value: Any, path: str = "", levels: int = 0, *, most_bytes: int | None = None) -> Any:
     """The value in dicts, lists and scalars of exactly Python's own types; what JSON does not know stays as it is.
 
     Each mapping and list is read once, so that what is checked is what is stored: a class of an author's may give
@@ -148,15 +163,17 @@ def plain_copy(value: Any, path: str = "", levels: int = 0) -> Any:
 
     Raises:
         NotJson: More than 100 levels, more than MOST_VALUES, a name that is no text, or a name twice in one mapping.
+        ValueTooLarge: Texts of an author's own classes, which are copied, are far longer than most_bytes.
     """
-    return _PlainCopy().of(value, path, levels)
+    return _PlainCopy(_MOST_JSONB_PART if most_bytes is None else most_bytes).of(value, path, levels)
 
 
 class _PlainCopy:
     """One copy, and the number of values that it may still have."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
         self._left = MOST_VALUES
+        self._most_bytes, self._text = most_bytes, 0
 
     def of(self, value: Any, path: str, levels: int) -> Any:
         kind = type(value)
@@ -164,6 +181,10 @@ class _PlainCopy:
             return value
         # Of the type, whatever class the value claims to have.
         if not issubclass(kind, _HOLDERS):
+            if issubclass(kind, str):
+                self._text += str.__len__(value)
+                if self._text > _WRITTEN_TO_COUNT * self._most_bytes:
+                    raise ValueTooLarge(path, self._text, self._most_bytes, is_counted=False)
             return next((own(value) for base, own in _OWN_FORMS if issubclass(kind, base)), value)
         if levels >= MOST_LEVELS:
             raise NotJson(path, f"at most {MOST_LEVELS} levels of nesting", "more, or a value that holds itself")
@@ -225,13 +246,19 @@ def forced_job_id_for(job_type: str, parameters: Mapping[str, Any], nonce: str) 
     return hashlib.sha256(canonical_json([job_type, parameters, nonce]).encode("ascii")).hexdigest()
 
 
-def _is_plain(value: Any, left: list[int], levels: int = 0) -> bool:
+class _Room:
+    """How many values there may still be, and how many bytes their JSON may still have, as far as it was counted."""
+
+    __slots__ = ("bytes", "values")
+
+    def __init__(self, most_bytes: int = _MOST_JSONB_PART) -> None:
+        self.values, self.bytes = MOST_VALUES, most_bytes
+
+
+def _is_plain(value: Any, room: _Room, levels: int = 0) -> bool:
     """Whether all of the value is of Python's own types and no larger than that: the encoder sees what is there.
 
     Every result comes through here, so that the most of it is left to the interpreter's own loops.
-
-    Args:
-        left: How many values there may still be.
     """
     kind = type(value)
     if kind is dict:
@@ -242,16 +269,26 @@ def _is_plain(value: Any, left: list[int], levels: int = 0) -> bool:
         inside = value
     else:
         return kind in _SCALARS
-    left[0] -= len(inside)
-    if levels >= MOST_LEVELS or left[0] < 0:
+    count = len(inside)
+    room.values -= count
+    # Texts have their characters, and what holds others one for each.
+    room.bytes -= count + sum(map(length_hint, inside))
+    if room.values < _UNCOUNTED_LEFT:
+        room.bytes -= _digits_in(inside)
+    if levels >= MOST_LEVELS or room.values < 0 or room.bytes < 0:
         return False
     if _SCALARS.issuperset(map(type, inside)):
         return True
     # A loop, which ends at the first that is not: a value that holds itself twice has no end.
     for inner in inside:  # noqa: SIM110 - quicker
-        if type(inner) not in _SCALARS and not _is_plain(inner, left, levels + 1):
+        if type(inner) not in _SCALARS and not _is_plain(inner, room, levels + 1):
             return False
     return True
+
+
+def _digits_in(values: Collection[Any]) -> int:
+    """No more than the digits of their whole numbers."""
+    return sum([value.bit_length() for value in values if type(value) is int]) // 4
 
 
 def _expected_instead(value: Any) -> str | None:
@@ -307,6 +344,8 @@ def _encoder() -> Callable[[Any], str]:
 
 
 _encode = _encoder()
+# Made once: whatever an author's code puts in the place of `json.dumps`, the same parameters are the same job.
+_encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 # Of text that begins and ends with its value; `decode` would look for white space around it.
 _scan: Callable[[str, int], tuple[Any, int]] = cast(
     "Any", json.JSONDecoder(object_pairs_hook=_stored_object, parse_float=_stored_number)

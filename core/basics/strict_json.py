@@ -1,8 +1,8 @@
 """JSON as senders mean it, whichever door they come through: what two readers would read differently is refused."""
 
-import json
 import re
 import sys
+from json import JSONDecodeError, loads
 from typing import Any, NoReturn
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -33,10 +33,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
         NotAnObject: For anything but an object.
     """
     try:
-        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_checked_names, parse_constant=_no_constant)
+        value = loads(body.decode("utf-8-sig"), object_pairs_hook=_checked_names, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise NotAnObject(f"a byte that is not UTF-8, at {error.start}") from error
-    except json.JSONDecodeError as error:
+    except JSONDecodeError as error:
         raise NotAnObject(f"no JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     except _NotAllowed as error:
         raise NotAnObject(str(error)) from error

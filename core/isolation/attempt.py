@@ -1,10 +1,10 @@
 """One attempt in a process of its own: waits for its answer, and meanwhile heeds cancels, time and memory."""
 
-import json
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from json import loads
 from typing import Any
 
 from core.basics.strict_json import EncodedJson
@@ -197,7 +197,7 @@ class Attempt:
 
 def _read(answer: bytes) -> Message:
     try:
-        message = json.loads(answer)
+        message = loads(answer)
     except ValueError:
         message = None
     if not isinstance(message, dict):

@@ -7,7 +7,6 @@ and fro.
 import faulthandler
 import io
 import itertools
-import json
 import logging
 import os
 import queue
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
+from json import loads
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
@@ -89,7 +89,7 @@ class Worker:
 
     def _read(self) -> None:
         for line in self._requests:
-            message = json.loads(line)
+            message = loads(line)
             if "loggers" in message:
                 adopt_settings(message["loggers"])
             elif "task" in message:

@@ -16,6 +16,10 @@ class Lease:
     owner: str
 
 
+# Of a job's step. A process that died keeps others from it for no longer.
+STEP_LEASE_SECONDS = 10.0
+
+
 class LeaseOutcome(StoredEnum):
     """What became of a lease that was to be renewed.
 

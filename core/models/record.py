@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from core.models.definition import FrozenModel
-from core.models.refs import JobRef, StageRef
+from core.models.refs import JobRef, StageRef, StepRef
 from core.models.status import (
     JobPriority,
     JobStatus,
@@ -157,6 +157,13 @@ class JobRecord(FrozenModel):
     stall_noted_at: datetime | None = Field(
         default=None, description="When webhooks last learned that it does not move. Null: never."
     )
+    step_lease: dict[str, Any] | None = Field(
+        default=None,
+        description=(
+            "The process that takes the job's step, if that lasts: owner, expires_at, and `at`. Its heartbeats renew "
+            "it. It counts only while run, stage, status and attempt equal `at`."
+        ),
+    )
 
     @property
     def effective_priority(self) -> JobPriority:
@@ -191,6 +198,10 @@ class JobRecord(FrozenModel):
     @property
     def stage_ref(self) -> StageRef:
         return StageRef(self.job_id, self.run, self.stage)
+
+    @property
+    def step_ref(self) -> StepRef:
+        return StepRef(self.job_id, self.run, self.stage, self.status.value, self.attempt)
 
 
 class JobRunRecord(FrozenModel):

@@ -18,6 +18,16 @@ class JobRef(NamedTuple):
         return StageRef(self.job_id, self.run, stage)
 
 
+class StepRef(NamedTuple):
+    """One attempt at a step of a job: to plan the stage, or after the last one to make the summary."""
+
+    job_id: str
+    run: int
+    stage: int
+    status: str
+    attempt: int
+
+
 class StageRef(NamedTuple):
     """One stage of one run of a job, as `JobRef`. No JobRef, so that neither is taken for the other in a call."""
 

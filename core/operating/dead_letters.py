@@ -4,10 +4,10 @@ A message is never the truth: the rows that a dead one names are announced again
 Only a submission that a producer put on the jobs queue has its truth in the message, which is why bodies are kept.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from json import loads
 from typing import Any
 from uuid import uuid4
 
@@ -70,7 +70,7 @@ def read_reference(queue: str, body: bytes, properties: Mapping[str, Any]) -> Me
         queue: Logical name.
     """
     try:
-        document = json.loads(body)
+        document = loads(body)
     except (ValueError, RecursionError):
         document = None
     fields = document if isinstance(document, Mapping) else {}

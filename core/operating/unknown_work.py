@@ -5,10 +5,10 @@ nothing fails and no attempt is counted. The row, or the message where there is 
 waits, so any app may go on with it. After the patience it fails, and the error names what was missing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
+from json import dumps
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -127,7 +127,7 @@ def _place(task: PostponedTask) -> tuple[str, float]:
 
 
 def _dead_letter(queue: str, document: Mapping[str, Any], kept: Kept, unknown: UnknownWork) -> DeadLetter:
-    body = json.dumps(document).encode()
+    body = dumps(document).encode()
     correlation_id = document.get("correlation_id")
     return DeadLetter(
         queue=queue,

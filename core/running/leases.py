@@ -9,6 +9,7 @@ from core.basics.outage import outage
 from core.errors import StoreUnavailable
 from core.models.lease import HeldTask, LeaseOutcome
 from core.ports import LeaseStore, StandIn
+from core.running.step_leases import StepLeases
 from core.safety.safe_log import safe_logger
 from core.telemetry.instruments import RENEWAL_FAILURES, RENEWAL_LAG
 from core.telemetry.observer import observer
@@ -67,6 +68,10 @@ class LeaseKeeper:
             log.warning("heartbeat_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
             return
         self._thread = thread
+
+    def step_leases(self, owner: str) -> StepLeases:
+        """The sign of life of those who plan stages and make summaries, beside that of tasks."""
+        return StepLeases(self._store, owner, self._stand_in)
 
     def drop(self, leases: list[HeldTask]) -> None:
         with self._changed:

@@ -57,10 +57,17 @@ class LogGuard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
+        # The attempt that the present thread belongs to, as far as attempts are known.
+        self.find_attempt: Callable[[], object] = lambda: None
         self._usual: _Settings | None = None
         # `logging.config` disables it with all other loggers that it does not name.
         self._witness = logging.getLogger("coremachine.witness")
         self._was_off: frozenset[str] = frozenset()
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether an author's code runs, in any thread, or left this one behind."""
+        return self._inside > 0 or self.find_attempt() is not None
 
     def __enter__(self) -> Self:
         self.enter()

@@ -1,7 +1,7 @@
 """A log record's own fields, for what takes more than its message."""
 
-import json
 import logging
+from json import dumps
 from typing import Any
 
 from core.safety.safe_text import text_of
@@ -33,7 +33,7 @@ class FieldsFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
         fields = fields_of(record)
         message = super().formatMessage(record)
-        return f"{message} {json.dumps(fields, ensure_ascii=False)}" if fields else message
+        return f"{message} {dumps(fields, ensure_ascii=False)}" if fields else message
 
 
 def _plain(value: object) -> str | bool | int | float:
@@ -41,6 +41,6 @@ def _plain(value: object) -> str | bool | int | float:
     if isinstance(value, _PLAIN):
         return str(value) if isinstance(value, str) else value
     try:
-        return json.dumps(value, default=text_of, ensure_ascii=False)
+        return dumps(value, default=text_of, ensure_ascii=False)
     except (TypeError, ValueError):
         return text_of(value)

@@ -5,7 +5,7 @@ may raise. `logging` passes both on to the caller. Nor does a record show a cred
 text holds.
 
 `logging.config` disables every logger that it does not name, unless its caller knows better. These stay enabled: their
-level is what silences them.
+level is what silences them, which no author's code sets (`core.safety.kept_logger`).
 """
 
 import logging
@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from core.safety.credentials import redact
+from core.safety.kept_logger import KeptLogger, keep
 from core.safety.log_guard import log_guard
 from core.safety.safe_text import text_of, trace_of, type_name
 
@@ -38,7 +39,8 @@ class SafeLogger:
     def is_enabled_for(self, level: int) -> bool:
         """Whether anybody wants records of this level."""
         log_guard.put_back()
-        self._logger.disabled = False
+        if self._logger.disabled:
+            self._logger.disabled = False
         return self._logger.isEnabledFor(level)
 
     def debug(self, message: str, *args: object, **options: Any) -> None:
@@ -112,8 +114,19 @@ _losses = _Losses()
 
 
 def safe_logger(name: str) -> SafeLogger:
-    """What a module writes its records to, in the place of `logging.getLogger`."""
-    return SafeLogger(logging.getLogger(name))
+    """What a module writes its records to, in the place of a logger of `logging`."""
+    return SafeLogger(keep(name))
+
+
+log = safe_logger(__name__)
+
+
+def _tell_refused(logger: str, change: str, place: str) -> None:
+    details = {"checkpoint": "LOG_CHANGE_REFUSED", "logger": logger, "change": change, "place": place}
+    log.warning("log_change_refused", extra=details)
+
+
+KeptLogger.tell = staticmethod(_tell_refused)
 
 
 class WithoutCredentials(Exception):

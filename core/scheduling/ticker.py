@@ -2,6 +2,7 @@
 
 import time
 
+from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.submission import Submitter
 from core.basics.canonical import ValueTooLarge
 from core.basics.faults import fault_point
@@ -41,7 +42,7 @@ class ScheduleTicker:
 
     def __init__(self, store: ScheduleStore, submitter: Submitter) -> None:
         self._store = store
-        self._submitter = submitter
+        self._submitter = BoundedSubmitter(submitter)
 
     def tick(self) -> TickReport:
         """Decide about all ticks that are due, and submit the jobs of those that get one, up to a bound of time."""

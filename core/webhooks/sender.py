@@ -1,10 +1,10 @@
 """Sends deliveries that are due: in threads of its own, so that a silent receiver keeps nobody else waiting."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import UTC
+from json import dumps
 from threading import Event, Thread
 from typing import Any
 
@@ -176,7 +176,7 @@ def write_event(delivery: DueDelivery, source: str) -> bytes:
         "datacontenttype": "application/json",
         "data": dict(delivery.data),
     }
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+    return dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _again(delivery: DueDelivery, reason: str, answer: PostAnswer | None = None) -> DeliveryAnswer:

@@ -269,7 +269,7 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
 
     try:
         with connect_with(PooledConnection.connect, url, connection_settings(url), password) as connection:
-            connection.prepare(is_pooled=False, names_isolation=False)
+            connection.prepare(is_pooled=False, needs_transaction=False)
     except (psycopg.ProgrammingError, UnicodeEncodeError) as error:
         # Its own words may repeat the whole string, and a password with it.
         text = "expected a PostgreSQL URL or libpq connection string, found one that cannot be read; see --database-url"

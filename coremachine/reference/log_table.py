@@ -194,6 +194,12 @@ WORKERS = {
         "The thread that renews leases met an error; another one begins with the next tasks.", "LEASE", "error"
     ),
     "heartbeat_not_started": Record("The system gave the process no thread for renewals.", "LEASE", "warning", "error"),
+    "log_change_refused": Record(
+        "An author's code would have silenced a logger of the engine: `change` names what it set, `place` the line.",
+        "LOG_CHANGE_REFUSED",
+        "warning",
+        "logger change place",
+    ),
     "lease_stand_in_not_started": Record(
         "The process that renews leases of a blocked worker could not be started.", "LEASE", "warning", "error"
     ),
@@ -458,6 +464,11 @@ APP = {
     ),
     "resource_validator_failed": Record(
         "A resource validator raised something else than it may.", level="warning", fields="parameter validator"
+    ),
+    "parameter_validator_failed": Record(
+        "A validator of a job type's pydantic model raised something else than it may; the parameters are refused.",
+        level="warning",
+        fields="model",
     ),
 }
 

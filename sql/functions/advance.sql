@@ -92,7 +92,7 @@ create or replace function {schema}.words_of_budget(
 language sql immutable as $$
   select case when p_policy ->> 'on_failure' = 'tolerate' then
     format(': %s of %s tasks failed, and at most %s may', p_failed_count, p_expected_count,
-      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision || ' %'))
+      concat_ws(' or ', p_policy ->> 'max_failed', (p_policy ->> 'max_failed_percent')::double precision::text || ' %'))
   else '' end
 $$;
 

@@ -5,3 +5,14 @@ create or replace function {schema}.clock() returns timestamptz
 language sql stable as $$
   select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
 $$;
+
+-- How long a lease of this very step lasts: not above zero once it has run out; null where there is none.
+create or replace function {schema}.step_lease_seconds(
+  p_lease jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer
+) returns double precision
+language sql stable strict as $$
+  select case
+    when p_lease -> 'at' = jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt)
+    then extract(epoch from (p_lease ->> 'expires_at')::timestamptz - {schema}.clock())::double precision
+  end
+$$;

@@ -87,20 +87,25 @@ begin
   select w.job_id, w.run, w.task_id from waiting w where not w.is_new;
 end $$;
 
--- Finds jobs that wait for a step and have no message confirmed for it.
--- One with a start_at was not announced when it was submitted: it is found as soon as its time has come.
+-- Finds jobs that wait for a step and have no message confirmed for it, or whose step was taken by a process that died.
+-- One with a start_at was not announced when it was submitted: it is found as soon as its time has come. A step that a
+-- living process takes is left to it.
 create or replace function {schema}.find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
 language sql volatile as $$
   with found as (
     select j.job_id from {schema}.jobs j
-    where j.status in ({waiting_jobs}) and j.announced_at is null and j.paused_at is null
-      and (j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second' or j.start_at > j.updated_at)
+    where j.status in ({waiting_jobs}) and j.paused_at is null
+      and coalesce(
+        {schema}.step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) <= 0,
+        j.announced_at is null
+          and (j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second' or j.start_at > j.updated_at))
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
   )
-  update {schema}.jobs j set due_at = {schema}.clock() + p_hold_seconds * interval '1 second'
+  update {schema}.jobs j
+  set due_at = {schema}.clock() + p_hold_seconds * interval '1 second', announced_at = null, step_lease = null
   from found f where j.job_id = f.job_id
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
@@ -167,6 +172,7 @@ language sql volatile as $$
     select j.job_id from {schema}.jobs j
     where j.status in ({waiting_jobs}) and j.paused_at is null and j.announced_at is not null
       and greatest(j.announced_at, j.due_at) < p_before
+      and {schema}.step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) is null
     order by j.updated_at limit p_limit for update skip locked
   )
   update {schema}.jobs j set announced_at = {schema}.clock()

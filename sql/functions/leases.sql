@@ -1,4 +1,5 @@
--- Leases: an attempt's right to its task, extended by the heartbeats of its process.
+-- Leases: an attempt's right to its task, extended by the heartbeats of its process; and the lease of who takes a job's
+-- step, which is none to a task.
 
 -- Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.
 -- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
@@ -87,3 +88,47 @@ begin
     and t.lease_id = p_lease_id
   order by t.task_id;
 end $$;
+
+-- Extends the lease of the process that takes a job's step: plans its stage, or makes its summary. False: the job does
+-- not wait for that step any more, or another process has its lease.
+-- Fence: the step, and the lease. Locks: the job row.
+create or replace function {schema}.renew_step_lease(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
+  p_seconds double precision
+) returns boolean
+language plpgsql as $$
+begin
+  update {schema}.jobs j
+  set step_lease = jsonb_build_object(
+    'owner', p_owner, 'expires_at', {schema}.clock() + p_seconds * interval '1 second',
+    'at', jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt))
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ({waiting_jobs})
+    and (j.step_lease ->> 'owner' = p_owner
+      or coalesce({schema}.step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) <= 0, true));
+  return found;
+end $$;
+
+-- Ends a step's lease: another process may take the step at once. Returns whether there was one.
+-- Fence: the lease. Locks: the job row.
+create or replace function {schema}.release_step_lease(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text
+) returns boolean
+language plpgsql as $$
+begin
+  update {schema}.jobs j set step_lease = null
+  where j.job_id = p_job_id and j.step_lease ->> 'owner' = p_owner
+    and {schema}.step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) is not null;
+  return found;
+end $$;
+
+-- Whether a process that lives takes the step.
+create or replace function {schema}.is_step_leased(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer
+) returns boolean
+language sql stable as $$
+  select coalesce((
+    select {schema}.step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) > 0
+    from {schema}.jobs j where j.job_id = p_job_id
+  ), false)
+$$;

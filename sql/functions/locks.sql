@@ -27,10 +27,11 @@ begin
   );
 end $$;
 
--- The key of a stage's advisory lock.
+-- The key of a stage's advisory lock. Numbers are cast: where somebody made an implicit cast to text, as people do who
+-- come from other databases, `text || integer` means two operators, and no statement with it runs any more.
 create or replace function {schema}.stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
 language sql stable as $$
-  select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
+  select hashtextextended(p_job_id || ':' || p_run::text || ':' || p_stage::text, 0)
 $$;
 
 -- Raises CM005: the transaction is not read committed.
@@ -79,7 +80,7 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     perform {schema}.refuse_isolation();
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run || ':' || p_stage, 0));
+  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run::text || ':' || p_stage::text, 0));
 end $$;
 
 -- Serializes claims under limits, and those who announce for them: all of a stage's at once, in one order. They are

@@ -2,6 +2,7 @@
 
 import asyncio
 import cProfile
+import gc
 import json
 import logging
 import queue
@@ -12,6 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from decimal import Decimal, getcontext
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -19,7 +21,7 @@ import pytest
 
 from core.authors import author_code
 from core.authors.author_code import author_items, call_author, read_once
-from core.basics.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored, copied, encode_storable
+from core.basics.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored, copied, encode_storable, job_id_for
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
 from core.models import StageDefinition
@@ -33,6 +35,8 @@ from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
 from core.running.threads import ThreadReserve
 from core.safety.safe_text import MOST_TEXT_BYTES
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def as_it_is(_place, item):
@@ -581,6 +585,36 @@ def test_handler_that_lowers_the_recursion_limit_breaks_no_later_call(ends):
         assert sys.getrecursionlimit() == usual
     finally:
         sys.setrecursionlimit(usual)
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_handler_that_slows_its_process_down_slows_no_later_call(ends):
+    """Without the collector memory grows; with a long interval, heartbeats wait for a handler that computes."""
+    usual = sys.getswitchinterval()
+
+    def slow_down():
+        gc.disable()
+        sys.setswitchinterval(100)
+        if ends == "raises":
+            raise ValueError
+
+    try:
+        with suppress(AuthorError):
+            call_author(slow_down)
+        assert (gc.isenabled(), sys.getswitchinterval()) == (True, usual)
+    finally:
+        gc.enable()
+        sys.setswitchinterval(usual)
+
+
+@pytest.mark.parametrize("name", ["dumps", "loads"])
+def test_what_a_handler_puts_in_the_place_of_json_changes_no_job(name, monkeypatch):
+    """`functools.partial(json.dumps, indent=2)` made another job of the same parameters."""
+    expected = job_id_for("t", {"a": "\u00e9", "b": 1.5}), encode_storable({"b": [1]})
+    monkeypatch.setattr(json, name, lambda *_, **__: 1 / 0)
+    assert (job_id_for("t", {"b": 1.5, "a": "\u00e9"}), encode_storable({"b": [1]})) == expected
+    for source in [each for folder in ("core/**", "infrastructure/**", "jobs") for each in ROOT.glob(f"{folder}/*.py")]:
+        assert f"json.{name}(" not in source.read_text(encoding="utf-8"), source
 
 
 @pytest.mark.parametrize("ends", ["returns", "raises"])

@@ -3,6 +3,7 @@
 import logging
 import logging.config
 import sys
+import threading
 from contextlib import suppress
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from core.authors.attempt_log import AttemptLog
 from core.authors.author_code import author_items, call_author
 from core.errors import AuthorError
+from core.safety.kept_logger import KeptLogger
 from core.safety.log_guard import disabled_loggers, log_guard
 from core.safety.safe_log import safe_logger
 
@@ -23,7 +25,8 @@ class Kept(logging.Handler):
         self.messages = []
 
     def emit(self, record):
-        self.messages.append(record.getMessage())
+        if record.getMessage() != "log_change_refused":
+            self.messages.append(record.getMessage())
 
 
 @pytest.fixture
@@ -61,7 +64,25 @@ def filter_all():
         handler.addFilter(lambda _: False)
 
 
+def silence_ours():
+    for name in ("core.of.the.engine", "core.of", "core"):
+        ours = logging.getLogger(name)
+        ours.setLevel(logging.CRITICAL + 1)
+        ours.propagate = False
+        ours.disabled = True
+        ours.addFilter(lambda _: False)
+        ours.filters.append(lambda _: False)
+        ours.handle = lambda _: None
+
+
+def configure_ours():
+    loggers = {"core": {"level": "CRITICAL", "propagate": False, "handlers": []}}
+    logging.config.dictConfig({"version": 1, "incremental": False, "loggers": loggers})
+
+
 SILENCED = {
+    "our loggers": silence_ours,
+    "dictConfig of ours": configure_ours,
     "disable": lambda: logging.disable(logging.CRITICAL),
     "disable more": lambda: logging.disable(10_000),
     "level": lambda: logging.getLogger().setLevel(logging.CRITICAL),
@@ -148,3 +169,50 @@ def test_more_records_than_before_are_no_silence(kept):
     call_author(lambda: logging.getLogger().setLevel(logging.DEBUG))
     theirs.debug("seen")
     assert kept == ["seen"]
+
+
+def test_whoever_would_silence_the_engine_s_loggers_is_named_once(caplog, monkeypatch):
+    monkeypatch.setattr(KeptLogger, "_named", set())
+    call_author(silence_ours)
+    call_author(silence_ours)
+    named = [
+        (record.logger, record.change, record.place.rpartition("/")[2].partition(":")[0])
+        for record in caplog.records
+        if record.getMessage() == "log_change_refused" and record.logger == "core.of"
+    ]
+    changes = ("level", "propagate", "filters", "filters", "handle")
+    assert named == [("core.of", change, "test_log_guard.py") for change in changes]
+
+
+def test_a_thread_that_a_handler_left_behind_silences_nothing(kept):
+    go_on = threading.Event()
+
+    def later():
+        assert go_on.wait(10)
+        silence_ours()
+
+    with log_guard, AttemptLog({"task_id": "t"}):
+        left = threading.Thread(target=later)
+        left.start()
+    go_on.set()
+    left.join()
+    log.info("after it")
+    assert kept == ["after it"]
+
+
+def test_the_app_sets_its_own_levels_of_the_engine_s_loggers(kept):
+    ours = logging.getLogger("core.of.the.engine")
+    ours.setLevel(logging.ERROR)
+    call_author(lambda: ours.setLevel(logging.DEBUG))
+    log.debug("more than before")
+    ours.setLevel(logging.ERROR)
+    log.warning("not any more")
+    ours.setLevel(logging.NOTSET)
+    ours.addFilter(refuse := lambda _: False)
+    log.warning("nor this")
+    ours.removeFilter(refuse)
+    ours.addHandler(handler := logging.NullHandler())
+    ours.removeHandler(handler)
+    ours.addHandler(handler)
+    ours.handlers.clear()
+    assert kept == ["more than before"]

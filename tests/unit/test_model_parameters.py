@@ -23,6 +23,7 @@ from pydantic import (
 from core.errors import ContractViolationError
 from jobs.base import JobDefinitionError
 from jobs.job import Job
+from jobs.model_parameters import validate_with_model
 from jobs.parameter_schema import check_schema, to_json_schema
 from jobs.parameters import ParameterErrors
 from jobs.stages import Stage
@@ -360,3 +361,30 @@ def test_models_that_cannot_declare_parameters_are_refused(model, problem):
 
 def test_an_alias_below_a_model_is_refused():
     assert [problem.partition(": expected")[0] for problem in check_schema(Nested, "p")] == ["p: Inner.N", "p: Inner.n"]
+
+
+class Looked(BaseModel):
+    zone: str = "a"
+    size: int = 1
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, value):
+        return {"a": "a"}[value]
+
+    @model_validator(mode="after")
+    def _fits(self):
+        assert [0, 1][self.size] >= 0
+        return self
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field", "found"),
+    [({"zone": "b"}, "zone", "KeyError: 'b'"), ({"size": 7}, "Looked", "IndexError: list index out of range")],
+)
+def test_whatever_a_validator_raises_refuses_the_value_that_it_looked_at(parameters, field, found, caplog):
+    with pytest.raises(ParameterErrors) as refused:
+        validate_with_model(Looked, parameters)
+    (problem,) = refused.value.errors
+    assert (problem.field, problem.found) == (field, found)
+    assert caplog.records[0].getMessage() == "parameter_validator_failed"

@@ -204,7 +204,7 @@ def test_engine_has_no_other_loggers(place):
     ]
     # They pass on what authors' loggers wrote in other processes, filter or read a library's, or look at the handlers.
     own = {
-        "core": ["core/isolation/log_records.py", "core/safety/log_guard.py", "core/safety/safe_log.py"],
+        "core": ["core/isolation/log_records.py", "core/safety/kept_logger.py", "core/safety/log_guard.py"],
         "infrastructure": ["infrastructure/postgresql.py", "infrastructure/telemetry/start.py"],
         "jobs": ["jobs/flood_risk_cog/intact.py"],
         "triggers": ["triggers/http.py", "triggers/worker_log.py"],

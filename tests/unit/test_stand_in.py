@@ -1,6 +1,7 @@
 """What a stand-in does with the answers of the database, and with a parent that is silent."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from core.models.lease import LeaseOutcome, RenewedLease
+from core.models.refs import StepRef
 from infrastructure.settings import load_settings
-from infrastructure.stand_in import LeaseStandIn
-from infrastructure.stand_in_process import StandIn, is_stopped
+from infrastructure.stand_in import LeaseStandIn, step_line
+from infrastructure.stand_in_process import StandIn, Steps, is_stopped
 
 PARENT = 4711
 
@@ -142,3 +144,17 @@ def test_without_a_thread_that_ticks_no_process_is_left_and_the_next_call_tries_
     stand_in.watch(60.0)
     assert started == [1]
     stand_in.close()
+
+
+def test_steps_are_read_from_the_pipe_however_it_is_cut():
+    one, other = StepRef("ab", 1, 2, "queued", 0), StepRef("cd", 1, 3, "finalizing", 1)
+    said = b"..".join(
+        step_line(step, is_taken=is_taken) for step, is_taken in [(one, True), (other, True), (one, False)]
+    )
+    for size in (1, 7, len(said)):
+        steps, others = Steps(), b""
+        for place in range(0, len(said), size):
+            others += steps.read(said[place : place + size])
+        assert (steps.taken, others) == ({tuple(other)}, b"....")
+    assert Steps().read(b"!.") == b"!."
+    assert len(step_line(StepRef("f" * 64, 2**31, 10**6, "finalizing", 2**31), is_taken=True)) < select.PIPE_BUF

@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as InQuery
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BeforeValidator, Field
 
+from core.authors.author_code import call_author
+from core.errors import AuthorError
 from core.models import JobStatus, StageStatus, TaskStatus
 from core.models.control import JobAction, allowed_actions
 from core.models.dashboard import PulseCell
@@ -17,10 +20,12 @@ from core.models.insight import JobFacts
 from core.models.refs import JobRef
 from core.models.view import JobDetail, Page, StageDetail, TaskSummary, run_times
 from core.operating.explain import explain
+from core.safety.safe_log import safe_logger
 from infrastructure.queries import TaskNotFound
 from jobs.views import ViewProblem, ViewRequest, load_figure
 from triggers import insight_api, problems
 from triggers.api_models import Query
+from triggers.author_threads import calls_authors
 from triggers.endpoints import JobIdPath
 from triggers.traces import trace_id_of
 from triggers.ui import timeline
@@ -35,6 +40,7 @@ from triggers.ui.recent import RecentReads, recent_reads
 from triggers.ui.texts import seconds_between
 from triggers.ui.visitor import visitor_of
 
+log = safe_logger(__name__)
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
 _MOST_MARKS = 2000
@@ -88,10 +94,16 @@ class JobPageQuery(Query):
 
 
 @router.get("/ui/jobs/{job_id}")
-def show_job(
+async def show_job(
     job_id: JobIdPath, request: Request, services: Services, query: Annotated[JobPageQuery, InQuery()]
 ) -> Response:
     """The job, with one of its tabs."""
+    if query.tab == "figure":
+        return await _show_figure(job_id, request, services, query)
+    return await run_in_threadpool(_show, job_id, request, services, query)
+
+
+def _show(job_id: str, request: Request, services: UiServices, query: JobPageQuery) -> Response:
     detail = services.queries.get_job_detail(job_id)
     view = _look(services, detail, query, recent_reads(request))
     head = _head(services, detail, view.now)
@@ -111,6 +123,10 @@ def show_job(
         **({} if head.is_open else {"refresh_seconds": _ENDED_SECONDS}),
         **_TABS[query.tab](services, view),
     )
+
+
+# What draws a figure is a job type's own code.
+_show_figure = calls_authors(_show)
 
 
 @dataclass(frozen=True)
@@ -304,11 +320,24 @@ def _figure(services: UiServices, view: View) -> dict[str, Any]:
         return view.reads.get(("figure", job.job_id, job.run, job.updated_at), lambda: _draw(name, asked))
     except ViewProblem as problem:
         return {"figure": None, "problem": str(problem)}
+    except AuthorError as error:
+        log.exception("job_type_failed", extra={"code": "job_type_failed"})
+        return {"figure": None, "problem": f"What draws it failed: {error.failure.error_type}; the log has the trace."}
 
 
 def _draw(name: str, asked: ViewRequest) -> dict[str, Any]:
-    figure = load_figure(name)(asked)
-    return {"figure": figure, "map": draw_map(figure.outlines), "most_named": MOST_NAMED}
+    drawn = call_author(_ask_for_figure, name, asked)
+    if isinstance(drawn, ViewProblem):
+        raise drawn
+    return drawn
+
+
+def _ask_for_figure(name: str, asked: ViewRequest) -> dict[str, Any] | ViewProblem:
+    try:
+        figure = load_figure(name)(asked)
+        return {"figure": figure, "map": draw_map(figure.outlines), "most_named": MOST_NAMED}
+    except ViewProblem as problem:
+        return problem
 
 
 def _runs(services: UiServices, view: View) -> dict[str, Any]:

@@ -117,6 +117,7 @@ ODD = [
     ("client_encoding", "SQL_ASCII", r"select U&'\20AC \3042'"),
     ("array_nulls", "off", "select '{null}'::text[]"),
     ("extra_float_digits", "-15", "select 3599.9::float8"),
+    ("gin_fuzzy_search_limit", "5", "select current_setting('gin_fuzzy_search_limit')"),
     ("session_replication_role", "replica", "select current_setting('session_replication_role')"),
     ("standard_conforming_strings", "off", r"select length('\\')"),
     # These change nothing that is read or written; nothing is done about them.
@@ -129,7 +130,7 @@ ODD = [
     ("plan_cache_mode", "force_custom_plan", "select 1"),
     ("default_transaction_deferrable", "on", "select current_setting('transaction_isolation')"),
     ("synchronous_commit", "off", "select 1"),
-    ("row_security", "off", "select 1"),
+    ("row_security", "on", "select 1"),
 ]
 
 
@@ -224,6 +225,28 @@ def test_a_setting_that_the_role_may_not_change_is_refused(url, admin):
         ),
     ):
         ask(pool)
+
+
+def test_rows_that_policies_hide_are_not_missed_in_silence(url, admin):
+    """A list was empty, and a job unknown, without an error."""
+    with create_pool(url) as pool:
+        Migrator(pool).migrate()
+    admin.execute("drop role if exists hidden")
+    admin.execute("create role hidden login")
+    admin.execute("grant usage on schema app to hidden")
+    admin.execute("grant select on all tables in schema app to hidden")
+    admin.execute("alter table app.jobs enable row level security")
+    try:
+        with create_pool(make_conninfo(url, user="hidden"), timeout_seconds=2) as pool:
+            with pytest.raises(DatabaseUnsuitable, match="row-level security policy for table"):
+                JobRepository(pool).find_job("ef" * 32)
+            with pytest.raises(DatabaseUnsuitable, match="found row-level security on jobs of schema 'app'"):
+                Migrator(pool).status()
+        with create_pool(url) as pool:
+            assert Migrator(pool).status().is_current
+    finally:
+        admin.execute("drop schema app cascade")
+        admin.execute("drop owned by hidden")
 
 
 def fill(pool, size=4):

@@ -14,7 +14,7 @@ from core.models.control import RerunMode, RerunRequest
 from core.orchestration_manager import AppRole
 from core.running.outcome_writer import OutcomeWriter
 
-from .machine_suite import Rig, ShapesJob
+from .machine_suite import Behaviours, Rig, ShapesJob, build_registry
 
 
 class NoText(Exception):
@@ -341,6 +341,36 @@ def test_validator_that_goes_wrong_refuses_the_submission_and_nothing_else(rig, 
     with pytest.raises(AuthorError, match=f"(?s){said}"):
         rig.machine.rerun_job(ended, RerunRequest(mode=RerunMode.ALL, parameters={"n": 2}))
     assert rig.engine.query("select job_id, run from app.jobs") == [{"job_id": ended, "run": 1}]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["stages", "parameters_outside_job_id", "validate_job_parameters", "create_tasks_for_stage", "finalize_job"],
+)
+def test_class_whose_attributes_cannot_be_looked_up_fails_its_own_job(engine, name):
+    """A metaclass may raise at any look, and SystemExit would end the worker's thread."""
+
+    odd = set()
+
+    class Meta(type(ShapesJob)):
+        def __getattribute__(cls, wanted):
+            if wanted in odd:
+                raise SystemExit(4)
+            return super().__getattribute__(wanted)
+
+    class Odd(ShapesJob, metaclass=Meta):
+        pass
+
+    rig = Rig(engine, registry=build_registry(Behaviours(), Odd))
+    job_id = rig.submit(n=1)
+    odd.add(name)
+    if name in {"parameters_outside_job_id", "validate_job_parameters"}:
+        with pytest.raises(AuthorError, match="SystemExit"):
+            rig.submit(n=2)
+        return
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "failed"
+    assert rig.job(job_id).error["type"] == "SystemExit"
 
 
 @pytest.mark.parametrize("made", [None, {}, TaskDefinition()])

@@ -1,5 +1,6 @@
 """Schedules on real PostgreSQL, at times that the test sets: one job for each tick, or one reason."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.advancing import bounded_submission
 from core.advancing.submission import Submitter
 from core.basics.faults import armed
-from core.errors import DeliveryError, InvalidParameters
+from core.errors import AuthorError, DeliveryError, InvalidParameters
+from core.models import JobQueueMessage
 from core.models.schedule import CatchUp, Overlap, PlannedTick, TickAnswer, TickStatus
 from core.operating.janitor import Janitor
 from core.scheduling.cron import ticks_after
@@ -24,7 +27,7 @@ from infrastructure.retention import RetentionRepository
 from infrastructure.schedules import ScheduleRepository
 from jobs.registry import Registry, UnknownJobType
 
-from .machine_suite import Rig
+from .machine_suite import Rig, ShapesJob
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -451,3 +454,51 @@ def test_every_tick_gets_one_job_or_one_reason(engine, cron, zone, catch_up, ove
     assert len(set(jobs)) == len(jobs)
     assert not rows or rows[0].tick_at == first
     desk.schedules.delete(name)
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A job class whose validation hangs until the test ends it."""
+    monkeypatch.setattr(bounded_submission, "SUBMIT_SECONDS", 0.2)
+    go_on = threading.Event()
+
+    class Hanging(ShapesJob):
+        job_type = "hanging"
+
+        @classmethod
+        def validate_job_parameters(cls, params):
+            go_on.wait(20)
+            return super().validate_job_parameters(params)
+
+    Hanging.go_on = go_on
+    yield Hanging
+    go_on.set()
+
+
+def test_a_validation_that_hangs_stops_no_other_schedule_and_no_sweep(desk, hanging):
+    """The janitor's sweep begins with the schedules: it would never have ended, in one process after another."""
+    begin, now = desk(0.5), desk(1.001)
+    for each in (begin, now):
+        each.rig.registry._jobs["hanging"] = hanging
+    with pytest.MonkeyPatch.context() as patched:
+        # When it is written, it did not hang yet.
+        patched.setattr(hanging, "validate_job_parameters", ShapesJob.validate_job_parameters)
+        begin.put(name="a", job_type="hanging")
+        begin.put(name="b", job_type="hanging")
+        begin.put(name="c")
+    report = now.ticker.tick()
+    assert (report.submitted, report.postponed) == (1, 2)
+    assert now.outcomes("a") == now.outcomes("b") == [(1, "due", "job_type_failed")]
+    details = [now.ticks(name)[0].detail for name in ("a", "b")]
+    assert sum("an earlier submission of 'hanging'" in detail for detail in details) == 1
+    assert all("validate_job_parameters" in detail for detail in details)
+
+
+def test_a_submission_that_hangs_keeps_no_slot_of_its_process(desk, hanging):
+    """Its message took one, and another whenever it came again."""
+    rig = desk(1).rig
+    rig.registry._jobs["hanging"] = hanging
+    message = JobQueueMessage(job_type="hanging", correlation_id="c", parameters={})
+    for said in ("to end within", "an earlier submission"):
+        with pytest.raises(AuthorError, match=said):
+            rig.machine.process_job_message(message)

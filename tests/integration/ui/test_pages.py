@@ -21,6 +21,7 @@ from core.safety.roles import Role, digest_of
 from core.scheduling.schedules import ScheduleWish
 from infrastructure.postgresql import create_pool
 from tests.databases import clone_template
+from tests.integration.ui import dashboard_app
 from tests.integration.ui.dashboard_app import AppServices, Gate, make_services, serving
 from triggers.access import KEY_COOKIE, AccessRules, cookie_of_key
 from triggers.ui.attention import read_alerts
@@ -174,6 +175,15 @@ def test_job_type_that_offers_a_figure_has_its_map_and_picture_on_the_job_page(s
     picture = f"/jobs/{job_id}/preview/picture.gif"
     assert f'<img src="/api/ui{picture}"' in page
     assert read(picture).startswith("GIF89a")
+
+
+def test_figure_that_cannot_be_drawn_is_no_page_that_cannot_be_shown(services, read, monkeypatch):
+    def draw(request):
+        raise SystemExit(4)
+
+    monkeypatch.setattr(dashboard_app, "draw_scenes", draw)
+    page = read(f"/jobs/{submit(services)}?tab=figure")
+    assert "What draws it failed: SystemExit; the log has the trace." in page
 
 
 FROM_PAGE = {"Sec-Fetch-Site": "same-origin"}

@@ -1,6 +1,7 @@
 """Submissions with tags and start times, many at once, and those that are only tried."""
 
 import asyncio
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,9 +11,14 @@ import pytest
 from core.errors import StoreUnavailable
 from core.models.job_filter import JobSort
 from core.models.submission import SubmissionOutcome
+from jobs.hello_world import HelloWorldJob
 from tests.unit.triggers.fakes import JOB_ID, Api, FakeServices, client
 from tests.unit.triggers.test_api import assert_problem, errors_of, links
 from triggers import author_threads
+
+
+def show(request):
+    """The preview of a job; a test replaces it."""
 
 
 class TestCodeOfAuthors:
@@ -48,6 +54,34 @@ class TestCodeOfAuthors:
         assert busy.headers["retry-after"] == "5"
         assert (unknown.status_code, listed.status_code) == (404, 200)
         assert first.status_code == (200 if query else 202)
+
+    def test_of_a_preview_is_bounded_as_well(self, monkeypatch):
+        """A view that hangs took the threads of all requests; SystemExit in one reached the server's loop."""
+        monkeypatch.setattr(author_threads, "SHARE", 1)
+        monkeypatch.setattr(author_threads, "WAIT_SECONDS", 0.0)
+        monkeypatch.setattr(HelloWorldJob, "view", f"{__name__}:show")
+        api, began, go_on = Api(), threading.Event(), threading.Event()
+
+        def hang(_):
+            began.set()
+            assert go_on.wait(30)
+            raise SystemExit(4)
+
+        monkeypatch.setattr(sys.modules[__name__], "show", hang)
+
+        async def ask():
+            async with client(api.app) as http:
+                path = f"/api/jobs/{JOB_ID}/preview"
+                first = asyncio.create_task(http.get(path))
+                await asyncio.to_thread(began.wait, 30)
+                second, listed = await http.get(path), await http.get("/api/jobs")
+                go_on.set()
+                return second, listed, await first
+
+        busy, listed, first = asyncio.run(ask())
+        assert_problem(busy, 503, "job_type_busy")
+        assert listed.status_code == 200
+        assert "SystemExit" in assert_problem(first, 500, "job_type_failed")["detail"]
 
     def test_of_several_job_types_hangs_apart_too(self, monkeypatch):
         monkeypatch.setattr(author_threads, "SHARE", 1)
