@@ -1,5 +1,6 @@
 """The claimed tasks of one message: which has begun is decided once, whoever asks first."""
 
+import time
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -88,6 +89,7 @@ def test_tasks_claimed_too_late_are_released_and_a_slot_is_never_kept(names):
         slots=slots,
         state=None,
         owner="w",
+        clock=time.monotonic,
         orchestration=SimpleNamespace(role=SimpleNamespace(most_bytes=1000)),
     )
 
@@ -98,5 +100,5 @@ def test_tasks_claimed_too_late_are_released_and_a_slot_is_never_kept(names):
     writer = SimpleNamespace(job=JOB, stage=STAGE, lease_id=uuid4(), release=release)
     drain.drain()
     with pytest.raises(StoreUnavailable):
-        MessageRunner(parts, None, None).run_claimed(writer, rows(*names))
+        MessageRunner(parts, None, None, None).run_claimed(writer, rows(*names))
     assert (ran, released, slots.taken, keeper.held()) == ([], names, 0, [])

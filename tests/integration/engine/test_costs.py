@@ -248,7 +248,7 @@ def test_message_of_one_task_enters_few_functions_before_it_is_committed(engine,
     )
     # What is made once for a process is made.
     rig.machine.process_task_message(first)
-    for message, most_functions, most_files in ((second, 53, 22), (last, 109, 33)):
+    for message, most_functions, most_files in ((second, 53, 22), (last, 113, 34)):
         entered = entered_by(rig, message)
         assert rig.engine.task(job_id, *message.task_ids)["status"] == "completed"
         print(described(entered))  # noqa: T201 - for `pytest -s`
