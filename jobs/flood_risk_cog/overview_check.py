@@ -55,8 +55,9 @@ class OverviewCheck:
         self._base, self.overviews, self._tile_size, self._method = base, overviews, tile_size, method
         self._numbers = bands_to_look_at(base)
         self._step = max(1, math.ceil(base.width * base.height * len(self._numbers) / MOST_PIXELS))
-        self._place: tuple[int, int] | None = None
         self._count = -1
+        # Of the window that is seen: what some of its bands have.
+        self._seen: list[tuple[list[int], Any, Any]] = []
         # Levels that were compared, and those of which some pixels have bounds in samples alone.
         self._compared: set[int] = set()
         self._open: set[int] = set()
@@ -64,22 +65,30 @@ class OverviewCheck:
         self._problem: str | None = None
 
     def see(self, window: Window, numbers: list[int], values: Any, valid: Any) -> None:
-        """Take in some bands (bands, rows, columns) of a window of the full size."""
-        if (window.row_off, window.col_off) != self._place:
-            self._place = (window.row_off, window.col_off)
+        """Take in some bands (bands, rows, columns) of a window of the full size; bands come in their order."""
+        if numbers[0] == 1:
             self._count += 1
-        wanted = [index for index, number in enumerate(numbers) if number in self._numbers]
-        if self._problem or not wanted or self._count % self._step:
+        if self._problem or self._count % self._step:
             return
-        if len(wanted) < len(numbers):
-            values, valid = values[wanted], valid[wanted]
+        wanted = [index for index, number in enumerate(numbers) if number in self._numbers]
+        if len(wanted) == len(numbers):
+            self._seen.append((numbers, values, valid))
+        elif wanted:
+            self._seen.append(([numbers[index] for index in wanted], values[wanted], valid[wanted]))
+        if numbers[-1] == self._base.count:
+            # After its last band: tiles of overviews are in GDAL's cache longer than those of the window then.
+            seen, self._seen = self._seen, []
+            for each in seen:
+                self._see(window, *each)
+
+    def _see(self, window: Window, numbers: list[int], values: Any, valid: Any) -> None:
         pyramid = Pyramid.of(values, valid)
         for level, overview in enumerate(self.overviews):
             factor = 2 << level
             if factor > MOST_FACTOR or not _fits(self._base, overview, window, factor):
                 break
             pyramid = pyramid.halved()
-            self._compare(level, overview, window, [numbers[index] for index in wanted], pyramid)
+            self._compare(level, overview, window, numbers, pyramid)
 
     def problems(self) -> list[str]:
         """After all windows: what is wrong, in words."""
@@ -95,8 +104,7 @@ class OverviewCheck:
         return []
 
     def _compare(self, level: int, overview: Any, window: Window, numbers: list[int], pyramid: "Pyramid") -> None:
-        down = _reach_of_axis(self._base.height, overview.height, window.row_off, window.height, 2 << level, self._method)
-        across = _reach_of_axis(self._base.width, overview.width, window.col_off, window.width, 2 << level, self._method)
+        down, across = (_reach_of_axis(*axis, 2 << level, self._method) for axis in _axes(self._base, overview, window))
         above = left = 0
         if down.is_one_sided or across.is_one_sided:
             pyramid, above, left = self._margins[level, numbers[0]].around(window, pyramid)
@@ -142,15 +150,19 @@ class OverviewCheck:
 
 def _fits(base: Any, overview: Any, window: Window, factor: int) -> bool:
     """Whether this level's pixels are squares of the factor or nearly so, and the window consists of whole ones."""
-    axes = (
-        (base.height, overview.height, window.row_off, window.height),
-        (base.width, overview.width, window.col_off, window.width),
-    )
     return all(
         count in {size // factor, math.ceil(size / factor)}
         and offset % factor == 0
         and (offset + length == size or length % factor == 0)
-        for size, count, offset, length in axes
+        for size, count, offset, length in _axes(base, overview, window)
+    )
+
+
+def _axes(base: Any, overview: Any, window: Window) -> tuple[tuple[int, int, int, int], ...]:
+    """Down and across: pixels of the raster and of its overview, and where the window begins and how long it is."""
+    return (
+        (base.height, overview.height, window.row_off, window.height),
+        (base.width, overview.width, window.col_off, window.width),
     )
 
 
