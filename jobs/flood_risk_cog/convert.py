@@ -24,6 +24,7 @@ from jobs.flood_risk_cog.layout import find_layout_problems
 from jobs.flood_risk_cog.memory import (
     LEAST_CACHE,
     cache_bytes,
+    give_back_memory,
     is_kept_whole,
     is_too_wide,
     problem_with_blocks,
@@ -225,6 +226,8 @@ def _opened(path: str, source: str, tile_size: int) -> Iterator[Any]:
             check_types(path, dataset)
             if problem := problem_with_blocks(dataset):
                 raise UnusableRaster(path, problem)
+            if not is_kept_whole(dataset, tile_size):
+                give_back_memory()
             cache = cache_bytes(dataset, tile_size)
         except RasterioError as error:
             raise _not_opened(path, source, error) from error

@@ -1,8 +1,10 @@
 """How much memory a conversion takes: its bound, the share of GDAL's cache, and what cannot fit."""
 
+import ctypes
 import math
 import re
 import sys
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,6 +49,12 @@ def limit_memory(most: int) -> None:
         bound = most + UNTOUCHED_BYTES
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (bound if hard < 0 else min(bound, hard), hard))
+
+
+def give_back_memory() -> None:
+    """Have the allocator return to the system what earlier rasters took."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -237,7 +237,7 @@ def test_a_process_ends_with_the_worker_also_within_a_conversion(request_for):
 
 def test_a_process_without_work_ends_well():
     """The interpreter aborted at its end, since a thread was still reading."""
-    code = "from jobs.flood_risk_cog import serve; serve.IDLE_SECONDS = 0.1; serve.main()"
+    code = "from jobs.flood_risk_cog import serve; serve.IDLE_SECONDS = serve.REST_SECONDS = 0.1; serve.main()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert child.wait(timeout=60) == 0
