@@ -28,6 +28,8 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog.process import ALLOCATOR
+
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
 OPTIONS = ["COMPRESS=DEFLATE", "PREDICTOR=YES", "BLOCKSIZE=512"]
@@ -170,7 +172,7 @@ def convert_folder(run: Contender, sources: list[Path], folder: Path) -> Run:
 def convert_ours(sources: list[Path], output: Path) -> Run:
     """A worker's process, that converts one after the other."""
     command = [sys.executable, "-m", "jobs.flood_risk_cog.serve"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **ALLOCATOR}
     began = time.perf_counter()
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     assert process.stdin is not None  # noqa: S101 - both are pipes

@@ -4,7 +4,8 @@ import glob
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -20,7 +21,15 @@ from jobs.flood_risk_cog.gdal_errors import failure_of
 from jobs.flood_risk_cog.intact import BlockCheck, check_blocks, nothing_made_up
 from jobs.flood_risk_cog.inventory import describe, has_code
 from jobs.flood_risk_cog.layout import find_layout_problems
-from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, is_too_wide, problem_with_blocks, rows_of_small_tiles
+from jobs.flood_risk_cog.memory import (
+    LEAST_CACHE,
+    cache_bytes,
+    give_back_memory,
+    is_kept_whole,
+    is_too_wide,
+    problem_with_blocks,
+    rows_of_small_tiles,
+)
 from jobs.flood_risk_cog.nodata import nodata_as_json
 from jobs.flood_risk_cog.places import check_place
 from jobs.flood_risk_cog.plan import (
@@ -205,25 +214,25 @@ def _make_cog(
         source = str(stage_raster(fetch_raster(path, fetched, sidecars), staged, fingerprint))
     except UnreadableSidecar as error:
         raise UnusableRaster(path, str(error)) from error
-    with rasterio.Env(GDAL_CACHEMAX=_cache_for(path, source, options.tile_size)):
-        return _make_cog_of(path, source, temporary, options, report)
+    return _make_cog_of(path, source, temporary, options, report)
 
 
-def _cache_for(path: str, source: str, tile_size: int) -> int:
-    try:
-        with open_raster(source) as dataset:
+@contextmanager
+def _opened(path: str, source: str, tile_size: int) -> Iterator[Any]:
+    """The source, with as much of GDAL's cache as it needs."""
+    with ExitStack() as stack:
+        try:
+            dataset = stack.enter_context(open_raster(source))
             check_types(path, dataset)
             if problem := problem_with_blocks(dataset):
                 raise UnusableRaster(path, problem)
-            return cache_bytes(dataset, tile_size)
-    except RasterioError as error:
-        raise _not_opened(path, source, error) from error
-
-
-def _rows_of_copy(source: str, tile_size: int) -> int | None:
-    """Rows of a tile of the copy that comes before the COG; None when none is needed."""
-    with open_raster(source) as dataset:
-        return rows_of_small_tiles(dataset, tile_size) if is_too_wide(dataset, tile_size) else None
+            if not is_kept_whole(dataset, tile_size):
+                give_back_memory()
+            cache = cache_bytes(dataset, tile_size)
+        except RasterioError as error:
+            raise _not_opened(path, source, error) from error
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
+        yield dataset
 
 
 def _not_opened(path: str, source: str, error: BaseException) -> UnusableRaster:
@@ -248,16 +257,15 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
 def _write_and_verify(
     path: str, source: str, temporary: Path, options: ConversionOptions, report: Report
 ) -> dict[str, Any]:
-    plan, facts, meter = _read_source(path, source, options, report)
-    written = source
-    if plan.warped:
-        written = str(temporary.with_name("warped.tif"))
-        write_warped(path, source, Path(written), plan, lambda share: report("warp", share))
-    report("write", 0)
-    if not plan.warped and (rows := _rows_of_copy(source, options.tile_size)):
-        written = str(temporary.with_name("tiled.tif"))
-        write_tiled(source, Path(written), rows)
-    write_cog(written, temporary, plan)
+    with ExitStack() as stack:
+        dataset = stack.enter_context(_opened(path, source, options.tile_size))
+        plan, facts, meter = _read_source(path, source, dataset, options, report)
+        copied = _write_copy(path, dataset, temporary, plan, report)
+        if copied is not None or not is_kept_whole(dataset, options.tile_size):
+            # What is left of it in GDAL's cache is of no use to the write, which needs the memory.
+            stack.close()
+            dataset = stack.enter_context(_opened(path, str(copied or source), options.tile_size))
+        write_cog(dataset, temporary, plan)
     report("validate", 0)
     check_alone(temporary)
     if problems := find_layout_problems(str(temporary)):
@@ -274,6 +282,17 @@ def _write_and_verify(
     }
 
 
+def _write_copy(path: str, dataset: Any, temporary: Path, plan: ConversionPlan, report: Report) -> Path | None:
+    """What the COG is made of where that is not the source: one that is reprojected, or in tiles and not in strips."""
+    copied = temporary.with_name("copy.tif")
+    if plan.warped:
+        write_warped(path, dataset, copied, plan, lambda share: report("warp", share))
+    report("write", 0)
+    if not plan.warped and is_too_wide(dataset, plan.tile_size):
+        write_tiled(dataset, copied, rows_of_small_tiles(dataset, plan.tile_size))
+    return copied if copied.exists() else None
+
+
 def check_alone(cog: Path) -> None:
     """What GDAL put into a file beside the COG would be missing from it: only the COG is put in place."""
     if beside := sorted(each.name for each in cog.parent.glob(f"{glob.escape(cog.name)}.*")):
@@ -281,22 +300,21 @@ def check_alone(cog: Path) -> None:
 
 
 def _read_source(
-    path: str, source: str, options: ConversionOptions, report: Report
+    path: str, source: str, dataset: Any, options: ConversionOptions, report: Report
 ) -> tuple[ConversionPlan, Facts, FloodMeter]:
     try:
-        with open_raster(source) as dataset:
-            check_source(path, dataset)
-            check_mask_size(path, dataset)
-            footprint_of(dataset)
-            meter = FloodMeter(dataset, PurePosixPath(path).name)
-            check_blocks(f"{source}{MASK}")
-            blocks = BlockCheck(dataset, source)
-            with nothing_made_up():
-                facts = read_facts(
-                    dataset, seen=meter.see, seen_bands=blocks.see, report=lambda share: report("read", share)
-                )
-            blocks.finish()
-            return make_plan(path, dataset, facts, options), facts, meter
+        check_source(path, dataset)
+        check_mask_size(path, dataset)
+        footprint_of(dataset)
+        meter = FloodMeter(dataset, PurePosixPath(path).name)
+        check_blocks(f"{source}{MASK}")
+        blocks = BlockCheck(dataset, source)
+        with nothing_made_up():
+            facts = read_facts(
+                dataset, seen=meter.see, seen_bands=blocks.see, report=lambda share: report("read", share)
+            )
+        blocks.finish()
+        return make_plan(path, dataset, facts, options), facts, meter
     except RasterioError as error:
         raise _not_opened(path, source, error) from error
     except UnicodeError as error:

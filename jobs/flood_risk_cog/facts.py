@@ -6,6 +6,8 @@
 import hashlib
 import math
 import re
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +33,9 @@ _STAGED = re.compile(r"(?:/\S*/)?source\.tiff?:\s*")
 Seen = Callable[[Window, Any, Any], None]
 SeenBands = Callable[[Window, list[int], Any, Any], None]
 Report = Callable[[float], None]
+# By row, column and band of a cell: CRC-32 of its values, and of which are valid. They find each change of up to four
+# bytes in a row, and overlook one in four thousand million of others; SHA-256 takes four times as long.
+Cells = dict[tuple[int, int, int], tuple[int, int]]
 
 
 class DamagedRaster(ValueError):
@@ -118,12 +123,12 @@ def read_facts(
         DamagedRaster: A block cannot be read.
     """
     bands = [BandFacts() for _ in range(dataset.count)]
-    cells: dict[tuple[int, int, int, bool], Any] = {}
+    cells: Cells = {}
     whole = hashlib.sha256()
     for window, numbers, values, valid in read_pieces(dataset, report):
         if cells and window.row_off // CELL != next(iter(cells))[0]:
             # Windows go down: that row of cells is complete.
-            _add_digests(whole, cells)
+            _add_checksums(whole, cells)
         for index, number in enumerate(numbers):
             bands[number - 1].see(values[index], valid[index])
         has_nan = any(bands[number - 1].has_nan for number in numbers)
@@ -132,7 +137,7 @@ def read_facts(
             seen(window, values[0], valid[0])
         if seen_bands is not None:
             seen_bands(window, numbers, values, valid)
-    _add_digests(whole, cells)
+    _add_checksums(whole, cells)
     return Facts(bands, whole.hexdigest())
 
 
@@ -256,30 +261,25 @@ def _one_nan(values: Any) -> Any:
     return np.where(np.isnan(values), values.dtype.type(np.nan), values)
 
 
-def _add_to_cells(
-    cells: dict[tuple[int, int, int, bool], Any], window: Window, numbers: list[int], values: Any, valid: Any
-) -> None:
-    """Each band of each cell has two digests, which are fed row after row: of values, and of which are valid."""
+def _add_to_cells(cells: Cells, window: Window, numbers: list[int], values: Any, valid: Any) -> None:
+    """Each band of each cell has its checksums, which go on row after row."""
     known = values if valid.all() else np.where(valid, values, values.dtype.type(0))
     row = window.row_off // CELL
     for index, number in enumerate(numbers):
         for column in range(0, window.width, CELL):
             place = (row, (window.col_off + column) // CELL, number)
             part = (index, slice(None), slice(column, column + CELL))
-            _digest(cells, (*place, False)).update(np.ascontiguousarray(known[part]).data)
-            _digest(cells, (*place, True)).update(np.packbits(valid[part], axis=1).data)
+            of_values, of_valid = cells.get(place, (0, 0))
+            cells[place] = (
+                zlib.crc32(np.ascontiguousarray(known[part]).data, of_values),
+                zlib.crc32(np.packbits(valid[part], axis=1).data, of_valid),
+            )
 
 
-def _add_digests(whole: Any, cells: dict[tuple[int, int, int, bool], Any]) -> None:
+def _add_checksums(whole: Any, cells: Cells) -> None:
     for place in sorted(cells):
-        whole.update(cells[place].digest())
+        whole.update(struct.pack("<II", *cells[place]))
     cells.clear()
-
-
-def _digest(cells: dict[tuple[int, int, int, bool], Any], key: tuple[int, int, int, bool]) -> Any:
-    if key not in cells:
-        cells[key] = hashlib.sha256()
-    return cells[key]
 
 
 def cause(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Which points of a raster's grid lie on the globe, and at which longitude and latitude."""
 
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -70,11 +71,26 @@ class Ground:
 
 def ground_of(dataset: Any) -> Ground:
     """Of an open raster with a coordinate system, north up."""
-    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    is_geographic = bool(dataset.crs.is_geographic)
+    own, world, turn = _KEPT.systems(dataset.crs.to_wkt(), is_geographic)
+    return Ground(dataset.transform, is_geographic, own, world, turn)
+
+
+class _Kept(threading.local):
+    """Of each thread, as PROJ's transformers are: the rasters of a folder mostly have one coordinate system."""
+
+    def __init__(self) -> None:
+        self.systems = lru_cache(maxsize=16)(_systems)
+
+
+def _systems(wkt: str, is_geographic: bool) -> tuple[pyproj.Transformer, pyproj.Transformer, float]:  # noqa: FBT001 - a key
+    crs = pyproj.CRS.from_wkt(wkt)
     own = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
     world = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_user_input("OGC:CRS84"), always_xy=True)
-    is_geographic = bool(dataset.crs.is_geographic)
-    return Ground(dataset.transform, is_geographic, own, world, 0.0 if is_geographic else _turn_of(world))
+    return own, world, 0.0 if is_geographic else _turn_of(world)
+
+
+_KEPT = _Kept()
 
 
 def _turn_of(world: Any) -> float:

@@ -115,6 +115,7 @@ class _Layout:
     directory: Directory
     rows: int
     columns: int
+    width: int
     height: int
     across: int
     down: int
@@ -134,6 +135,7 @@ class _Layout:
             directory,
             rows,
             columns,
+            dataset.width,
             dataset.height,
             math.ceil(dataset.width / columns),
             math.ceil(dataset.height / rows),
@@ -152,12 +154,17 @@ class _Layout:
             # Of a strip the file has the rows of the image, of a tile all.
             end = (y + 1) * self.rows if self.is_tiled else min((y + 1) * self.rows, self.height)
             top, bottom = max(y * self.rows, window.row_off), min(end, last_row)
-            for x in range(math.ceil(window.col_off / self.columns), last_column // self.columns):
+            # Of the last tiles the image has a part; writers mostly fill the rest with zeros.
+            below = end - bottom if bottom == self.height else 0
+            last_x = self.across if last_column == self.width else last_column // self.columns
+            for x in range(math.ceil(window.col_off / self.columns), last_x):
                 left = x * self.columns - window.col_off
                 place = (slice(None), slice(top - window.row_off, bottom - window.row_off))
                 part = values[(*place, slice(left, left + self.columns))].astype(self.dtype, copy=False)
+                if below or part.shape[2] < self.columns:
+                    part = np.pad(part, ((0, 0), (0, below), (0, self.columns - part.shape[2])))
                 for band, stored in self._as_stored(numbers, part):
-                    yield (band * self.down + y) * self.across + x, top - y * self.rows, bottom == end, stored
+                    yield (band * self.down + y) * self.across + x, top - y * self.rows, bottom + below == end, stored
 
     def _as_stored(self, numbers: list[int], part: Any) -> Iterator[tuple[int, Any]]:
         if self.by_pixel:

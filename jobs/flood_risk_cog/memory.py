@@ -1,8 +1,10 @@
 """How much memory a conversion takes: its bound, the share of GDAL's cache, and what cannot fit."""
 
+import ctypes
 import math
 import re
 import sys
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +21,8 @@ UNTOUCHED_BYTES = 64 * MEGABYTE
 MOST_BLOCK_BYTES = 350 * MEGABYTE
 LEAST_CACHE = 32 * MEGABYTE
 USUAL_CACHE = 96 * MEGABYTE
+# Of a source that is kept whole while it is read, its overviews are made and it is written.
+MOST_WHOLE = 192 * MEGABYTE
 MOST_CHECK_CACHE = 160 * MEGABYTE
 SMALL_ROW_BYTES = 8 * MEGABYTE
 IN_TILES = "write it anew in tiles (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE) and submit that"
@@ -45,6 +49,12 @@ def limit_memory(most: int) -> None:
         bound = most + UNTOUCHED_BYTES
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (bound if hard < 0 else min(bound, hard), hard))
+
+
+def give_back_memory() -> None:
+    """Have the allocator return to the system what earlier rasters took."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -91,15 +101,34 @@ def stored_bytes(dataset: Any) -> int:
 
 
 def cache_bytes(dataset: Any, tile_size: int) -> int:
-    """GDAL's cache for one conversion: each block of the source is decoded once for a row of the result's tiles."""
+    """GDAL's cache for one conversion: a small source is decoded once.
+
+    Of a larger one, each block is decoded once for a row of the result's tiles.
+    """
+    if is_kept_whole(dataset, tile_size):
+        return max(_whole(dataset), LEAST_CACHE)
     usual = min(max(_row_of_blocks(dataset, tile_size) + _row_of_tiles(dataset, tile_size), LEAST_CACHE), USUAL_CACHE)
     return int(max(usual, block_bytes(dataset)))
 
 
-def cache_for_check(cog: Any, usual: int) -> int:
-    """GDAL's cache while a COG is compared with its overviews: a tile of each is in use at the same time."""
+def is_kept_whole(dataset: Any, tile_size: int) -> bool:
+    """Whether all of the source is in GDAL's cache from its first reader to its last."""
+    return _whole(dataset) <= MOST_WHOLE and not is_too_wide(dataset, tile_size)
+
+
+def _whole(dataset: Any) -> int:
+    """Bytes of a source with its mask, and of the overviews that are made of it meanwhile."""
+    # By name: this module is imported before rasterio may be.
+    mask = any(flag.name == "per_dataset" for flag in dataset.mask_flag_enums[0])
+    pixels = _row_of_blocks(dataset, dataset.height) // _pixel_bytes(dataset)
+    return pixels * (_pixel_bytes(dataset) + mask) * 11 // 8
+
+
+def cache_for_check(cog: Any) -> int:
+    """GDAL's cache while a COG is compared with its overviews: a row of tiles, or at least one, of each is in use."""
     rows, columns = cog.block_shapes[0]
     tiles = 2 * rows * columns * _pixel_bytes(cog)
+    usual = min(max(_row_of_tiles(cog, rows) * 5 // 2, LEAST_CACHE), USUAL_CACHE)
     return int(min(max(usual, tiles + tiles // 8), MOST_CHECK_CACHE))
 
 

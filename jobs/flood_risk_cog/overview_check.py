@@ -5,6 +5,7 @@ are in memory. Lowest and highest value of 2 x 2 pixels, and of 2 x 2 of these, 
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -54,36 +55,47 @@ class OverviewCheck:
         self._base, self.overviews, self._tile_size, self._method = base, overviews, tile_size, method
         self._numbers = bands_to_look_at(base)
         self._step = max(1, math.ceil(base.width * base.height * len(self._numbers) / MOST_PIXELS))
-        self._place: tuple[int, int] | None = None
         self._count = -1
-        self._in_samples = set(range(len(overviews)))
+        # Of the window that is seen: what some of its bands have.
+        self._seen: list[tuple[list[int], Any, Any]] = []
+        # Levels that were compared, and those of which some pixels have bounds in samples alone.
+        self._compared: set[int] = set()
+        self._open: set[int] = set()
+        self._margins: dict[tuple[int, int], Margins] = defaultdict(Margins)
         self._problem: str | None = None
 
     def see(self, window: Window, numbers: list[int], values: Any, valid: Any) -> None:
-        """Take in some bands (bands, rows, columns) of a window of the full size."""
-        if (window.row_off, window.col_off) != self._place:
-            self._place = (window.row_off, window.col_off)
+        """Take in some bands (bands, rows, columns) of a window of the full size; bands come in their order."""
+        if numbers[0] == 1:
             self._count += 1
-        wanted = [index for index, number in enumerate(numbers) if number in self._numbers]
-        if self._problem or not wanted or self._count % self._step:
+        if self._problem or self._count % self._step:
             return
-        if len(wanted) < len(numbers):
-            values, valid = values[wanted], valid[wanted]
+        wanted = [index for index, number in enumerate(numbers) if number in self._numbers]
+        if len(wanted) == len(numbers):
+            self._seen.append((numbers, values, valid))
+        elif wanted:
+            self._seen.append(([numbers[index] for index in wanted], values[wanted], valid[wanted]))
+        if numbers[-1] == self._base.count:
+            # After its last band: tiles of overviews are in GDAL's cache longer than those of the window then.
+            seen, self._seen = self._seen, []
+            for each in seen:
+                self._see(window, *each)
+
+    def _see(self, window: Window, numbers: list[int], values: Any, valid: Any) -> None:
         pyramid = Pyramid.of(values, valid)
         for level, overview in enumerate(self.overviews):
             factor = 2 << level
             if factor > MOST_FACTOR or not _fits(self._base, overview, window, factor):
                 break
             pyramid = pyramid.halved()
-            if not self._has_open_edges(factor):
-                self._in_samples.discard(level)
-            self._compare(level, overview, window, [numbers[index] for index in wanted], pyramid)
+            self._compare(level, overview, window, numbers, pyramid)
 
     def problems(self) -> list[str]:
         """After all windows: what is wrong, in words."""
         smallest = [self._base, *self.overviews][-1]
-        for level in sorted(self._in_samples):
-            self._compare_samples(level)
+        for level in range(len(self.overviews)):
+            if level in self._open or level not in self._compared:
+                self._compare_samples(level)
         if self._problem:
             return [self._problem]
         if max(smallest.width, smallest.height) > self._tile_size:
@@ -91,23 +103,21 @@ class OverviewCheck:
             return [f"expected overviews down to one tile of {self._tile_size}, found {size} as the smallest"]
         return []
 
-    def _has_open_edges(self, factor: int) -> bool:
-        """Whether pixels at a window's edge are made of others beyond it: samples are compared as well then."""
-        sizes = self._base.height, self._base.width
-        return any(
-            reach.before or reach.after
-            for reach in (_reach_of_axis(size, 0, size, factor, self._method) for size in sizes)
-        )
-
     def _compare(self, level: int, overview: Any, window: Window, numbers: list[int], pyramid: "Pyramid") -> None:
-        factor, (_, rows, columns) = 2 << level, pyramid.low.shape
-        there = Window(window.col_off // factor, window.row_off // factor, columns, rows)
-        span = pyramid.span(
-            _reach_of_axis(self._base.height, window.row_off, window.height, factor, self._method),
-            _reach_of_axis(self._base.width, window.col_off, window.width, factor, self._method),
-        )
+        down, across = (_reach_of_axis(*axis, 2 << level, self._method) for axis in _axes(self._base, overview, window))
+        above = left = 0
+        if down.is_one_sided or across.is_one_sided:
+            pyramid, above, left = self._margins[level, numbers[0]].around(window, pyramid)
+        self._compared.add(level)
+        if down.is_open(above) or across.is_open(left):
+            self._open.add(level)
+        _, height, width = pyramid.low.shape
+        rows, columns = down.judged(height, above), across.judged(width, left)
+        if not (rows and columns):
+            return
+        there = Window(across.first + columns[0] - left, down.first + rows[0] - above, len(columns), len(rows))
         found, valid = self._read(overview, numbers, there)
-        self._judge(level, there, found, valid, span)
+        self._judge(level, there, found, valid, pyramid.span(down, across, rows, columns))
 
     def _compare_samples(self, level: int) -> None:
         base, overview = self._base, self.overviews[level]
@@ -139,28 +149,69 @@ class OverviewCheck:
 
 
 def _fits(base: Any, overview: Any, window: Window, factor: int) -> bool:
-    """Whether this level's pixels are squares of the factor, and the window consists of whole ones."""
-    is_half = (overview.width, overview.height) == (math.ceil(base.width / factor), math.ceil(base.height / factor))
-    ends = (window.row_off + window.height, base.height), (window.col_off + window.width, base.width)
-    is_whole = all(end == size or end % factor == 0 for end, size in ends)
-    return is_half and is_whole and window.row_off % factor == 0 and window.col_off % factor == 0
+    """Whether this level's pixels are squares of the factor or nearly so, and the window consists of whole ones."""
+    return all(
+        count in {size // factor, math.ceil(size / factor)}
+        and offset % factor == 0
+        and (offset + length == size or length % factor == 0)
+        for size, count, offset, length in _axes(base, overview, window)
+    )
+
+
+def _axes(base: Any, overview: Any, window: Window) -> tuple[tuple[int, int, int, int], ...]:
+    """Down and across: pixels of the raster and of its overview, and where the window begins and how long it is."""
+    return (
+        (base.height, overview.height, window.row_off, window.height),
+        (base.width, overview.width, window.col_off, window.width),
+    )
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How many squares before and after its own one a pixel may be made of, and whether there are any beyond."""
+    """Of which squares, along one axis of a window, the pixels of a level are made.
+
+    Args:
+        before, after: How many squares before and after its own one a pixel may be made of.
+        begins, ends: Whether the raster does where the window does.
+        first: The pixel of the window's first square.
+        count: Pixels of the level.
+    """
 
     before: int
     after: int
     begins: bool
     ends: bool
+    first: int
+    count: int
+
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether a pixel is made of its own square and one neighbour: a margin of one square is enough."""
+        return self.before + self.after == 1
+
+    def is_open(self, margin: int) -> bool:
+        """Whether pixels at an edge of the window have no bounds, with so many squares before it known."""
+        if self.is_one_sided:
+            return not (self.begins or margin)
+        return bool((self.before and not self.begins) or (self.after and not self.ends))
+
+    def judged(self, squares: int, margin: int) -> range:
+        """Which of the squares, with those of the margin before them, are those of pixels to compare now.
+
+        Where a pixel is made of the square after it, the last one is compared with the next window.
+        """
+        waits = self.is_one_sided and self.after == 1
+        begin = 0 if waits else margin
+        end = squares - (waits and not self.ends)
+        return range(begin, min(end, self.count - self.first + margin))
 
 
-def _reach_of_axis(size: int, offset: int, length: int, factor: int, method: str) -> Reach:
+def _reach_of_axis(size: int, count: int, offset: int, length: int, factor: int, method: str) -> Reach:
     reach = _REACH.get(method, 0)
-    # Where a size was rounded up, pixels are a bit narrower than their squares: they begin before them.
-    before = reach + (size % factor != 0)
-    return Reach(before, reach, begins=offset == 0, ends=offset + length >= size)
+    # Where a size was rounded up, pixels are a bit narrower than their squares, and begin before them; where it was
+    # rounded down, they are wider and end after them.
+    before, after = (reach + (count * factor > size), reach + (count * factor < size))
+    return Reach(before, after, offset == 0, offset + length >= size, offset // factor, count)
 
 
 @dataclass(frozen=True)
@@ -191,17 +242,54 @@ class Pyramid:
             _halved(np.logical_and, self.all_valid),
         )
 
-    def span(self, rows: Reach, columns: Reach) -> Span:
-        """Of the squares around each; beyond the window anything may be, beyond the raster nothing is."""
+    def part(self, rows: slice, columns: slice) -> "Pyramid":
+        """A copy of some of its squares."""
+        place = (slice(None), rows, columns)
+        return self._each(lambda values: values[place].copy())
+
+    def joined(self, other: "Pyramid", axis: int) -> "Pyramid":
+        """Both, the other one below or to the right."""
+        others = iter((other.low, other.high, other.any_valid, other.all_valid))
+        return self._each(lambda values: np.concatenate((values, next(others)), axis=axis))
+
+    def _each(self, function: Callable[[Any], Any]) -> "Pyramid":
+        return Pyramid(function(self.low), function(self.high), function(self.any_valid), function(self.all_valid))
+
+    def span(self, down: Reach, across: Reach, rows: range, columns: range) -> Span:
+        """Of the squares around each of those; beyond these anything may be, beyond the raster nothing is."""
         least, most = _limits(self.low.dtype)
         low, high, any_valid, all_valid = self.low, self.high, self.any_valid, self.all_valid
-        for axis, reach in ((1, rows), (2, columns)):
+        for axis, reach in ((1, down), (2, across)):
             if reach.before or reach.after:
                 low = _spread(np.minimum, low, axis, reach, most, least)
                 high = _spread(np.maximum, high, axis, reach, least, most)
                 any_valid = _spread(np.logical_or, any_valid, axis, reach, nothing=False, anything=True)
                 all_valid = _spread(np.logical_and, all_valid, axis, reach, nothing=True, anything=False)
-        return Span(low, high, any_valid, all_valid)
+        place = (slice(None), slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+        return Span(low[place], high[place], any_valid[place], all_valid[place])
+
+
+class Margins:
+    """Of one level: the last squares of the windows that were seen, for those below and to the right of them."""
+
+    def __init__(self) -> None:
+        # By the first column of a window: in which row it ended, and its last row of squares.
+        self._above: dict[int, tuple[int, Pyramid]] = {}
+        # Where the last window ended, and its last column of squares.
+        self._left: tuple[tuple[int, int], Pyramid] | None = None
+
+    def around(self, window: Window, pyramid: Pyramid) -> tuple[Pyramid, int, int]:
+        """The squares of a window with those above and to the left of it, and how many of these there are."""
+        begin, end = (window.row_off, window.col_off), (window.row_off + window.height, window.col_off + window.width)
+        row, above = self._above.get(begin[1], (None, pyramid))
+        self._above[begin[1]] = (end[0], pyramid.part(slice(-1, None), slice(None)))
+        has_above = row == begin[0]
+        if has_above:
+            pyramid = above.joined(pyramid, axis=1)
+        place, left = self._left or (None, pyramid)
+        self._left = ((begin[0], end[1]), pyramid.part(slice(None), slice(-1, None)))
+        has_left = place == begin
+        return left.joined(pyramid, axis=2) if has_left else pyramid, int(has_above), int(has_left)
 
 
 def _limits(dtype: Any) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 
 from jobs.flood_risk_cog.facts import Facts, read_facts
 from jobs.flood_risk_cog.ground import places
-from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_for_check
+from jobs.flood_risk_cog.memory import cache_for_check
 from jobs.flood_risk_cog.neighbours import BETWEEN, WARP_TOLERANCE
 from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.plan import ConversionPlan
@@ -44,9 +44,8 @@ def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progre
         histograms (0: the same values as often, 1: none in common).
     """
     with open_raster(source) as before, open_raster(cog, sidecars=False) as after:
-        cache = cache_for_check(after, rasterio.env.getenv().get("GDAL_CACHEMAX", LEAST_CACHE))
         with (
-            rasterio.Env(GDAL_CACHEMAX=cache),
+            rasterio.Env(GDAL_CACHEMAX=cache_for_check(after)),
             overview_check(cog, after, plan.tile_size, plan.overview_resampling) as overviews,
         ):
             found = read_facts(after, seen_bands=overviews.see, report=progress)

@@ -34,15 +34,14 @@ MOST_UNCOMPRESSED = 256 << 20
 _MEASURED = "STATISTICS_"
 
 
-def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, progress: Progress) -> None:
+def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, progress: Progress) -> None:
     """Reproject into a plain GeoTIFF whose mask, nodata, palette and metadata are as the COG's are to be.
 
     Args:
         path: As people know the raster, for messages.
-        source: What is read.
+        dataset: What is read.
     """
     with ExitStack() as stack:
-        dataset = stack.enter_context(open_raster(source))
         if plan.fill_nodata:
             filled = target.with_name("filled.tif")
             _write_filled(dataset, filled, plan)
@@ -184,39 +183,37 @@ def _kept_domains(namespaces: list[str]) -> list[str]:
     return [name for name in _own_domains(namespaces) if name not in {"RPC", "GEOLOCATION"}]
 
 
-def write_tiled(source: str, target: Path, rows: int) -> None:
+def write_tiled(dataset: Any, target: Path, rows: int) -> None:
     """The same raster in tiles of few rows: each block of the source is read once, whatever its shape."""
     options = {"TILED": True, "BLOCKXSIZE": CELL, "BLOCKYSIZE": rows, "COMPRESS": "ZSTD", "ZSTD_LEVEL": 1}
-    with open_raster(source) as dataset:
-        across = math.ceil(dataset.width / CELL) * CELL
-        # Else GDAL copies in pieces that are as large as its cache allows, or smaller than a row of tiles.
-        swath = across * rows * dataset.count * np.dtype(dataset.dtypes[0]).itemsize
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_SWATH_SIZE=swath):
-            copy(dataset, target, driver="GTiff", INTERLEAVE="PIXEL", BIGTIFF="IF_SAFER", **options)
+    across = math.ceil(dataset.width / CELL) * CELL
+    # Else GDAL copies in pieces that are as large as its cache allows, or smaller than a row of tiles.
+    swath = across * rows * dataset.count * np.dtype(dataset.dtypes[0]).itemsize
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_SWATH_SIZE=swath):
+        copy(dataset, target, driver="GTiff", INTERLEAVE="PIXEL", BIGTIFF="IF_SAFER", **options)
 
 
-def write_cog(source: str, target: Path, plan: ConversionPlan) -> None:
-    """The COG of a GeoTIFF that has everything already, its fingerprint too."""
-    with open_raster(source) as dataset:
-        options: dict[str, Any] = {
-            "BLOCKSIZE": plan.tile_size,
-            "COMPRESS": plan.compression.upper(),
-            "OVERVIEWS": "IGNORE_EXISTING",
-            "OVERVIEW_RESAMPLING": plan.overview_resampling.replace("_", "").upper(),
-            "BIGTIFF": "IF_SAFER",
-        }
-        if plan.compression == "lerc":
-            # Lossless: depths are measurements.
-            options["MAX_Z_ERROR"] = 0
-        elif plan.nbits is None or plan.nbits in WHOLE_BYTES:
-            options["PREDICTOR"] = "YES"
-        if _own_domains(dataset.tag_namespaces()) and not any(
-            dataset.tags(number) for number in range(1, dataset.count + 1)
-        ):
-            # It keeps other domains, and loses what bands have in the default one.
-            options["COPY_SRC_MDD"] = "YES"
-        with rasterio.Env(**_temporary_of(dataset), GDAL_PAM_ENABLED=False):
-            copy(dataset, target, driver="COG", **options)
+def write_cog(dataset: Any, target: Path, plan: ConversionPlan) -> None:
+    """The COG of an open GeoTIFF that has everything already, its fingerprint too."""
+    options: dict[str, Any] = {
+        "BLOCKSIZE": plan.tile_size,
+        "COMPRESS": plan.compression.upper(),
+        "OVERVIEWS": "IGNORE_EXISTING",
+        "OVERVIEW_RESAMPLING": plan.overview_resampling.replace("_", "").upper(),
+        "BIGTIFF": "IF_SAFER",
+    }
+    if plan.compression == "lerc":
+        # Lossless: depths are measurements.
+        options["MAX_Z_ERROR"] = 0
+    elif plan.nbits is None or plan.nbits in WHOLE_BYTES:
+        options["PREDICTOR"] = "YES"
+    if _own_domains(dataset.tag_namespaces()) and not any(
+        dataset.tags(number) for number in range(1, dataset.count + 1)
+    ):
+        # It keeps other domains, and loses what bands have in the default one.
+        options["COPY_SRC_MDD"] = "YES"
+    with rasterio.Env(**_temporary_of(dataset), GDAL_PAM_ENABLED=False):
+        copy(dataset, target, driver="COG", **options)
 
 
 def _temporary_of(dataset: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import rasterio
 from rasterio.shutil import copy
 from rasterio.transform import from_origin
 
+from jobs.flood_risk_cog import facts
 from jobs.flood_risk_cog.facts import read_facts
-from jobs.flood_risk_cog.overview_check import overview_check
+from jobs.flood_risk_cog.overview_check import OverviewCheck, overview_check
 from jobs.flood_risk_cog.source import open_raster
 
 METHODS = ["nearest", "average", "mode", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss", "rms"]
@@ -69,21 +70,35 @@ def test_overviews_of_another_raster_are_found_at_each_level(tmp_path, height, w
                 assert check.problems()[0].startswith(f"overview {level + 1} at column 0, row 0: found ")
 
 
+def with_a_wrong_pixel(check, width, at):
+    """The check of an overview of this width as if one pixel in it were another one."""
+    read = check._read
+
+    def changed(overview, numbers, window):
+        found, valid = read(overview, numbers, window)
+        row, column = at[0] - window.row_off, at[1] - window.col_off
+        if overview.width == width and 0 <= row < found.shape[1] and 0 <= column < found.shape[2]:
+            found[:, row, column], valid[:, row, column] = 9999, True
+        return found, valid
+
+    check._read = changed
+
+
+@pytest.mark.parametrize("at", [(256, 10), (0, 256), (256, 256), (300, 549)])
 @pytest.mark.parametrize("method", ["bilinear", "average"])
-def test_pixels_at_the_edge_of_a_window_have_bounds_too(tmp_path, method):
-    """Sizes that are rounded or a method that looks at neighbours: one column between two windows is changed."""
-    values = noise(613, 1100)
-    one = make_cog(tmp_path / "one.tif", values, method)
+def test_pixels_at_the_edge_of_a_window_have_bounds_too(tmp_path, monkeypatch, method, at):
+    """Sizes that are rounded or a method that looks at neighbours: windows meet at row and column 512."""
+    monkeypatch.setattr(facts, "MOST_WINDOW_BYTES", 1)
+    one = make_cog(tmp_path / "one.tif", noise(613, 1100)[:1], method)
     with open_raster(str(one)) as base, overview_check(str(one), base, 128, method) as check:
+        with_a_wrong_pixel(check, 550, at)
         read_facts(base, seen_bands=check.see)
-        read = check._read
+        assert check.problems()[0].startswith(f"overview 1 at column {at[1]}, row {at[0]}: found ")
 
-        def changed(overview, numbers, window):
-            found, valid = read(overview, numbers, window)
-            first = -window.col_off + 256
-            if overview.width == 550 and 0 <= first < found.shape[2]:
-                found[:, 0, first] = 9999
-            return found, valid
 
-        check._read = changed
-        assert check.problems()[0].startswith("overview 1 at column 256, row 0: found ")
+@pytest.mark.parametrize("bands", [1, 2])
+def test_an_average_needs_no_samples_where_a_side_is_no_multiple(tmp_path, monkeypatch, bands):
+    monkeypatch.setattr(facts, "MOST_WINDOW_BYTES", 1)
+    cog = make_cog(tmp_path / "cog.tif", noise(613, 1101)[:bands], "average")
+    monkeypatch.setattr(OverviewCheck, "_compare_samples", lambda _check, level: pytest.fail(f"samples of {level}"))
+    assert problems_of(cog, "average") == []

@@ -237,7 +237,7 @@ def test_a_process_ends_with_the_worker_also_within_a_conversion(request_for):
 
 def test_a_process_without_work_ends_well():
     """The interpreter aborted at its end, since a thread was still reading."""
-    code = "from jobs.flood_risk_cog import serve; serve.IDLE_SECONDS = 0.1; serve.main()"
+    code = "from jobs.flood_risk_cog import serve; serve.IDLE_SECONDS = serve.REST_SECONDS = 0.1; serve.main()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert child.wait(timeout=60) == 0
@@ -285,11 +285,18 @@ def test_blocks_that_cannot_fit_are_refused_before_they_are_read(processes, tmp_
     [
         ({"tiled": True, "blockxsize": 256, "blockysize": 256}, 32),
         ({"blockysize": 1}, 32),
-        ({"blockysize": 3000}, 40),
+        ({"blockysize": 600}, 52),
+        # Small enough to be kept whole.
+        ({"width": 3000, "height": 3000, "blockysize": 1}, 47),
+        ({"width": 300, "height": 300, "blockysize": 300}, 32),
     ],
 )
-def test_the_cache_holds_a_row_of_what_is_read(make_raster, profile, expected):
-    path = make_raster(pixels=np.zeros((1, 3000, 3000), "float32"), compress="deflate", **profile)
+def test_the_cache_holds_a_small_raster_or_a_row_of_what_is_read(tmp_path, profile, expected):
+    path = tmp_path / "a.tif"
+    shape = {"width": 8000, "height": 8000, "count": 1, "dtype": "float32", "sparse_ok": True, "crs": "EPSG:32614"}
+    place = rasterio.transform.from_origin(6e5, 3e6, 1, 1)
+    with rasterio.open(path, "w", driver="GTiff", compress="deflate", transform=place, **{**shape, **profile}):
+        pass
     with rasterio.open(path) as dataset:
         assert problem_with_blocks(dataset) is None
         assert cache_bytes(dataset, 512) >> 20 == expected

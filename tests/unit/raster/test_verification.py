@@ -203,7 +203,8 @@ def test_a_result_that_says_something_else_fails_and_the_old_one_stays(tmp_path,
 
     def write_another(_source, target, plan, *more, **named):
         other = write_raster(tmp_path / "other.tif", pixels_of("float32", seed=1))
-        write_cog(str(other), target, plan, *more, **named)
+        with open_raster(str(other)) as dataset:
+            write_cog(dataset, target, plan, *more, **named)
 
     monkeypatch.setattr(convert, "write_cog", write_another)
     with pytest.raises(DifferentOutput, match="expected the values of its source, found others"):
