@@ -1,4 +1,4 @@
-"""The documents' site is built without a warning, reads nothing from elsewhere, and works in a browser from its folder."""
+"""The documents' site builds without a warning, reads nothing from elsewhere, and works in a browser from a folder."""
 
 import os
 import re

@@ -1,6 +1,5 @@
 """A small HTTP server that answers as the API would, and remembers what it was asked."""
 
-import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-import typer
 
 from coremachine.cli.main import main
 
@@ -39,14 +37,6 @@ class FakeApi:
         if not answers:
             return 404, {"title": "Not Found", "status": 404, "code": "not_found", "detail": f"no {call} here"}
         return answers.pop(0) if len(answers) > 1 else answers[0]
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _commands_made_once() -> Iterator[None]:
-    """A process makes all commands before it runs one: 60 ms, which a test would spend at each call."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
-        yield
 
 
 @pytest.fixture
