@@ -13,7 +13,7 @@ help:
 	@echo "             APPS=platform,worker:raster,worker:tasks for several apps)"
 	@echo "make test    the environment and the tests that need no Docker, several at a time (TESTERS=1 for one)"
 	@echo "make test-long  those that take longest: stacks whose parts are killed, a user's whole way, generated requests"
-	@echo "make fast    ruff and the unit tests: no server, no process of the stack"
+	@echo "make fast    ruff and the unit tests, but for those of rasters: no server, no process of the stack"
 	@echo "make engine  the engine's suite on queues in memory, with a real PostgreSQL"
 	@echo "make emulator  the engine's suite on Microsoft's emulator, in Docker (ACCEPT_EULA=Y)"
 	@echo "make coverage  the whole suite with the lines and branches that it runs"
@@ -69,10 +69,11 @@ test: .venv/.ready
 test-long: .venv/.ready
 	$(PYTEST) -m long --durations=15
 
+# Without conversions of rasters, which take longer than all other unit tests, and which some start servers for.
 fast: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST) -q tests/unit
+	$(PYTEST) -q tests/unit --ignore=tests/unit/raster
 
 engine: .venv/.ready
 	$(PYTEST) -q --durations=15 $(ENGINE)

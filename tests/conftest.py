@@ -3,10 +3,11 @@
 Beside each other (`pytest -n`), each process has a server of its own.
 """
 
+import gc
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from infrastructure.verify import verify
 from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
 from tests.pgbouncer import pgbouncer
 from tests.sockets import collect_quietly
+
+# No test asks the internet. Each HTTP client, in each process, would read the certificates of its authorities: 30 ms.
+if os.environ.get("COREMACHINE_TEST_INSTALL") != "real":
+    os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent / "data"))
 
 # How fast an example is, is the machine's matter.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,6 +80,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(LONG):
             item.add_marker(pytest.mark.long)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The modules and the items stay to the end: no collection of garbage looks at them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
-import typer
 import yaml
 from psycopg.conninfo import conninfo_to_dict
 
-from coremachine.cli.main import app
+from coremachine.cli.main import find_command
 from coremachine.local.serve import Serving, check_environment
 from coremachine.reference.settings_page import OTHERS
 from infrastructure.settings import Settings, load_settings, variables_of
@@ -119,7 +118,7 @@ def run_by_typer(words):
     """Parse a command line as the container would; nothing runs."""
     program, *arguments = words
     assert program == "coremachine"
-    command = typer.main.get_command(app)
+    command = find_command()
     context = command.make_context(program, list(arguments), resilient_parsing=True)
     found = command
     while hasattr(found, "commands"):

@@ -29,8 +29,8 @@ _PATIENCE_SECONDS = 15
 class Browser:
     """One page; what it requests and logs is noted."""
 
-    def __init__(self, profile: Path, *, seconds: float = 90) -> None:
-        self._profile, self._seconds = profile, seconds
+    def __init__(self, profile: Path, *flags: str, seconds: float = 90) -> None:
+        self._profile, self._flags, self._seconds = profile, flags, seconds
         self._numbers = itertools.count(1)
         self._loads = 0
         self._loaded: set[str] = set()
@@ -42,7 +42,7 @@ class Browser:
         self._answers, to_write = os.pipe()
         # The protocol's descriptors are 3 and 4.
         command = f'exec 3<&{to_read} 4>&{to_write}; exec "$@"'
-        arguments = [str(CHROMIUM), *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
+        arguments = [str(CHROMIUM), *FLAGS, *self._flags, f"--user-data-dir={self._profile}", "about:blank"]
         self._process = subprocess.Popen(
             ["bash", "-c", command, "bash", *arguments], pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL
         )
@@ -53,8 +53,8 @@ class Browser:
         self._alarm.start()
         self._rest = b""
         self._session: str | None = None
-        targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(target["targetId"] for target in targets if target["type"] == "page")
+        # A page of its own: under load the browser may load its first, empty page again when a test has opened another.
+        page = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")

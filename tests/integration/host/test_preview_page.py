@@ -3,7 +3,6 @@
 import io
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,11 +34,19 @@ def url(tmp_path_factory) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path / "profile", seconds=90) as browser:
-        browser.look(1280, 800)
+@pytest.fixture(scope="module")
+def opened_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile"), seconds=280) as browser:
         yield browser
+
+
+@pytest.fixture
+def browser(opened_browser: Browser) -> Browser:
+    opened_browser.call("Network.clearBrowserCache")
+    opened_browser.requested.clear()
+    opened_browser.complaints.clear()
+    opened_browser.look(1280, 800)
+    return opened_browser
 
 
 def water_in(browser: Browser) -> float:

@@ -1,5 +1,6 @@
 """Every command in the documents is one that the project has, with options that it has."""
 
+import functools
 import html
 import importlib.util
 import re
@@ -79,8 +80,13 @@ def _make(words: tuple[str, ...]) -> str | None:
     return None
 
 
+@functools.cache
+def paths_of_the_api() -> dict[str, dict]:
+    return create_api(lambda: None).openapi()["paths"]
+
+
 def _curl(words: tuple[str, ...]) -> str | None:
-    paths = create_api(lambda: None).openapi()["paths"]
+    paths = paths_of_the_api()
     addresses = [urlsplit(word) for word in words if word.startswith("http")]
     method = "post" if "-X" in words and words[words.index("-X") + 1] == "POST" else "get"
     for address in addresses:

@@ -39,9 +39,9 @@ def ask_raw(method: str, path: str, headers: list[tuple[bytes, bytes]], body: by
         "server": ("jobs.example", 80),
         "headers": headers,
     }
-    services = services or FakeServices()
-    asyncio.run(create_api(lambda: services)(scope, receive, send))
-    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"], services.calls
+    api = Api(services)
+    asyncio.run(api.app(scope, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"], api.services.calls
 
 
 class TestDoubledHeaders:

@@ -1,18 +1,37 @@
-"""The documents' site is built without a warning, and reads nothing from elsewhere."""
+"""The documents' site builds without a warning, reads nothing from elsewhere, and works in a browser from a folder."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.site import build_site
+from tests.integration.host.chromium import CHROMIUM, Browser
 
 ROOT = Path(__file__).resolve().parents[3]
+# No name is found: what the site would load from elsewhere is missing here.
+NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    return build_site(tmp_path_factory.mktemp("site"))
+    """Built as `make docs` does."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    with Browser(tmp_path_factory.mktemp("profile"), NO_NETWORK, seconds=280) as browser:
+        yield browser
 
 
 def loaded_by(page: str) -> list[str]:
@@ -54,3 +73,20 @@ def test_every_document_is_a_page(site):
     documents = [path for path in (ROOT / "docs").rglob("*.md") if ".site" not in path.parts]
     pages = [path.relative_to(ROOT / "docs").with_suffix(".html") for path in documents]
     assert [page for page in pages if not (site / page).is_file()] == []
+
+
+def test_the_search_finds_pages(site, browser):
+    browser.open(f"file://{site}/index.html?q=lease")
+    browser.wait_for("document.querySelector('.md-search-result__item')")
+
+
+def test_the_search_finds_nothing_where_there_is_nothing(site, browser):
+    browser.open(f"file://{site}/index.html?q=rhinoceros")
+    browser.wait_for("document.body.textContent.includes('No matching documents')")
+
+
+def test_diagrams_are_drawn(site, browser):
+    """The theme draws each one into a place of its own and leaves no text of a diagram."""
+    browser.open(f"file://{site}/reference/states.html")
+    browser.wait_for("!document.documentElement.outerHTML.includes('stateDiagram-v2')")
+    assert browser.run("document.querySelectorAll('.mermaid').length") == 3
