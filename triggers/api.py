@@ -8,10 +8,13 @@ from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 
+from core.authors.author_code import call_author
 from core.basics.version import VERSION
+from core.errors import AuthorError
 from core.models import JobEvent, view
 from core.models.fields import RunNumber, TaskIdText
 from core.models.view import EventPosition, TaskSummary
+from core.safety.safe_log import safe_logger
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
@@ -44,6 +47,8 @@ from triggers.read_audit import ReadAudit, RecordRead
 from triggers.ui.router import ROUTERS as PAGES
 from triggers.ui.sign_in import refuse_page
 from triggers.waiting import Watcher
+
+log = safe_logger(__name__)
 
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
 
@@ -284,7 +289,13 @@ def list_job_types(request: Request, services: Services, query: NoQuery) -> mode
         stages = [
             models.StageDescription.model_validate(stage, from_attributes=True) for stage in job.definition().stages
         ]
-        schema = to_json_schema(job.parameters_schema)
+        try:
+            schema = call_author(to_json_schema, job.parameters_schema)
+        except AuthorError as error:
+            # A model may make its schema anew each time; one that fails hides no other job type.
+            log.exception("job_type_failed", extra={"code": "job_type_failed"})
+            reason = f"The schema cannot be made now ({error.failure.error_type}); the log has the trace."
+            schema = {"description": reason}
         value.append(
             models.JobTypeDetail(
                 job_type=job.job_type,

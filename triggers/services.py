@@ -1,6 +1,8 @@
 """The composition for the triggers: made once, at the first request or message, and shared by all threads."""
 
 import functools
+import logging
+import sys
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from core.machine import CoreMachine
 from core.operating.bulk import BulkControl
 from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
+from core.safety.kept_logger import why_silent
 from core.safety.safe_log import safe_logger
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, JobsNotLoaded, Missing, ServicesNotReady
@@ -265,6 +268,7 @@ def _make() -> Services:
         settings = load_settings()
         registry = load_registry(settings.jobs, settings.task_queues)
         _tell_unused_routes(settings, registry)
+        _tell_silence()
         if settings.task_processes:
             process_pool().configure(settings.task_processes)
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
@@ -289,6 +293,13 @@ def _make() -> Services:
         if isinstance(error, ServicesNotReady):
             raise
         raise ServicesNotReady(str(error)) from error
+
+
+def _tell_silence() -> None:
+    """A module of the app may have meant other loggers than the engine's; the log itself cannot show that."""
+    reason = why_silent(log.name, logging.ERROR)
+    if reason is not None and sys.stderr is not None:
+        sys.stderr.write(f"coremachine: failures of jobs and tasks do not reach the log: {reason}\n")
 
 
 def _tell_unused_routes(settings: "Settings", registry: "Registry") -> None:

@@ -92,3 +92,18 @@ def keep(name: str) -> logging.Logger:
         logger.__class__ = _kinds[kind]
         logger.filters, logger.handlers = logger.filters, logger.handlers
     return logger
+
+
+def why_silent(name: str, level: int) -> str | None:
+    """What keeps a logger's records of this level from every handler, as the app set it; None where nothing does."""
+    logger: logging.Logger | None = keep(name)
+    if logging.root.manager.disable >= level:
+        return f"logging.disable({logging.root.manager.disable})"
+    while logger is not None:
+        # The first level that is set counts, however far above it is.
+        if logger.level > level and logger.level == keep(name).getEffectiveLevel():
+            return f"the level of logger {logger.name!r} is {logging.getLevelName(logger.level)}"
+        if not logger.propagate:
+            return None if logger.handlers else f"logger {logger.name!r} has propagate = False, and no handler"
+        logger = logger.parent
+    return None

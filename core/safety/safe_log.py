@@ -34,7 +34,7 @@ class SafeLogger:
     """Called as a `logging.Logger` is, and writes through the one of the same name."""
 
     def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+        self._logger, self.name = logger, logger.name
 
     def is_enabled_for(self, level: int) -> bool:
         """Whether anybody wants records of this level."""

@@ -11,7 +11,7 @@ import pytest
 from core.authors.attempt_log import AttemptLog
 from core.authors.author_code import author_items, call_author
 from core.errors import AuthorError
-from core.safety.kept_logger import KeptLogger
+from core.safety.kept_logger import KeptLogger, why_silent
 from core.safety.log_guard import disabled_loggers, log_guard
 from core.safety.safe_log import safe_logger
 
@@ -216,3 +216,38 @@ def test_the_app_sets_its_own_levels_of_the_engine_s_loggers(kept):
     ours.addHandler(handler)
     ours.handlers.clear()
     assert kept == ["more than before"]
+
+
+def quiet_parent():
+    logging.getLogger("core").setLevel(logging.CRITICAL)
+
+
+def cut_off():
+    logging.getLogger("core.of").propagate = False
+
+
+def loud_child():
+    logging.getLogger("core.of").setLevel(logging.INFO)
+    logging.getLogger("core").setLevel(logging.CRITICAL)
+
+
+@pytest.mark.parametrize(
+    ("silence", "reason"),
+    [
+        (lambda: None, None),
+        (lambda: logging.disable(logging.ERROR), "logging.disable(40)"),
+        (quiet_parent, "the level of logger 'core' is CRITICAL"),
+        (lambda: logging.getLogger().setLevel(logging.CRITICAL), "the level of logger 'root' is CRITICAL"),
+        (cut_off, "logger 'core.of' has propagate = False, and no handler"),
+        (loud_child, None),
+    ],
+)
+def test_what_the_app_silenced_is_named(kept, silence, reason):
+    """Set at the import of a module, where it may be the app's own wish; the log itself cannot show it."""
+    try:
+        silence()
+        assert why_silent("core.of.the.engine", logging.ERROR) == reason
+    finally:
+        for name in ("core.of", "core"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+            logging.getLogger(name).propagate = True

@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from pydantic import BaseModel
 
 from core.basics.canonical import ValueTooLarge
 from core.basics.version import VERSION
@@ -547,6 +548,17 @@ class TestLists:
         assert job_type["job_type"] == "hello_world"
         assert [stage["name"] for stage in job_type["stages"]] == ["greet", "reply"]
         assert job_type["parameters_schema"]["properties"]["n"]["maximum"] == 100_000
+
+    def test_job_type_whose_schema_cannot_be_made_hides_no_other(self, monkeypatch):
+        class Odd(BaseModel):
+            @classmethod
+            def __get_pydantic_json_schema__(cls, core_schema, handler):
+                raise KeyError("odd")
+
+        api = Api()
+        monkeypatch.setattr(HelloWorldJob, "parameters_schema", Odd)
+        (job_type,) = api.get("/api/job-types").json()["value"]
+        assert "cannot be made now (KeyError)" in job_type["parameters_schema"]["description"]
 
 
 class TestErrors:

@@ -1,5 +1,6 @@
 """What an app is made of: its jobs (COREMACHINE_JOBS), and whether it has what it needs."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,3 +118,16 @@ def test_jobs_that_cannot_be_loaded_can_still_be_read(monkeypatch):
     finally:
         services.factory.close()
         services_module._make_readers.cache_clear()
+
+
+def test_an_app_that_silenced_failures_is_told_so_on_stderr(capsys):
+    services_module._tell_silence()
+    assert capsys.readouterr().err == ""
+    logging.disable(logging.CRITICAL)
+    try:
+        services_module._tell_silence()
+    finally:
+        logging.disable(logging.NOTSET)
+    assert capsys.readouterr().err == (
+        "coremachine: failures of jobs and tasks do not reach the log: logging.disable(50)\n"
+    )
