@@ -263,7 +263,10 @@ def _one_nan(values: Any) -> Any:
 
 def _add_to_cells(cells: Cells, window: Window, numbers: list[int], values: Any, valid: Any) -> None:
     """Each band of each cell has its checksums, which go on row after row."""
-    known = values if valid.all() else np.where(valid, values, values.dtype.type(0))
+    if valid.all():
+        known = values
+    else:
+        known = np.where(valid, values, values.dtype.type(0)) if valid.any() else np.zeros_like(values)
     row = window.row_off // CELL
     for index, number in enumerate(numbers):
         for column in range(0, window.width, CELL):

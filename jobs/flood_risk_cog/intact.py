@@ -158,6 +158,8 @@ class _Layout:
             below = end - bottom if bottom == self.height else 0
             last_x = self.across if last_column == self.width else last_column // self.columns
             for x in range(math.ceil(window.col_off / self.columns), last_x):
+                if self._is_sparse(y * self.across + x):
+                    continue
                 left = x * self.columns - window.col_off
                 place = (slice(None), slice(top - window.row_off, bottom - window.row_off))
                 part = values[(*place, slice(left, left + self.columns))].astype(self.dtype, copy=False)
@@ -165,6 +167,11 @@ class _Layout:
                     part = np.pad(part, ((0, 0), (0, below), (0, self.columns - part.shape[2])))
                 for band, stored in self._as_stored(numbers, part):
                     yield (band * self.down + y) * self.across + x, top - y * self.rows, bottom + below == end, stored
+
+    def _is_sparse(self, number: int) -> bool:
+        """Whether there is nothing of all bands at the place of this block of the first one."""
+        sizes = self.directory.sizes
+        return number < len(sizes) and not sizes[number :: self.across * self.down].any()
 
     def _as_stored(self, numbers: list[int], part: Any) -> Iterator[tuple[int, Any]]:
         if self.by_pixel:
