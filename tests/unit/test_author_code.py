@@ -607,6 +607,12 @@ def test_handler_that_slows_its_process_down_slows_no_later_call(ends):
         sys.setswitchinterval(usual)
 
 
+def test_handler_that_leaves_no_hook_for_exceptions_prevents_no_later_thread(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    call_author(setattr, threading, "excepthook", None)
+    assert threading.Thread(target=int) is not None
+
+
 @pytest.mark.parametrize("name", ["dumps", "loads"])
 def test_what_a_handler_puts_in_the_place_of_json_changes_no_job(name, monkeypatch):
     """`functools.partial(json.dumps, indent=2)` made another job of the same parameters."""
