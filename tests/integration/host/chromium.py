@@ -53,8 +53,8 @@ class Browser:
         self._alarm.start()
         self._rest = b""
         self._session: str | None = None
-        # A page of its own: under load the browser may load its first, empty page again when a test has opened another.
-        page = self.call("Target.createTarget", url="about:blank")["targetId"]
+        targets = self.call("Target.getTargets")["targetInfos"]
+        page = next(target["targetId"] for target in targets if target["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")

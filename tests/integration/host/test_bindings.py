@@ -91,7 +91,7 @@ def host(broker, storage, records, tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("host")
     with starting_hosts(folder, records.path) as start:
-        yield start("bindings_app", settings=settings, workers=2)
+        yield start("bindings_app", settings=settings, workers=2, grace_seconds=1.0)
 
 
 @pytest.fixture

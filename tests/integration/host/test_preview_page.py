@@ -1,17 +1,15 @@
 """The preview of a flood risk job in a real browser, with a mouse, a keyboard and a phone's width."""
 
 import io
-import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from jobs.flood_risk_cog.samples import generate_samples
+from tests.integration.ui.dashboard_app import serving
 from tests.unit.raster.previews import PREVIEW, PreviewServices, make_results
-from triggers.api import create_api
 
 from .chromium import CHROMIUM, Browser
 
@@ -25,13 +23,8 @@ def url(tmp_path_factory) -> Iterator[str]:
     # Its title is text and nothing else.
     result = make_results(generate_samples(folder / "source", 8), folder / "out", "Valley <img src=x onerror=alert(1)>")
     services = PreviewServices(result)
-    server = uvicorn.Server(uvicorn.Config(create_api(lambda: services), port=0, log_level="warning"))
-    socket = server.config.bind_socket()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}{PREVIEW}"
-    server.should_exit = True
-    thread.join()
+    with serving(lambda: services) as pages:
+        yield pages.removesuffix("/api/ui") + PREVIEW
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +35,16 @@ def opened_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser
 
 @pytest.fixture
 def browser(opened_browser: Browser) -> Browser:
-    opened_browser.call("Network.clearBrowserCache")
+    opened_browser.call("Network.setCacheDisabled", cacheDisabled=True)
     opened_browser.requested.clear()
     opened_browser.complaints.clear()
     opened_browser.look(1280, 800)
     return opened_browser
+
+
+def wait_for_drawing(browser: Browser) -> None:
+    """The page draws in the next frame, and only then knows which tiles it lacks."""
+    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def water_in(browser: Browser) -> float:
@@ -64,11 +62,12 @@ def test_the_page_shows_depths_and_asks_nobody_else(browser: Browser, url: str) 
     assert least > 0.001
     # The last return period: more water.
     browser.run("document.querySelectorAll('.layer input')[3].click()")
+    wait_for_drawing(browser)
     browser.wait_for(LOADED)
-    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    wait_for_drawing(browser)
     assert water_in(browser) > 2 * least
     browser.run("const o = document.getElementById('opacity'); o.value = 0; o.dispatchEvent(new Event('input'))")
-    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    wait_for_drawing(browser)
     assert water_in(browser) == 0
     host = url.split("/api/", maxsplit=1)[0]
     assert all(each.startswith(host) for each in browser.requested), browser.requested
