@@ -190,7 +190,7 @@ class Reach:
         return self.before + self.after == 1
 
     def is_open(self, margin: int) -> bool:
-        """Whether pixels at an edge of the window have no bounds, with so many squares before it known."""
+        """Whether pixels at an edge of the window have no bounds, where that number of squares before it is known."""
         if self.is_one_sided:
             return not (self.begins or margin)
         return bool((self.before and not self.begins) or (self.after and not self.ends))
