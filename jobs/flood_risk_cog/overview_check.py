@@ -190,7 +190,7 @@ class Reach:
         return self.before + self.after == 1
 
     def is_open(self, margin: int) -> bool:
-        """Whether pixels at an edge of the window have no bounds, with this number of squares before it known."""
+        """Whether pixels at an edge of the window have no bounds, where that number of squares before it is known."""
         if self.is_one_sided:
             return not (self.begins or margin)
         return bool((self.before and not self.begins) or (self.after and not self.ends))
@@ -232,15 +232,13 @@ class Pyramid:
         if valid.all():
             return cls(values, values, valid, valid)
         least, most = _limits(values.dtype)
-        return cls(np.where(valid, values, most), np.where(valid, values, least), valid, valid)
+        return cls(np.where(valid, values, most), np.where(valid, values, least), valid, valid[:])
 
     def halved(self) -> "Pyramid":
-        return Pyramid(
-            _halved(np.minimum, self.low),
-            _halved(np.maximum, self.high),
-            _halved(np.logical_or, self.any_valid),
-            _halved(np.logical_and, self.all_valid),
-        )
+        all_valid = _halved(np.logical_and, self.all_valid)
+        # One array is both where all is valid.
+        any_valid = all_valid if self.any_valid is self.all_valid else _halved(np.logical_or, self.any_valid)
+        return Pyramid(_halved(np.minimum, self.low), _halved(np.maximum, self.high), any_valid, all_valid)
 
     def part(self, rows: slice, columns: slice) -> "Pyramid":
         """A copy of some of its squares."""
