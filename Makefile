@@ -59,7 +59,7 @@ up: .venv/.ready
 	$(BIN)/coremachine up $(if $(APPS),--apps $(APPS)) $(UP)
 
 PYTEST = $(BIN)/python -m pytest -n $(or $(TESTERS),auto)
-ENGINE = tests/integration/engine -k 'not broker and not emulator'
+ENGINE = tests/integration/engine -m 'not through_the_sdk'
 
 # Without those that take longest, which `make test-long` runs.
 test: .venv/.ready
