@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. Everything lives in .venv; nothing else is touched.
+# `make demo` and `make test` are where to begin. Everything lives in .venv; nothing else is touched.
 SHELL := /bin/bash
 # Images of containers often set it. Each of the many processes that tests start would then compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,6 +16,8 @@ help:
 	@echo "make fast    ruff and the unit tests, but for those of rasters: no server, no process of the stack"
 	@echo "make engine  the engine's suite on queues in memory, with a real PostgreSQL"
 	@echo "make emulator  the engine's suite on Microsoft's emulator, in Docker (ACCEPT_EULA=Y)"
+	@echo "make test-isolation  the engine's suite where the server's default isolation is repeatable read, or serializable"
+	@echo "make test-programs  installs what some tests need and are skipped without: chromium, pgbouncer, Azurite and others"
 	@echo "make coverage  the whole suite with the lines and branches that it runs"
 	@echo "make mutants changes to the pure modules that a test must notice (MUTANTS=file for one)"
 	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
@@ -59,7 +61,7 @@ up: .venv/.ready
 	$(BIN)/coremachine up $(if $(APPS),--apps $(APPS)) $(UP)
 
 PYTEST = $(BIN)/python -m pytest -n $(or $(TESTERS),auto)
-ENGINE = tests/integration/engine -k 'not broker and not emulator'
+ENGINE = tests/integration/engine -m 'not through_the_sdk'
 
 # Without those that take longest, which `make test-long` runs.
 test: .venv/.ready

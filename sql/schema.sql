@@ -506,8 +506,8 @@ end $$;
 comment on function "app"."record_event"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb) is 'Writes one line of the job''s timeline.';
 
 -- The advisory locks of the schema: each key is made here and nowhere else. All are held until their transaction ends.
--- Order in every function: task rows by id, then the stage's lock, then the job row. An idempotency key's lock comes
--- before a job row; nobody who holds a job row waits for a key.
+-- Order in every function: a window's lock, those of limits, task rows by id, the stage's lock, then the rows of the stage
+-- and of the job. An idempotency key's lock comes before a job row; nobody who holds a job row waits for a key.
 -- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
 
 -- The ids that name task rows, each once, in the order in which the rows are locked.
@@ -5091,8 +5091,8 @@ comment on function "app"."add_delivery_reason"(p_webhook text, p_delivery_id te
 comment on function "app"."settle_delivery"(p_webhook text, p_delivery_id text, p_attempt integer, p_status text, p_http_status integer, p_reason text, p_delay_seconds double precision) is 'Notes what came of an attempt: delivered, dead, or pending again after p_delay_seconds.';
 comment on function "app"."prune_deliveries"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit deliveries that were settled longer ago than p_older_than_seconds, or whose webhook was deleted while they were written; returns how many.';
 
--- Windows: of a large stage only some tasks are announced at a time, more as they end, so that the queue serves the
--- open stages in turn. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
+-- Windows: of a large stage only some tasks are announced at a time, more as they begin and end, so that no open stage
+-- has the queue for itself. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
 -- wait for their turn. So the window is one update of the stage's row for each take, and of no task row.
 -- docs/adr/0028-announce-stages-in-windows.md has the reasons.
 
@@ -5123,7 +5123,7 @@ end $$;
 
 -- How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many
 -- ending per second.
--- In messages it is four times the root of what half a second takes, or of what runs: enough that no worker waits, and
+-- In messages it is 2.5 times the root of what half a second takes, or of what runs: enough that no worker waits, and
 -- little for others to wait for. A root, so that stages which share a queue come to have equal windows.
 create or replace function "app".window_size(p_running integer, p_rate double precision, p_per_message integer)
 returns integer
@@ -5139,7 +5139,7 @@ $$;
 
 -- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
--- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
+-- it. Tasks that wait for another attempt have no place in it, but count for max_parallel. Nothing is taken while
 -- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take

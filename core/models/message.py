@@ -185,8 +185,9 @@ class TaskQueueMessage(_Message):
     Args:
         attempt: The number of the attempt that it asks for.
         cause: Why it is sent again, where only this distinguishes it from an earlier message (brokers drop doubles).
-        takes_next: Its stage is announced in windows, and the process that handles this message should look whether
-            more of its tasks are to be announced: always, or (False) if it has not looked lately. None: no need.
+        takes_next: The mark of a stage that is announced in windows. The process that handles the message announces the
+            stage's next tasks, as it begins: always, or (False) if it has not looked lately. A message of one short
+            task then goes on with tasks that have no message. None: neither of both.
     """
 
     message_type: Literal["task"] = Field(default="task", exclude=True)

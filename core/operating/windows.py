@@ -1,4 +1,4 @@
-"""Announces the next tasks of stages that are announced in windows, as their tasks end."""
+"""Announces the next tasks of stages that are announced in windows, as their tasks begin and end."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,8 @@ from core.models import StageRef
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
-# A process looks at a stage's window after any of its messages, if it has not for this long; after a marked one always.
+# A process looks at a stage's window after any of its messages, if it has not for this long. With a marked one it always
+# looks: as its tasks begin or, where ends alone make room, after them.
 LOOK_SECONDS = 0.5
 
 

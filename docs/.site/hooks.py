@@ -50,6 +50,7 @@ ORDER = (
     "explanation/delivery.md",
     "explanation/locking.md",
     "explanation/fan-in.md",
+    "adr/index.md",
 )
 
 

@@ -1,6 +1,6 @@
 -- The advisory locks of the schema: each key is made here and nowhere else. All are held until their transaction ends.
--- Order in every function: task rows by id, then the stage's lock, then the job row. An idempotency key's lock comes
--- before a job row; nobody who holds a job row waits for a key.
+-- Order in every function: a window's lock, those of limits, task rows by id, the stage's lock, then the rows of the stage
+-- and of the job. An idempotency key's lock comes before a job row; nobody who holds a job row waits for a key.
 -- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
 
 -- The ids that name task rows, each once, in the order in which the rows are locked.

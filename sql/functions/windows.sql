@@ -1,5 +1,5 @@
--- Windows: of a large stage only some tasks are announced at a time, more as they end, so that the queue serves the
--- open stages in turn. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
+-- Windows: of a large stage only some tasks are announced at a time, more as they begin and end, so that no open stage
+-- has the queue for itself. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
 -- wait for their turn. So the window is one update of the stage's row for each take, and of no task row.
 -- docs/adr/0028-announce-stages-in-windows.md has the reasons.
 
@@ -30,7 +30,7 @@ end $$;
 
 -- How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many
 -- ending per second.
--- In messages it is four times the root of what half a second takes, or of what runs: enough that no worker waits, and
+-- In messages it is 2.5 times the root of what half a second takes, or of what runs: enough that no worker waits, and
 -- little for others to wait for. A root, so that stages which share a queue come to have equal windows.
 create or replace function {schema}.window_size(p_running integer, p_rate double precision, p_per_message integer)
 returns integer
@@ -46,7 +46,7 @@ $$;
 
 -- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
--- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
+-- it. Tasks that wait for another attempt have no place in it, but count for max_parallel. Nothing is taken while
 -- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take

@@ -85,3 +85,16 @@ def test_each_python_that_the_project_supports_is_tested():
     first, last = (int(minor) for minor in re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["requires-python"]).groups())
     matrix = jobs_of(GITHUB / "workflows" / "ci.yml")["test"]["strategy"]["matrix"]
     assert matrix["python"] == [f"3.{minor}" for minor in range(first, last)]
+
+
+def test_engine_leaves_out_variants_of_its_suite_and_no_test():
+    """`-k 'not broker'` left out seven tests that have the word in their names, also on every version of PostgreSQL."""
+    selection = "-m 'not through_the_sdk'"
+    makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert f"\nENGINE = tests/integration/engine {selection}\n" in makefile
+    assert f') {selection}"\n' in ci
+    assert not re.search(r"\s-k[ =]", "".join([makefile, ci, *(path.read_text() for path in FILES)]))
+    # The mark is on two parameters of one fixture.
+    mark = "pytest.mark.through_" + "the_sdk"
+    marked = {path: path.read_text().count(mark) for path in (ROOT / "tests").rglob("*.py")}
+    assert {path.name: count for path, count in marked.items() if count} == {"conftest.py": 2}

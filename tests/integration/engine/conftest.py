@@ -113,9 +113,16 @@ class Platform:
 @pytest.fixture(
     params=[
         "memory",
-        "broker",
+        pytest.param("broker", marks=pytest.mark.through_the_sdk),
         # docker-py leaves sockets to the garbage collector.
-        pytest.param("emulator", marks=[pytest.mark.docker, pytest.mark.filterwarnings("ignore::ResourceWarning")]),
+        pytest.param(
+            "emulator",
+            marks=[
+                pytest.mark.through_the_sdk,
+                pytest.mark.docker,
+                pytest.mark.filterwarnings("ignore::ResourceWarning"),
+            ],
+        ),
     ]
 )
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:

@@ -122,3 +122,11 @@ def test_a_name_that_is_not_there_is_found():
     assert unknown_names("StateManager.claim_tasks") == []
     assert missing_paths("core/nothing.py and core/errors.py") == ["core/nothing.py"]
     assert missing_paths("unit/docs/test_names.py") == []
+
+
+def test_index_of_decisions_has_each_of_them_by_its_title():
+    pages = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    titles = [page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").split(". ", 1) for page in pages]
+    rows = [f"| {number} | [{title}]({page.name}) |" for (number, title), page in zip(titles, pages, strict=True)]
+    index = (ROOT / "docs" / "adr" / "index.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\| \d.*", index) == rows
