@@ -18,7 +18,7 @@ MOST_BYTES = 512 * MEGABYTE
 # What libraries reserve and never touch counts for the system's bound, and takes no memory.
 UNTOUCHED_BYTES = 64 * MEGABYTE
 # What is left for blocks beside Python, the libraries and the windows that values are compared in.
-MOST_BLOCK_BYTES = 350 * MEGABYTE
+MOST_BLOCK_BYTES = 376 * MEGABYTE
 LEAST_CACHE = 32 * MEGABYTE
 USUAL_CACHE = 96 * MEGABYTE
 # Of a source that is kept whole while it is read, its overviews are made and it is written.
