@@ -367,7 +367,7 @@ class AdjustedJob(JobActionAnswer):
 
 
 class RerunAnswer(JobActionAnswer):
-    """`kept_count` tasks of earlier runs count for this one; `fresh_count` of its first stage are tried again.
+    """`kept_count` tasks of earlier runs count for this one; `fresh_count` of its first stage are retried.
 
     `fresh_count` is null when that stage is still to be planned.
     """

@@ -9,8 +9,8 @@ from core.models import StageRef
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
-# A process looks at a stage's window after any of its messages, if it has not for this long. With a marked one it always
-# looks: as its tasks begin or, where ends alone make room, after them.
+# A process looks at a stage's window after any of its messages, if it has not for this long. With a marked one it
+# always looks: as its tasks begin or, where ends alone make room, after them.
 LOOK_SECONDS = 0.5
 
 

@@ -404,7 +404,7 @@ begin
   return true;
 end $$;
 
--- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that
+-- Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that
 -- nobody chose numbers for and no stage has needed for p_idle_seconds. Returns how many limits it deleted.
 -- A limit whose rate still counts starts stays. Locks: those rows; a row that another transaction holds is skipped.
 create or replace function {schema}.prune_limits(p_idle_seconds double precision, p_limit integer) returns integer
