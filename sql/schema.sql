@@ -2674,7 +2674,8 @@ end $$;
 -- Those that were held back come first, then those in line; take_next_tasks has the rules of its window. Where only a
 -- rate is in the way, one task is taken for the time at which it lets the next begin, at most a minute from now: its
 -- message is to be scheduled (wait_seconds), and the process that gets it takes the next ones.
--- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', then task rows by id.
+-- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', task rows by id, then the stage
+-- row.
 create or replace function "app".take_limited_tasks(
   p_job_id text, p_run integer, p_stage integer
 ) returns table (
@@ -2742,12 +2743,6 @@ begin
   from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after,
     greatest(least(v_room - v_again.count, v_look.room), 0)) n;
 
-  if v_next.count > 0 then
-    update "app".stages s
-    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_window.window_after),
-        window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  end if;
   v_ids := coalesce(v_again.ids || v_next.ids, array[]::text[]);
   update "app".tasks t
   set held_for = case when v_wait > 0 then v_limit.name end,
@@ -2755,6 +2750,12 @@ begin
       due_at = case when v_wait > 0 then v_limit.next_at when t.status = 'pending_retry' then t.due_at end
   where t.ctid = any (v_again.places)
     or (v_wait > 0 and t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids)));
+  if v_next.count > 0 then
+    update "app".stages s
+    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_window.window_after),
+        window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
   insert into "app".limit_places as s (job_id, run, task_id, limit_name, stage, has_begun, ends_at)
   select p_job_id, p_run, t.id, n.name, p_stage, false, v_now + (v_wait + 30) * interval '1 second'
   from unnest(v_ids) as t(id) cross join unnest("app".limit_names(v_window.settings)) as n(name)

@@ -1,4 +1,4 @@
-"""The sweep that announces, takes back and closes: whatever a dead process left behind, another finishes."""
+"""The sweep that announces rows, takes tasks back and ends stages: what a dead process left, another finishes."""
 
 import itertools
 import logging
