@@ -9,7 +9,7 @@ Exception
     |   +-- RetryableTaskError   try again, perhaps after `retry_after_seconds`
     |   +-- PermanentTaskError   never try again
     +-- TaskCancelled            raised by a handler that noticed that nobody wants its work any more
-    |   +-- TaskTimedOut         its attempt has run out of time: a failed attempt, tried again as a RetryableTaskError
+    |   +-- TaskTimedOut         its attempt has run out of time: a failed attempt, retried as a RetryableTaskError
     +-- UnknownWork              this release does not know something that the work needs; it waits for one that does
     +-- IdempotencyKeyReused     a submission's key came before with another payload
     +-- MessageRefused           a message that its sender must change: no delivery more helps

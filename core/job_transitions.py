@@ -78,7 +78,7 @@ class JobTransitions:
         return self._jobs.find_jobs(job_ids)
 
     def mark_job_announced(self, ref: StageRef) -> bool:
-        """The jobs queue has the message for this step. False when the job has moved on meanwhile."""
+        """The jobs queue has the message for this step. False when the job has advanced meanwhile."""
         return self._jobs.mark_job_announced(ref)
 
     def mark_jobs_announced(self, refs: Sequence[JobRef]) -> int:
@@ -94,7 +94,7 @@ class JobTransitions:
     def postpone_job_step(
         self, job: JobRecord, unknown: Mapping[str, str], *, patience_seconds: float, delays: Sequence[float]
     ) -> PostponedStep:
-        """Planning or finalizing is left to an app that knows how; no attempt is spent. Exhausted: fail the job."""
+        """Planning or finalizing is left to an app that knows how; no attempt is counted. Exhausted: fail the job."""
         answer = self._jobs.postpone_job_step(job.stage_ref, unknown, patience_seconds, delays)
         extra = {"checkpoint": "UNKNOWN_WORK", **job.stage_ref.log_fields, "outcome": answer.outcome}
         log.info("job_step_given_back", extra={**extra, "missing": dict(unknown), "wait_seconds": answer.delay_seconds})
@@ -107,7 +107,7 @@ class JobTransitions:
         return status
 
     def fail_all_job_tasks(self, job_id: str, error: Mapping[str, Any]) -> bool:
-        """Fail the job: its open stage ends with it, its unfinished tasks are cancelled. False if it had ended."""
+        """Fail the job: its open stage ends with it, its open tasks are cancelled. False if it had ended."""
         job = self._jobs.find_job(job_id)
         if job is None:
             return False

@@ -192,7 +192,7 @@ class MessageSender(Protocol):
 
 
 # Gets the task's own parameters and its context; returns a JSON-able mapping, or None. Raising means failure: the
-# exception's type decides whether the task is tried again (core.errors.classify).
+# exception's type decides whether the task is retried (core.errors.classify).
 HandlerFunction = Callable[[dict[str, Any], TaskContext], Mapping[str, Any] | None]
 
 

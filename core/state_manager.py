@@ -164,7 +164,7 @@ class StateManager(JobTransitions):
         attempt: int,
         policy: RetryPolicy,
     ) -> RetryAnswer:
-        """Write down that a failed attempt is to be tried again, and when.
+        """Write down that a failed attempt is to be retried, and when.
 
         Args:
             attempt: The attempt that failed, interruptions not counted.
@@ -198,7 +198,7 @@ class StateManager(JobTransitions):
         patience_seconds: float,
         delays: Sequence[float],
     ) -> list[PostponedTask]:
-        """Leave claimed tasks to an app that knows them; no attempt is spent. Beyond the patience they fail."""
+        """Leave claimed tasks to an app that knows them; no attempt is counted. Beyond the patience they fail."""
         tasks = self._tasks.postpone_tasks(
             ref,
             lease_id=lease_id,
@@ -293,7 +293,7 @@ class StateManager(JobTransitions):
         return self._tasks.mark_tasks_announced(ref, task_ids)
 
     def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
-        """Take tasks that waited for their turn into their stage's window: the caller sends their messages."""
+        """Take tasks that waited in line into their stage's window: the caller sends their messages."""
         return self._tasks.take_next_tasks(ref)
 
     def take_limited_tasks(self, ref: StageRef) -> list[LimitedTask]:

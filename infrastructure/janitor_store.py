@@ -35,7 +35,7 @@ class JanitorRepository(PostgreSQLRepository):
         return [FoundTask(**row) for row in rows]
 
     def find_idle_windows(self, limit: int, planned_seconds: float, idle_seconds: float) -> list[StageRef]:
-        """Stages with tasks that wait for their turn, whose window nobody has looked after for a while."""
+        """Stages with tasks that wait in line, whose window nobody has looked after for a while."""
         return self._stages("find_idle_windows", (limit, planned_seconds, idle_seconds))
 
     def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]:

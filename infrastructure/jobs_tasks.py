@@ -102,7 +102,7 @@ class JobRepository(JobControlRepository):
         self._call("note_trace", (*ref, traceparent))
 
     def mark_job_announced(self, ref: StageRef) -> bool:
-        """The message for this step is confirmed. False when the job has moved on meanwhile."""
+        """The message for this step is confirmed. False when the job has advanced meanwhile."""
         (row,) = self._call("mark_job_announced", ref)
         return bool(row["mark_job_announced"])
 
@@ -114,12 +114,12 @@ class JobRepository(JobControlRepository):
     def postpone_job_step(
         self, ref: StageRef, unknown: Mapping[str, str], patience: float, delays: Sequence[float]
     ) -> PostponedStep:
-        """Planning or finalizing is left to an app that knows how; no attempt is spent.
+        """Planning or finalizing is left to an app that knows how; no attempt is counted.
 
         Args:
             unknown: kind, name, and `by` whom it is not known.
             patience: Seconds; when it has been postponed for this time, it is exhausted and nothing is changed.
-            delays: Seconds until it is tried again, after the first time, the second, and so on.
+            delays: Seconds until it is retried, after the first time, the second, and so on.
         """
         parameters = (*ref, as_jsonb(unknown), patience, list(delays))
         (row,) = self._call("postpone_job_step", parameters)
@@ -375,7 +375,7 @@ class StageCompletionRepository(PostgreSQLRepository):
     def complete_tasks_and_take_next(
         self, ref: StageRef, completions: Sequence[Completion], wanted: NextTasks
     ) -> tuple[StageCheck, list[ClaimedRow]]:
-        """As `complete_tasks_and_check_stage`, and claim tasks that wait for their turn, in the same call."""
+        """As `complete_tasks_and_check_stage`, and claim tasks that wait in line, in the same call."""
         parameters = (
             *ref,
             *_columns_of_completions(completions),
@@ -463,7 +463,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         return Enforcement(**row | {"outcome": DeadlineOutcome.stored(row["outcome"])})
 
     def resume_stalled_job(self, ref: StageRef) -> bool:
-        """Close the stage or advance the job where its last task's process did not: whether the job moved."""
+        """End the stage or advance the job where its last task's process did not: whether the job moved."""
         (row,) = self._call("resume_stalled_job", ref)
         return bool(row["resume_stalled_job"])
 

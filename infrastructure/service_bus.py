@@ -111,7 +111,7 @@ class ServiceBusRepository:
         clock: Seconds that only grow.
         patience_seconds: How long a thread waits for others that use the same connection. The SDK waits without end
             for a peer that accepts a connection and then does not answer; this limits the harm to one thread.
-        busy_pauses_seconds: A send that the broker is too busy for is tried again after about each of these.
+        busy_pauses_seconds: A send that the broker is too busy for is retried after about each of these.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class ServiceBusRepository:
         """Send it now, to appear in the queue after the delay. Raises what `send_messages` raises.
 
         A send with a due time costs one round trip. Scheduling proper costs another link and more round trips, for a
-        number to cancel by that nobody needs: a message whose rows have moved on does nothing.
+        number to cancel by that nobody needs: a message whose rows have changed does nothing.
         """
         due_at = datetime.now(UTC) + timedelta(seconds=delay_seconds)
         self._send(queue, [_outgoing(message, due_at)])

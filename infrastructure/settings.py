@@ -33,6 +33,7 @@ from core.app_queues import (
 )
 from core.basics.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
+from core.running.task_slots import DEFAULT_SLOTS
 from core.safety.roles import read_role_keys
 from core.safety.safe_text import bounded_text, brief_text
 from core.webhooks.targets import NETWORKS_SETTING, read_networks
@@ -211,7 +212,7 @@ class Settings(BaseSettings):
         description="a name of at most 100 characters on one line for the release of your code, such as its commit",
     )
     task_threads: int = Field(
-        8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of tasks from 1 to 64"
+        DEFAULT_SLOTS, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of tasks from 1 to 64"
     )
     task_processes: int = Field(
         0,

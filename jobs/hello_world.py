@@ -44,7 +44,7 @@ class HelloWorldJob(JobBaseMixin, JobBase):
             "default": 0.0,
             "min": 0,
             "max": 1,
-            "description": "chance that an attempt fails and is tried again",
+            "description": "chance that an attempt fails and is retried",
         },
     }
     parameters_outside_job_id = frozenset({"failure_rate"})

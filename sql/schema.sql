@@ -621,13 +621,13 @@ comment on function "app"."lock_window"(p_job_id text, p_run integer, p_stage in
 comment on function "app"."lock_limits"(p_names text[]) is 'Serializes claims under limits, and those who announce for them: all of a stage''s at once, in one order.';
 comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes submissions that carry the same idempotency key.';
 
--- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
+-- Advance: whether a stage has ended is decided here, and its job advances to the next stage or to its own summary.
 
 -- Decides what to do after tasks of a stage ended in this transaction.
--- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
--- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
+-- It counts their failures, applies the failure policy, and ends the stage if no task is open. Returns whether this
+-- transaction ended it. p_was_open: the caller saw the stage open, and has written results that count only then.
 -- Locks: the stage, then the job row; it never waits for a task row after them.
--- Raises CM001 when p_was_open and the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when p_was_open and the stage ended between the look at it and its lock: call again.
 create or replace function "app".check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
@@ -645,10 +645,10 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if p_was_open and not (v_stage.runs and v_stage.job_runs) then
-    raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+    raise exception 'stage % of job % run % ended meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
   end if;
   if not v_stage.runs then
-    -- Rows that others had locked when the stage was closed.
+    -- Rows that others had locked when the stage ended.
     perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, true);
     return false;
   end if;
@@ -719,7 +719,7 @@ language sql immutable as $$
   else '' end
 $$;
 
--- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.
+-- Ends a stage whose tasks have all ended and advances its job, in the caller's transaction.
 -- Returns the job's new status; null when the stage does not run.
 -- Fence: the stage runs. Locks: the stage's lock is held by the caller; then the job row.
 create or replace function "app".close_stage(p_job_id text, p_run integer, p_stage integer) returns text
@@ -773,14 +773,14 @@ end $$;
 comment on function "app"."check_stage"(p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]) is 'Decides what to do after tasks of a stage ended in this transaction.';
 comment on function "app"."is_over_failure_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'Whether this number of failed tasks fails the stage.';
 comment on function "app"."words_of_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'How far the failed tasks are over what the policy tolerates, to go on in a sentence; empty where it tolerates none.';
-comment on function "app"."close_stage"(p_job_id text, p_run integer, p_stage integer) is 'Ends a stage whose tasks have all ended and moves its job on, in the caller''s transaction.';
+comment on function "app"."close_stage"(p_job_id text, p_run integer, p_stage integer) is 'Ends a stage whose tasks have all ended and advances its job, in the caller''s transaction.';
 comment on function "app"."advance_job_stage"(p_job_id text, p_run integer, p_stage integer) is 'Writes the next stage''s row, or makes the job finalizing after its last stage.';
 
 -- Announcements: which rows have a message, and which need one again. They commit asynchronously: if a crash of the
 -- server undoes one, a message comes that does nothing.
 
 -- Notes that the messages for these tasks are confirmed: pending becomes queued.
--- Rows that moved on meanwhile keep their status, but one that waits remembers the later message, so that it is not
+-- Rows that changed meanwhile keep their status, but one that waits remembers the later message, so that it is not
 -- taken for lost while that message waits. Returns how many rows changed.
 -- Locks: task rows by id.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
@@ -835,7 +835,7 @@ begin
 end $$;
 
 -- Ends the hold of a job that a find has for the caller, whose message no queue took.
--- Fence: the attempt, so that a step which is to be tried again later keeps its time. Locks: the job row.
+-- Fence: the attempt, so that a step which is to be retried later keeps its time. Locks: the job row.
 create or replace function "app".let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
 language plpgsql as $$
 begin
@@ -899,7 +899,7 @@ comment on function "app"."prune_app_instances"(p_older_than_seconds double prec
 -- Claims: an attempt gets its lease. One task takes a short way (claim_task), all others claim_tasks.
 
 -- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
--- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
+-- Outcome: claimed; duplicate (leased, or ended); not_due (to be retried later); paused (the job is: the task is
 -- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message);
 -- closed (its stage or job does not run); expired (a deadline has passed, so nothing is begun: the caller lets
 -- enforce_deadlines end it); missing. The commit of a claim is not waited for: one that a crash undoes is fenced by its
@@ -1060,7 +1060,7 @@ begin
   end if;
 end $$;
 
--- Leases tasks that wait for their turn to a process that has just ended some of their stage: no message names them.
+-- Leases tasks that wait in line to a process that has just ended some of their stage: no message names them.
 -- At most p_limit, of these types, in order, and none that was tried before. Returns one row for each, fewer if others
 -- hold them; none of a stage with limits, max_parallel,
 -- or several tasks per message.
@@ -1105,7 +1105,7 @@ end $$;
 
 comment on function "app"."claim_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text) is 'Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.';
 comment on function "app"."claim_task"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text) is 'Leases one task that can be claimed, in one statement whose plan is made once.';
-comment on function "app"."claim_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'Leases tasks that wait for their turn to a process that has just ended some of their stage: no message names them.';
+comment on function "app"."claim_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'Leases tasks that wait in line to a process that has just ended some of their stage: no message names them.';
 
 -- Control: what operators do to a job that has not ended: cancel, pause, resume, adjust. rerun.sql begins an ended job
 -- again.
@@ -1263,7 +1263,7 @@ end $$;
 -- Lets a paused job go on; the time of the pause does not count against its deadlines.
 -- Its step and its parked tasks have to be announced again: the caller does that, or the janitor.
 -- Outcome: resumed; not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that
--- is to be tried again is due.
+-- is to be retried is due.
 -- Locks: the stage, then the job row.
 create or replace function "app".resume_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
@@ -1316,7 +1316,7 @@ end $$;
 -- p_changes has the fields to change: priority (null: that of its definition), max_parallel (null: no limit). What is
 -- announced already is not taken back. p_stage is the stage that the caller means, null the present one.
 -- Outcome: adjusted; unchanged; refused (it has ended or is being cancelled); other_stage (p_stage is not where the job
--- is); nothing_waits (of max_parallel: no task of the stage waits for its turn); missing. priority and max_parallel are
+-- is); nothing_waits (of max_parallel: no task of the stage waits in line); missing. priority and max_parallel are
 -- those that count now.
 -- Locks: the window's, the stage, then the job row.
 create or replace function "app".adjust_job(
@@ -1582,12 +1582,12 @@ $$;
 -- Ends what is overdue at the stage where the job is.
 -- Outcome: job_timed_out, stage_timed_out, queue_time_expired (its planning never began), in which the job has failed;
 -- tasks_expired (at most p_limit tasks that nobody had started failed, and the stage's policy was applied); nothing (no
--- deadline has passed, or the job has moved on).
+-- deadline has passed, or the job has advanced).
 -- Fence: the deadline and the statuses, read again under the locks. The first transaction to have the lock decides: a
--- completion that came before counts, one that comes after finds its stage closed.
+-- completion that came before counts, one that comes after finds its stage ended.
 -- Locks: task rows by id (those that another transaction holds are skipped: they are being started), the stage, the job
 -- row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function "app".enforce_deadlines(
   p_job_id text, p_run integer, p_stage integer, p_limit integer
 ) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
@@ -1816,7 +1816,7 @@ comment on function "app"."complete_stage_and_finalize"(p_job_id text, p_run int
 comment on function "app"."end_whole_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_now timestamptz) is 'Ends all tasks of a stage as completed, and the stage with them.';
 comment on function "app"."complete_held_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_now timestamptz) is 'Completes those of these tasks that the lease holds, and returns how many they are.';
 
--- Interruptions and timeouts: attempts that end without a verdict of their own, since their process died, lost its
+-- Interruptions and timeouts: attempts that end without an outcome of their own, since their process died, lost its
 -- lease, drains, or did not stop in time. An interruption has its own budget and spends no retry; a timeout is a failed
 -- attempt.
 
@@ -1828,7 +1828,7 @@ comment on function "app"."complete_held_tasks"(p_job_id text, p_run integer, p_
 -- attempt is left. In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of
 -- the tasks, and of the processes that had them.
 -- Locks: task rows by id (those that another transaction holds are skipped), then the stage, then the job row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
 returns table (
   taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
@@ -1912,7 +1912,7 @@ begin
   select count(*) into v_alone from "app".job_events a
   where a.job_id = p_job_id and a.run = p_run and a.task_id = p_task_id and a.event = 'task_runs_alone';
   return "app".stored_error('InterruptedTooOften',
-    format('its process ended without a verdict %s times%s (last: %s)', p_interruptions,
+    format('its process ended without an outcome %s times%s (last: %s)', p_interruptions,
       case when v_alone > 0 then
         format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
       end, p_owner), false, p_attempt, p_now);
@@ -2022,7 +2022,7 @@ comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage 
 
 -- Finds tasks that need a message and have none confirmed.
 -- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
--- about to announce them, or are due for another attempt. Tasks of windows that wait for their turn need none.
+-- about to announce them, or are due for another attempt. Tasks of windows that wait in line need none.
 create or replace function "app".find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -2674,7 +2674,8 @@ end $$;
 -- Those that were held back come first, then those in line; take_next_tasks has the rules of its window. Where only a
 -- rate is in the way, one task is taken for the time at which it lets the next begin, at most a minute from now: its
 -- message is to be scheduled (wait_seconds), and the process that gets it takes the next ones.
--- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', then task rows by id.
+-- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', task rows by id, then the stage
+-- row.
 create or replace function "app".take_limited_tasks(
   p_job_id text, p_run integer, p_stage integer
 ) returns table (
@@ -2742,12 +2743,6 @@ begin
   from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after,
     greatest(least(v_room - v_again.count, v_look.room), 0)) n;
 
-  if v_next.count > 0 then
-    update "app".stages s
-    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_window.window_after),
-        window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  end if;
   v_ids := coalesce(v_again.ids || v_next.ids, array[]::text[]);
   update "app".tasks t
   set held_for = case when v_wait > 0 then v_limit.name end,
@@ -2755,6 +2750,12 @@ begin
       due_at = case when v_wait > 0 then v_limit.next_at when t.status = 'pending_retry' then t.due_at end
   where t.ctid = any (v_again.places)
     or (v_wait > 0 and t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids)));
+  if v_next.count > 0 then
+    update "app".stages s
+    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_window.window_after),
+        window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
   insert into "app".limit_places as s (job_id, run, task_id, limit_name, stage, has_begun, ends_at)
   select p_job_id, p_run, t.id, n.name, p_stage, false, v_now + (v_wait + 30) * interval '1 second'
   from unnest(v_ids) as t(id) cross join unnest("app".limit_names(v_window.settings)) as n(name)
@@ -2871,7 +2872,7 @@ begin
   return true;
 end $$;
 
--- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that
+-- Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that
 -- nobody chose numbers for and no stage has needed for p_idle_seconds. Returns how many limits it deleted.
 -- A limit whose rate still counts starts stays. Locks: those rows; a row that another transaction holds is skipped.
 create or replace function "app".prune_limits(p_idle_seconds double precision, p_limit integer) returns integer
@@ -2932,7 +2933,7 @@ comment on function "app"."serve_in_turn"(p_job_id text, p_run integer, p_stage 
 comment on function "app"."find_limit_waiters"(p_names text[], p_limit integer) is 'Finds stages that wait for limits which have room, or whose rate lets one be scheduled: in turn, up to p_limit of each limit and no more than it has room for.';
 comment on function "app"."set_limit"(p_name text, p_at_once integer, p_rate_count integer, p_rate_seconds double precision, p_reason text, p_actor text) is 'Chooses the numbers of a limit, for all stages that name it, from now on; null: any number.';
 comment on function "app"."forget_limit"(p_name text, p_reason text, p_actor text) is 'Leaves a limit''s numbers to its declarations again, and returns whether an operator had chosen any.';
-comment on function "app"."prune_limits"(p_idle_seconds double precision, p_limit integer) is 'Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that nobody chose numbers for and no stage has needed for p_idle_seconds.';
+comment on function "app"."prune_limits"(p_idle_seconds double precision, p_limit integer) is 'Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that nobody chose numbers for and no stage has needed for p_idle_seconds.';
 
 -- Parking: tasks whose message came while their job was paused, and tasks that a rerun wrote, wait here for a message.
 
@@ -3116,13 +3117,13 @@ comment on function "app"."seal_stage"(p_job_id text, p_run integer, p_stage int
 comment on function "app"."plan_small_stage"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[], p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_tasks_per_message integer) is 'Plans a stage of few tasks in one call.';
 comment on function "app"."insert_few_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[], p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision) is 'Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.';
 
--- Postponed work: this release does not know its type, so it is given back with a growing delay, for one that does. No
--- attempt and no interruption is spent. What it waits for is noted in its row; a note counts only while the row is
+-- Postponed work: this release does not know its type, so it is sent back with a growing delay, for one that does. No
+-- attempt and no interruption is counted. What it waits for is noted in its row; a note counts only while the row is
 -- where it was then (`at`), so nobody needs to remove it. Only the time in which somebody keeps giving it back counts
 -- against p_patience_seconds: neither a pause nor an outage does. p_unknown describes what is not known: kind, name,
 -- and `by` whom. p_delays: the delay after the first time, the second, and so on; the last one stays.
 
--- The note of work that is given back, after one more time.
+-- The note of work that is postponed, after one more time.
 create or replace function "app".note_unknown_work(
   p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision
 ) returns jsonb
@@ -3148,13 +3149,13 @@ $$;
 create or replace function "app".unknown_work_error(p_note jsonb, p_attempt integer) returns jsonb
 language sql stable as $$
   select "app".stored_error('UnknownWork',
-    format('expected an app that knows the %s %s, and none came: given back %s times since %s, last by %s; '
+    format('expected an app that knows the %s %s, and none came: postponed %s times since %s, last by %s; '
       'deploy the release that knows it, then rerun the job (COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS is %s)',
       p_note ->> 'kind', p_note ->> 'name', p_note ->> 'times', p_note ->> 'since', p_note ->> 'by',
       p_note ->> 'patience_seconds'), false, p_attempt, (p_note ->> 'seen_at')::timestamptz)
 $$;
 
--- Seconds until work with this note is tried again.
+-- Seconds until work with this note is retried.
 create or replace function "app".unknown_work_delay(p_note jsonb, p_delays double precision[])
 returns double precision
 language sql immutable as $$
@@ -3162,11 +3163,11 @@ language sql immutable as $$
 $$;
 
 -- Gives claimed tasks back, for a release that knows them, and returns one row per task.
--- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was given back before and is
+-- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was postponed before and is
 -- not due yet); failed, since its patience is over, with what that did to its stage and job. Those of a stage that has
 -- ended are cancelled.
 -- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function "app".postpone_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb,
   p_patience_seconds double precision, p_delays double precision[]
@@ -3198,7 +3199,7 @@ begin
     returning t.task_id
   )
   select array_agg(f.task_id) into v_failed from failed f;
-  -- Once, not each time: it may be given back a thousand times.
+  -- Once, not each time: it may be postponed a thousand times.
   perform "app".record_event(p_job_id, p_run, p_stage, min(t.task_id), 'tasks_wait_for_release',
     p_unknown || jsonb_build_object('count', count(*)))
   from "app".tasks t
@@ -3317,10 +3318,10 @@ language sql immutable as $$
   select (p_note ->> 'waited_seconds')::double precision * 2 >= (p_note ->> 'patience_seconds')::double precision
 $$;
 
-comment on function "app"."note_unknown_work"(p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision) is 'The note of work that is given back, after one more time.';
+comment on function "app"."note_unknown_work"(p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision) is 'The note of work that is postponed, after one more time.';
 comment on function "app"."is_patience_over"(p_note jsonb) is 'Whether work with this note has waited long enough for a release that knows it.';
 comment on function "app"."unknown_work_error"(p_note jsonb, p_attempt integer) is 'The error of work that has waited long enough for a release that knows it.';
-comment on function "app"."unknown_work_delay"(p_note jsonb, p_delays double precision[]) is 'Seconds until work with this note is tried again.';
+comment on function "app"."unknown_work_delay"(p_note jsonb, p_delays double precision[]) is 'Seconds until work with this note is retried.';
 comment on function "app"."postpone_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb, p_patience_seconds double precision, p_delays double precision[]) is 'Gives claimed tasks back, for a release that knows them, and returns one row per task.';
 comment on function "app"."postpone_job_step"(p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision, p_delays double precision[]) is 'Postpones the step that a job waits for, for a release that knows it.';
 comment on function "app"."find_unknown_work"(p_limit integer) is 'Finds what work waits for now, by kind and name, so that an app can see whether it knows it.';
@@ -3726,7 +3727,7 @@ comment on function "app"."prune_dead_letters"(p_older_than_seconds double preci
 comment on function "app"."delete_job"(p_job_id text, p_reason text, p_actor text, p_limit integer) is 'Deletes up to p_limit tasks of an ended job because somebody asked for it, and with the last of them the job.';
 comment on function "app"."hold_job"(p_job_id text, p_is_held boolean, p_reason text, p_actor text) is 'Puts a job under a legal hold, or takes it off (p_is_held false); again changes nothing.';
 
--- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
+-- Retries: a failed attempt, of a task or of a job's step, is retried after a delay.
 
 -- The longest time to wait after an attempt failed, in seconds: exponential, capped.
 -- p_policy: a stage's `retry`. p_attempt counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000
@@ -4183,7 +4184,7 @@ comment on function "app"."prune_ticks"(p_older_than_seconds double precision, p
 -- fail_task_and_check_stage; the others are parts of them.
 -- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
--- Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.
+-- Ends tasks of one stage as completed, and looks whether the stage has ended: settle_task if it can, else settle_tasks.
 -- In plpgsql, whose plans are cached: a function `language sql` would be planned anew at each call.
 create or replace function "app".complete_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
@@ -4215,7 +4216,7 @@ begin
     p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed');
 end $$;
 
--- As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their
+-- As complete_tasks_and_check_stage, and claims tasks that wait in line, p_limit at most, under a lease of their
 -- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
 -- task if none was. The same call once more, after the answer was lost with its connection, ends nothing and finds the
 -- tasks that it claimed; otherwise nobody would run them until their lease ends.
@@ -4255,7 +4256,7 @@ begin
     p_job_id, p_run, p_stage, p_task_types, p_limit, p_lease_id, p_owner) n on true;
 end $$;
 
--- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.
+-- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage has ended: settle_tasks.
 create or replace function "app".fail_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
@@ -4271,7 +4272,7 @@ end $$;
 -- sees an empty table would choose to read all of it, and that plan would stay when the table has grown. Returns false,
 -- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
 -- Fence: the lease. Locks: the task row, then the stage, shared.
--- Raises CM001 when the stage was closed or lost its watch between the update and the lock: call again, it then
+-- Raises CM001 when the stage ended or lost its watch between the update and the lock: call again, it then
 -- decides.
 create or replace function "app".settle_task(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
@@ -4296,7 +4297,7 @@ begin
   perform 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and not s.is_unwatched;
   if not found then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+    raise exception 'stage % of job % run % ended or lost its watch meanwhile', p_stage, p_job_id, p_run
       using errcode = 'CM001';
   end if;
   return true;
@@ -4313,7 +4314,7 @@ begin
     array_fill(p_lease_id, array[cardinality(p_task_ids)]), p_task_ids, p_payloads, p_status);
 end $$;
 
--- Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage is over.
+-- Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage has ended.
 -- Tasks that their lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
 -- that has ended meanwhile becomes cancelled: late results are kept out. job_status is where the job goes on; null
 -- while it is paused. `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of
@@ -4321,7 +4322,7 @@ end $$;
 -- Fence: the lease.
 -- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
 -- the job row.
--- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
+-- Raises CM001 when the stage ended or lost its watch between the look at it and the lock: call again, it then
 -- decides.
 create or replace function "app".settle_tasks_of_leases(
   p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_payloads jsonb[], p_status text
@@ -4373,7 +4374,7 @@ begin
     return;
   end if;
   if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+    raise exception 'stage % of job % run % ended or lost its watch meanwhile', p_stage, p_job_id, p_run
       using errcode = 'CM001';
   end if;
 
@@ -4406,13 +4407,13 @@ begin
   where t.ctid = any (p_places) and t.task_id = given.task_id;
 end $$;
 
-comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.';
+comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage has ended: settle_task if it can, else settle_tasks.';
 comment on function "app"."complete_tasks_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[]) is 'As complete_task_and_check_stage, for tasks of several messages in one call: each has the lease of its own message.';
-comment on function "app"."complete_tasks_and_take_next"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[], p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their own: claim_tasks_in_line.';
-comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.';
+comment on function "app"."complete_tasks_and_take_next"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[], p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'As complete_tasks_and_check_stage, and claims tasks that wait in line, p_limit at most, under a lease of their own: claim_tasks_in_line.';
+comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage has ended: settle_tasks.';
 comment on function "app"."settle_task"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb) is 'Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few statements.';
 comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease: settle_tasks_of_leases.';
-comment on function "app"."settle_tasks_of_leases"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage is over.';
+comment on function "app"."settle_tasks_of_leases"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage has ended.';
 comment on function "app"."end_tasks"(p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz) is 'Writes the end of tasks whose rows the caller has locked, at these places; their payloads are among those given.';
 
 -- Submissions: a job is written once for one id; a further submission gets the job that is there.
@@ -4689,7 +4690,7 @@ comment on function "app"."mark_jobs_announced"(p_job_ids text[], p_runs integer
 -- diagram and figures.
 
 -- Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.
--- False when there is none: then only the exclusive stage lock can show whether the stage is over.
+-- False when there is none: then only the exclusive stage lock can show whether the stage has ended.
 -- Locks: one more task row, not waited for; before the stage's lock.
 create or replace function "app".pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
 returns boolean
@@ -5093,7 +5094,7 @@ comment on function "app"."prune_deliveries"(p_older_than_seconds double precisi
 
 -- Windows: of a large stage only some tasks are announced at a time, more as they begin and end, so that no open stage
 -- has the queue for itself. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
--- wait for their turn. So the window is one update of the stage's row for each take, and of no task row.
+-- wait in line. So the window is one update of the stage's row for each take, and of no task row.
 -- docs/adr/0028-announce-stages-in-windows.md has the reasons.
 
 -- How many tasks a stage announces at first, where nothing is known of how long they last.
@@ -5103,8 +5104,8 @@ language sql immutable as $$
     (p_settings ->> 'max_parallel')::integer)
 $$;
 
--- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet. A stage with limits waits in turn
--- for them from now on.
+-- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet. A stage with limits waits for
+-- its turn at them from now on.
 -- Locks: the stage row and its limits' rows, in the transaction that wrote the tasks.
 create or replace function "app".open_window(p_job_id text, p_run integer, p_stage integer, p_tasks integer)
 returns void
@@ -5137,7 +5138,7 @@ language sql immutable as $$
   select case p_priority when 'high' then 4.0 when 'low' then 0.25 else 1.0 end
 $$;
 
--- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
+-- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
 -- it. Tasks that wait for another attempt have no place in it, but count for max_parallel. Nothing is taken while
 -- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
@@ -5260,7 +5261,7 @@ begin
   );
 end $$;
 
--- The tasks of a stage after the one with this id that wait for their turn, in order.
+-- The tasks of a stage after the one with this id that wait in line, in order.
 -- Others after it run without a message, or wait for another attempt or for the janitor. Without sorts: a planner that
 -- does not know how many are asked for would read them all and sort them.
 create or replace function "app".tasks_in_line(
@@ -5294,7 +5295,7 @@ begin
   order by t.task_id limit p_limit for update;
 end $$;
 
--- Whether a stage has tasks that wait for their turn.
+-- Whether a stage has tasks that wait in line.
 create or replace function "app".has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
 returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
@@ -5343,9 +5344,9 @@ begin
   return next;
 end $$;
 
--- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
+-- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait in line: the process
 -- that should have died, is of a release that knows no windows, or runs tasks that last long.
--- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait for their turn instead. It looks
 -- at up to p_limit jobs, in random order.
 create or replace function "app".find_idle_windows(
   p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision
@@ -5368,14 +5369,14 @@ comment on function "app"."first_window"(p_settings jsonb) is 'How many tasks a 
 comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage integer, p_tasks integer) is 'Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.';
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
-comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.';
+comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
 comment on function "app"."next_message_size"(p_size integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name, where its author declares none: the work of a message should last about {message_seconds} seconds.';
 comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
-comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The tasks of a stage after the one with this id that wait for their turn, in order.';
+comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The tasks of a stage after the one with this id that wait in line, in order.';
 comment on function "app"."lock_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The same, each as it is when nobody else has it, and locked.';
-comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has tasks that wait for their turn.';
+comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has tasks that wait in line.';
 comment on function "app"."look_at_window"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer, p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz) is 'What is open in a window, and the room that is left in it: 0 if it is better used later.';
-comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision) is 'Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process that should have died, is of a release that knows no windows, or runs tasks that last long.';
+comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision) is 'Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait in line: the process that should have died, is of a release that knows no windows, or runs tasks that last long.';
 
 create or replace function "app"."lacks_jobs_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
@@ -5550,7 +5551,7 @@ comment on column "app"."stages"."is_unwatched" is 'True: other transactions hel
 comment on column "app"."stages"."deadline_at" is 'By when it must have ended, from timeout_seconds of its settings; a pause moves it. The janitor fails the job as StageTimedOut after it. Null: no deadline.';
 comment on column "app"."stages"."queue_deadline_at" is 'By when its tasks must have begun, from queue_timeout_seconds of its settings; a pause moves it. The janitor fails tasks without an attempt as QueueTimeExpired after it. Null: no deadline.';
 comment on column "app"."stages"."from_run" is 'The run in which it ran, where a rerun kept it or a part of its tasks; else null.';
-comment on column "app"."stages"."window_after" is 'Its tasks are announced in windows: those with an id up to this one were taken so far, the others wait for their turn. Empty: none was taken yet. Null: it is announced as a whole. docs/explanation/delivery.md has more.';
+comment on column "app"."stages"."window_after" is 'Its tasks are announced in windows: those with an id up to this one were taken so far, the others wait in line. Empty: none was taken yet. Null: it is announced as a whole. docs/explanation/delivery.md has more.';
 comment on column "app"."stages"."window_from" is 'The first of the tasks that were open in its window when some were last taken.';
 comment on column "app"."stages"."window_size" is 'How many of its tasks are to wait in the queue, beside those that run; set anew by each take.';
 comment on column "app"."stages"."window_open" is 'How many tasks were open in its window after the last take.';
@@ -5566,9 +5567,9 @@ comment on column "app"."tasks"."task_type" is 'Name of the handler that runs it
 comment on column "app"."tasks"."queue" is 'Logical name of the queue that its messages go to.';
 comment on column "app"."tasks"."name" is 'What people call it, such as a file name; null if it has none.';
 comment on column "app"."tasks"."parameters" is 'What its handler gets, as the planner wrote it.';
-comment on column "app"."tasks"."status" is 'pending (no message for it is confirmed), queued (one is), processing (an attempt has a lease), pending_retry (to be tried again at due_at), or how it ended. Moved by claims and by the attempt that has the lease; by the janitor when that lease has run out.';
+comment on column "app"."tasks"."status" is 'pending (no message for it is confirmed), queued (one is), processing (an attempt has a lease), pending_retry (to be retried at due_at), or how it ended. Moved by claims and by the attempt that has the lease; by the janitor when that lease has run out.';
 comment on column "app"."tasks"."attempt" is 'Attempts so far, the running one included; 0 until the first claim. Less interruptions, it is what counts against retry.max_attempts of the stage.';
-comment on column "app"."tasks"."interruptions" is 'Attempts that ended without a verdict: crash, lost lease, drained host. They spend no retry. Beyond max_interruptions of the stage the task fails as InterruptedTooOften.';
+comment on column "app"."tasks"."interruptions" is 'Attempts that ended without an outcome: crash, lost lease, drained host. They spend no retry. Beyond max_interruptions of the stage the task fails as InterruptedTooOften.';
 comment on column "app"."tasks"."lease_id" is 'The running attempt''s random lease. Only its holder may renew, complete, fail or reschedule the task. Null unless the task is processing.';
 comment on column "app"."tasks"."lease_expires_at" is 'When the lease runs out unless a heartbeat extends it by lease_seconds of the stage. The janitor takes the task back after it. Null unless the task is processing.';
 comment on column "app"."tasks"."lease_owner" is 'Name of the process that has, or last had, the lease.';
@@ -5580,11 +5581,11 @@ comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed
 comment on column "app"."tasks"."created_at" is 'When it was planned, or when a rerun wrote it anew.';
 comment on column "app"."tasks"."started_at" is 'When its latest attempt was claimed; task_timeout_seconds counts from here.';
 comment on column "app"."tasks"."finished_at" is 'When it completed, failed or was cancelled. Null while it is open.';
-comment on column "app"."tasks"."is_watched" is 'True for one open task of a running stage: the transaction that ends it passes the watch on, or decides that the stage is over. The end of any other task decides nothing. See docs/explanation/locking.md.';
+comment on column "app"."tasks"."is_watched" is 'True for one open task of a running stage: the transaction that ends it passes the watch on, or decides that the stage has ended. The end of any other task decides nothing. See docs/explanation/locking.md.';
 comment on column "app"."tasks"."timed_out_at" is 'When a heartbeat of the running attempt was first refused, since task_timeout_seconds of the stage were over. Its lease then runs out. Cleared by the next claim.';
 comment on column "app"."tasks"."parked_at" is 'It needs another message, since its own came while the job was paused, or since a rerun wrote it. A time in the future: one sender holds it until then. Cleared when the message is confirmed, or by a claim.';
 comment on column "app"."tasks"."from_run" is 'The run in which it ran, where a rerun kept it; else null.';
-comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, it waits for its turn, and no message is sent for it.';
+comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, it waits in line, and no message is sent for it.';
 comment on column "app"."tasks"."waiting_for" is 'What the app that claimed it did not know: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, and `at`. It counts only while attempt equals that of `at`.';
 comment on column "app"."tasks"."is_limited" is 'True: its stage has limits, so that a claim needs a place in each. Written when it is planned.';
 comment on column "app"."tasks"."held_for" is 'The limit that it waits for since its message came, or whose rate its message is scheduled for. Written by its claim and by who takes the next tasks; cleared when it is announced again or claimed.';
@@ -5635,7 +5636,7 @@ comment on column "app"."dead_letters"."body" is 'Its body as text, cut off wher
 comment on column "app"."dead_letters"."body_size" is 'Size of the whole body in bytes.';
 comment on column "app"."dead_letters"."received_at" is 'When this row was written. Retention counts from here.';
 comment on column "app"."dead_letters"."resolved_at" is 'When it was dealt with, by an operator or a redrive. Null: still open.';
-comment on column "app"."dead_letters"."resolution" is 'redriven (sent again), obsolete (its rows had moved on, so nothing was sent). Null: still open.';
+comment on column "app"."dead_letters"."resolution" is 'redriven (sent again), obsolete (its rows had changed, so nothing was sent). Null: still open.';
 
 comment on table "app"."schedules" is 'When jobs of a type are submitted by the clock.';
 comment on column "app"."schedules"."name" is 'The schedule''s name.';
@@ -5661,7 +5662,7 @@ comment on column "app"."schedule_ticks"."tick_at" is 'The time that the express
 comment on column "app"."schedule_ticks"."until_at" is 'Of ticks that were skipped together: the last one. Null: it is one tick.';
 comment on column "app"."schedule_ticks"."is_manual" is 'True: somebody asked for it (run now).';
 comment on column "app"."schedule_ticks"."status" is 'waiting, due, submitted, skipped or failed.';
-comment on column "app"."schedule_ticks"."reason" is 'Why it was skipped or failed, or is tried again: a word such as overlap, missed, paused.';
+comment on column "app"."schedule_ticks"."reason" is 'Why it was skipped or failed, or is retried: a word such as overlap, missed, paused.';
 comment on column "app"."schedule_ticks"."detail" is 'The same for people, such as the error''s message.';
 comment on column "app"."schedule_ticks"."job_type" is 'The schedule''s job type when the tick was decided about.';
 comment on column "app"."schedule_ticks"."parameters" is 'Parameters of its job, with the tick''s time in them.';

@@ -37,6 +37,15 @@ WORDS = {
     r"\bguardians?\b|\breapers?\b": "janitor",
     r"\back(?:s|ed)?\b": "complete, settle",
     r"\bpublish(?:es|ed)? (?:a|the) messages?\b": "announce",
+    r"\bverdicts?\b": "outcome",
+    r"\b(?:hand(?:s|ed|ing)?|giv(?:e|es|en|ing)|gave) back\b": "release, postpone, return",
+    r"\bmov(?:e|es|ed|ing) on\b": "advance, go on, change",
+    r"\btried again\b": "retried",
+    r"\bunfinished (?:tasks?|stages?|jobs?)\b": "open",
+    r"\b(?:attempts?|interruptions?|retry|retries) (?:is|are|was|were) spent\b": "counted, used",
+    r"\b(?:stages?|jobs?) (?:(?:that|has|have) )?(?:is|are|was|were|been) closed\b": "ended",
+    r"\bclos(?:e|es|ing) (?:a|the|this|its) (?:stage|job|task)\b": "end",
+    r"\b(?:stage|job|task) is (?:over|done)\b": "has ended",
 }
 # A space of a pattern may be a line's end, and the next line a comment.
 _SPACE = r"\s+(?:#:?\s+|--\s+)?"
@@ -80,7 +89,7 @@ def findings(path: Path) -> list[str]:
 def _page_texts(text: str) -> Iterator[tuple[int, str]]:
     """The page without code. What a glossary names as not to be used is no use of it."""
     text = re.sub(r"(?ms)^ *(```+).*?^ *\1 *$", lambda block: "\n" * block[0].count("\n"), text)
-    text = re.sub(r"\bNot: [^.]*\.", lambda words: "\n" * words[0].count("\n"), text)
+    text = re.sub(r"\bNot:\s[^.]*\.", lambda words: "\n" * words[0].count("\n"), text)
     yield 1, _without_code(text)
 
 
@@ -98,6 +107,10 @@ def _python_texts(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _sql_texts(text: str) -> Iterator[tuple[int, str]]:
+    """Runs of comment lines, and texts of more than one word."""
+    for found in re.finditer(r"--[^\n]*|'[^'\n]* [^'\n]*'", text):
+        if found[0].startswith("'"):
+            yield text.count("\n", 0, found.start()) + 1, _without_code(found[0])
     for comment in re.finditer(r"(?m)(?:^[ \t]*--[^\n]*\n)+|--[^\n]*", text):
         yield text.count("\n", 0, comment.start()) + 1, _without_code(comment[0])
 

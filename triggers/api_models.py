@@ -367,7 +367,7 @@ class AdjustedJob(JobActionAnswer):
 
 
 class RerunAnswer(JobActionAnswer):
-    """`kept_count` tasks of earlier runs count for this one; `fresh_count` of its first stage are tried again.
+    """`kept_count` tasks of earlier runs count for this one; `fresh_count` of its first stage are retried.
 
     `fresh_count` is null when that stage is still to be planned.
     """
@@ -437,13 +437,8 @@ class JobAnswer(BaseModel):
     links: JobLinks
 
 
-class SubmittedJob(BaseModel):
-    """`created` is false when the job was there already; `outcome` is how it was found.
-
-    `advice` is there when this submission makes nothing run: the job had ended before. It names what would.
-    `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for, and
-    where its run is not of this submission.
-    """
+class BatchJob(BaseModel):
+    """The job that a submission made or found; as the answer to a submission alone."""
 
     job_id: str
     job_type: str
@@ -454,6 +449,16 @@ class SubmittedJob(BaseModel):
     advice: str | None
     correlation_id: str
     links: JobLinks
+
+
+class SubmittedJob(BatchJob):
+    """`created` is false when the job was there already; `outcome` is how it was found.
+
+    `advice` is there when this submission makes nothing run: the job had ended before. It names what would.
+    `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for, and
+    where its run is not of this submission.
+    """
+
     job: JobAnswer | None = None
 
 

@@ -21,14 +21,15 @@ from core.app_queues import (
     read_task_queues,
     read_task_routes,
 )
+from core.running.task_slots import DEFAULT_SLOTS
 
 MODES = ("standalone", "platform", "worker")
 HTTP_AUTH_LEVELS = ("function", "anonymous")
 THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
 SLOTS_SETTING = "COREMACHINE_TASK_THREADS"
 PROCESSES_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
-# As `core.running.task_slots` and Azure have them.
-DEFAULT_SLOTS, DEFAULT_PROCESSES = 8, 1
+# As Azure has it.
+DEFAULT_PROCESSES = 1
 # For the janitor, requests, and what else runs beside messages.
 RESERVE_THREADS = 8
 _CALLS_OVERRIDE = "azurefunctionsjobhost__extensions__servicebus__maxconcurrentcalls"

@@ -45,7 +45,7 @@ Services = Annotated[AppServices, Depends(_services)]
 def list_apps(services: Services, query: NoQuery) -> AppsAnswer:
     """The processes of all apps, with their releases, queues and task types; a process registers itself every 20 s.
 
-    `findings` has work that no live process can take (it waits), messages that the process which answers gave back
+    `findings` has work that no live process can take (it waits), messages that the process which answers postponed
     lately since it does not know what they name, and releases that run side by side.
     """
     del query
@@ -69,7 +69,7 @@ def list_queues(services: Services, query: NoQuery) -> QueuesAnswer:
 
 
 def fleet_findings(services: AppServices, facts: FleetFacts) -> list[Finding]:
-    """What nobody can do now: of all processes, and of the messages that this one gave back."""
+    """What nobody can do now: of all processes, and of the messages that this one postponed."""
     return [*services.find_given_back(), *find_fleet_problems(facts)]
 
 

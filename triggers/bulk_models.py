@@ -115,7 +115,9 @@ class BulkBody(BaseModel):
 
 class BulkItemAnswer(BaseModel):
     job_id: str
-    outcome: Annotated[str, Field(description="Such as cancelled, paused, rerun, deleted; refused where it moved on.")]
+    outcome: Annotated[
+        str, Field(description="Such as cancelled, paused, rerun, deleted; refused where it has changed.")
+    ]
     detail: str | None = None
 
 

@@ -29,7 +29,7 @@ _NOT_RERUN = {
 
 _NOT_ADJUSTED = {
     AdjustOutcome.OTHER_STAGE: "expected the stage that was named; look at the job again",
-    AdjustOutcome.NOTHING_WAITS: "expected a stage with tasks that wait for their turn; all are announced, or it is "
+    AdjustOutcome.NOTHING_WAITS: "expected a stage with tasks that wait in line; all are announced, or it is "
     "not planned",
 }
 

@@ -28,7 +28,7 @@ def _run() -> None:
     pause = threading.Event()
     seconds = _FIRST_SECONDS
     while not pause.wait(seconds * random.uniform(0.8, 1.0)):
-        # An app that cannot work reports that elsewhere; it is tried again ever more rarely.
+        # An app that cannot work reports that elsewhere; it is retried ever more rarely.
         seconds = _BEAT_SECONDS if _register() else min(max(seconds, _BEAT_SECONDS) * 2, _LONGEST_SECONDS)
 
 

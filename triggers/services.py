@@ -109,7 +109,7 @@ class Services:
         return dict(self.factory.create_repositories().service_bus.missing_queues)
 
     def find_given_back(self) -> Sequence["Finding"]:
-        """Messages that this process gave back lately, since its release does not know what they name."""
+        """Messages that this process postponed lately, since its release does not know what they name."""
         return self.machine.given_back.find()
 
     def find_reasons(self, jobs: Sequence["JobSummary"]) -> Mapping[str, "BriefReason"]:

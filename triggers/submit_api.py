@@ -98,9 +98,11 @@ def _outcome(request: Request, index: int, answer: Submission | Exception) -> mo
         if isinstance(answer, OtherParameters):
             return _refused(request, index, _other_parameters(request, answer))
         return _refused(request, index, problems.submission_problem(answer))
-    fields = {name: getattr(answer, name) for name in models.BatchJob.model_fields if name not in {"status", "links"}}
+    fields = {
+        name: getattr(answer, name) for name in api_models.BatchJob.model_fields if name not in {"status", "links"}
+    }
     status, links = JobStatus.stored(answer.status), job_links(request, answer.job_id)
-    return models.BatchOutcome(index=index, status=202, job=models.BatchJob(**fields, status=status, links=links))
+    return models.BatchOutcome(index=index, status=202, job=api_models.BatchJob(**fields, status=status, links=links))
 
 
 def _refused(request: Request, index: int, problem: ProblemError) -> models.BatchOutcome:

@@ -8,8 +8,8 @@ from core.models.control import IfEnded
 from core.models.dry_run import JobDraft
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, PriorityText, StartAt, Tags
 from core.models.status import StoredJobStatus
-from core.models.submission import StoredSubmissionOutcome, SubmitRequest, expect_one_wish
-from triggers.api_models import JobLinks, StageDescription, read_if_ended
+from core.models.submission import SubmitRequest, expect_one_wish
+from triggers.api_models import BatchJob, StageDescription, read_if_ended
 from triggers.problem_models import Problem
 
 MOST_JOBS = 1000
@@ -53,20 +53,6 @@ class BatchRequest(BaseModel):
             "correlation_id, tags, start_at and priority. What is no such object is refused alone.",
         ),
     ]
-
-
-class BatchJob(BaseModel):
-    """The job that a submission made or found; as the answer to a submission alone."""
-
-    job_id: str
-    job_type: str
-    status: StoredJobStatus
-    run: int
-    created: bool
-    outcome: StoredSubmissionOutcome
-    advice: str | None
-    correlation_id: str
-    links: JobLinks
 
 
 class BatchOutcome(BaseModel):

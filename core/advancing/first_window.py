@@ -9,12 +9,13 @@ from core.models.definition import (
     SLICE_SECONDS,
     StageDefinition,
 )
+from core.running.task_slots import DEFAULT_SLOTS
 
 # Nothing is known of the tasks: few of them may be heavy; many are rarely minutes each.
 UNKNOWN_FEW, UNKNOWN_MANY = 1, 10
 
-# What is sent at first should be worked off in about half a second by this number of slots.
-TARGET_SECONDS, SLOTS = 0.5, 8
+# What is sent at first should be worked off in about this time by the slots of one process.
+TARGET_SECONDS = 0.5
 FEWEST_MESSAGES, MOST_MESSAGES = 16, 256
 # Very short tasks last as long as the database takes for them.
 MOST_TASKS = 2500
@@ -36,10 +37,10 @@ def fewest_in_first_window(stage: StageDefinition, tasks_per_message: int) -> in
 
 
 def _messages(stage: StageDefinition, tasks_per_message: int, mean_seconds: float) -> int:
-    seconds = max(mean_seconds, 0.001) * math.ceil(tasks_per_message / SLOTS)
+    seconds = max(mean_seconds, 0.001) * math.ceil(tasks_per_message / DEFAULT_SLOTS)
     if tasks_per_message == 1 and stage.goes_on and mean_seconds <= SLICE_SECONDS / 2:
         seconds = SLICE_SECONDS
-    messages = min(int(TARGET_SECONDS * SLOTS / seconds), MOST_MESSAGES, MOST_TASKS // tasks_per_message)
+    messages = min(int(TARGET_SECONDS * DEFAULT_SLOTS / seconds), MOST_MESSAGES, MOST_TASKS // tasks_per_message)
     return max(messages, FEWEST_MESSAGES)
 
 

@@ -60,9 +60,9 @@ class StagePlanner:
         Raises:
             Exception: Whatever the author's `create_tasks_for_stage` raises; nothing is written then.
         """
-        previous, turn = self._previous(job, stage) if earlier is None else (earlier, nullcontext())
+        previous, streaming = self._previous(job, stage) if earlier is None else (earlier, nullcontext())
         count = None if earlier is None else len(earlier)
-        with turn:
+        with streaming:
             return self.write(self.draft(job, stage, previous, count), inline=inline)
 
     def write(self, draft: Draft, *, inline: bool) -> Plan:
@@ -159,7 +159,7 @@ class StagePlanner:
     def _previous(
         self, job: JobRecord, stage: StageDefinition
     ) -> tuple[Iterable[CompletedTask], AbstractContextManager[object]]:
-        """The earlier results, and the turn to hold while they are read."""
+        """The earlier results, and the lock to have while they are read."""
         if stage.number == 1 or stage.parallelism is Parallelism.FAN_IN:
             return (), nullcontext()
         first = list(islice(self._earlier(job, stage), PREFETCHED_RESULTS + 1))

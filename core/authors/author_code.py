@@ -219,7 +219,7 @@ def _told_failure(returned: Mapping[str, Any]) -> Failure:
     retryable = returned.get("retryable", True)
     note = ""
     if retryable is not None and not isinstance(retryable, bool):
-        note = f" [retryable: expected true or false, found {describe(retryable)}; not tried again]"
+        note = f" [retryable: expected true or false, found {describe(retryable)}; not retried]"
     return Failure(
         error_type=text_of(returned.get("error_type") or "TaskError"),
         message=text_of(message) + note,

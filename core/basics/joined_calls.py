@@ -21,17 +21,17 @@ class CallerEnded(RuntimeError):
 class _Caller(Generic[A, R]):
     """What one thread asks for, and what it gets."""
 
-    __slots__ = ("answers", "error", "is_next", "item", "turn")
+    __slots__ = ("answers", "error", "is_next", "item", "wake")
 
     def __init__(self, item: A) -> None:
         self.item = item
         self.answers: list[R] = []
         self.error: Exception | None = None
-        # Others wait until this thread has passed the turn on.
+        # This thread makes the next call, and others wait until it has passed that on.
         self.is_next = False
         # Released when there is an answer or an error, or when this thread is to make the next call.
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.wake = threading.Lock()
+        self.wake.acquire()
 
     @property
     def is_answered(self) -> bool:
@@ -85,7 +85,7 @@ class JoinedCalls(Generic[K, A, R]):
                 return self._call(key, [item])[0]
             return self._wait(key, own)
         finally:
-            # However this thread is ended, also while it waits: the others' turn does not end with it.
+            # However this thread is ended, also while it waits: the others go on.
             self._leave(key, own)
 
     def waiting(self, key: K) -> int:
@@ -94,7 +94,7 @@ class JoinedCalls(Generic[K, A, R]):
             return len(self._waiting.get(key, ()))
 
     def _wait(self, key: K, own: _Caller[A, R]) -> R:
-        own.turn.acquire()
+        own.wake.acquire()
         if not own.is_answered:
             self._lead(key, own)
         if own.error is not None:
@@ -140,10 +140,10 @@ class JoinedCalls(Generic[K, A, R]):
         for one in answered:
             if not one.is_answered:
                 one.error = CallerEnded("the thread that called for this one and others was ended")
-            one.turn.release()
+            one.wake.release()
 
     def _leave(self, key: K, own: _Caller[A, R]) -> None:
-        """If it was this thread's turn, wake the first of those who came meanwhile: it makes the next call."""
+        """If this thread was to make the call, wake the first of those who came meanwhile: it makes the next call."""
         if own.is_answered and not own.is_next:
             return
         with self._lock:
@@ -154,6 +154,6 @@ class JoinedCalls(Generic[K, A, R]):
             elif others:
                 following = others.popleft()
                 following.is_next = True
-                following.turn.release()
+                following.wake.release()
             else:
                 del self._waiting[key]

@@ -1,4 +1,4 @@
-"""JSON as senders mean it, whichever door they come through: what two readers would read differently is refused."""
+"""Reads JSON in one way for HTTP and queues alike: what two readers could read differently is refused."""
 
 import re
 import sys

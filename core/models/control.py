@@ -105,7 +105,7 @@ class ControlAnswer:
     Args:
         wait_seconds: Of a resume: until the job's next step is due.
         kept_count: Of a rerun: tasks kept from earlier runs.
-        fresh_count: Of a rerun: tasks of its first stage that are tried again.
+        fresh_count: Of a rerun: tasks of its first stage that are retried.
     """
 
     outcome: ControlOutcome

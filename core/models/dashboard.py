@@ -115,7 +115,7 @@ class OpenSample:
         count: How many were looked at; 0: the stage has no open task.
         running: Those that a process has; `expired`: those of them whose lease ran out.
         unknown: What an app did not know that was to run one, such as `handler scene_convert`.
-        held_for: The limit that holds one back. `limits`: those of the stage where one waits for its turn.
+        held_for: The limit that holds one back. `limits`: those of the stage where one waits in line.
         retry_at: When the first one is attempted again; `retry_error` is what an earlier attempt failed with.
         queue: Of the first one that waits; `task_type` is its handler, `since` when its message was sent.
         is_sent: Whether its message was sent.

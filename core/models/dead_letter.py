@@ -24,7 +24,7 @@ class DeadLetterKind(StoredEnum):
 
 
 class DeadLetterResolution(StoredEnum):
-    """How a dead message was dealt with. obsolete: its rows had moved on, so nothing was sent."""
+    """How a dead message was dealt with. obsolete: its rows had changed, so nothing was sent."""
 
     REDRIVEN = "redriven"
     OBSOLETE = "obsolete"
@@ -131,7 +131,7 @@ class DeadLetterRecord(FrozenModel):
     )
     resolution: StoredResolution | None = Field(
         default=None,
-        description="redriven (sent again), obsolete (its rows had moved on, so nothing was sent). Null: still open.",
+        description="redriven (sent again), obsolete (its rows had changed, so nothing was sent). Null: still open.",
     )
 
 

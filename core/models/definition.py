@@ -176,7 +176,7 @@ class StageDefinition(FrozenModel):
         description="How many lost workers a task survives; they do not count as attempts. From half of them on the "
         "task runs alone in its worker process.",
     )
-    tasks_per_message: Annotated[int, Field(ge=1, le=100)] | None = Field(
+    tasks_per_message: Annotated[int, Field(ge=1, le=MOST_TASKS_PER_MESSAGE)] | None = Field(
         default=None,
         description="How many tasks one message carries. Without it the number is chosen when the stage is planned, "
         "from the duration of its tasks in the last job of the type, and corrected while a large stage runs.",

@@ -79,7 +79,7 @@ class LeaseFacts:
 
 @dataclass(frozen=True)
 class InterruptedTask:
-    """An unfinished task that was interrupted. `owner` had it last.
+    """An open task that was interrupted. `owner` had it last.
 
     Args:
         handed_back: How many of the interruptions were in order: the process was asked to end.
@@ -153,8 +153,8 @@ class JobFacts:
         unnamed_queues: Those of the waiting queues that the app which explains has no name for; not from rows.
         unknown_step: Why its step is postponed. `unknown_tasks`: so for tasks of the stage, by what is not known.
         lease_seconds: Of the stage's tasks, as `max_interruptions`: the number that each survives.
-        interrupted: Its unfinished tasks that lost processes most often; `interrupted_count` counts all of them.
-        in_line: Tasks of the stage that wait for their turn in its window; at most `max_parallel` of it are open at a
+        interrupted: Its open tasks that lost processes most often; `interrupted_count` counts all of them.
+        in_line: Tasks of the stage that wait in line in its window; at most `max_parallel` of it are open at a
             time, if that is declared.
         limits: Those of the stage, and how they are used now by all jobs.
         held_back: Tasks of the stage that a limit holds back though their message came or is scheduled.

@@ -30,7 +30,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 
 from core.basics.strict_json import NotAnObject, parse_object
 from core.models.control import IfEnded
-from core.models.definition import FrozenModel
+from core.models.definition import MOST_TASKS_PER_MESSAGE, FrozenModel
 from core.models.fields import (
     MAX_INTEGER,
     CorrelationId,
@@ -195,7 +195,9 @@ class TaskQueueMessage(_Message):
     job_type: StorableText
     run: _Number = 1
     stage: _Number
-    task_ids: Annotated[tuple[str, ...], Field(min_length=1, max_length=100), AfterValidator(_storable_all)]
+    task_ids: Annotated[
+        tuple[str, ...], Field(min_length=1, max_length=MOST_TASKS_PER_MESSAGE), AfterValidator(_storable_all)
+    ]
     attempt: _Number = 1
     cause: _Cause | None = None
     takes_next: bool | None = None

@@ -281,8 +281,8 @@ class StageRecord(FrozenModel):
     window_after: str | None = Field(
         default=None,
         description=(
-            "Its tasks are announced in windows: those with an id up to this one were taken so far, the others wait for"
-            " their turn. Empty: none was taken yet. Null: it is announced as a whole. docs/explanation/delivery.md "
+            "Its tasks are announced in windows: those with an id up to this one were taken so far, the others wait in"
+            " line. Empty: none was taken yet. Null: it is announced as a whole. docs/explanation/delivery.md "
             "has more."
         ),
     )
@@ -321,7 +321,7 @@ class TaskRecord(FrozenModel):
         default=TaskStatus.PENDING,
         description=(
             "pending (no message for it is confirmed), queued (one is), processing (an attempt has a lease), "
-            "pending_retry (to be tried again at due_at), or how it ended. Moved by claims and by the attempt that has "
+            "pending_retry (to be retried at due_at), or how it ended. Moved by claims and by the attempt that has "
             "the lease; by the janitor when that lease has run out."
         ),
     )
@@ -335,7 +335,7 @@ class TaskRecord(FrozenModel):
     interruptions: Annotated[int, Field(ge=0)] = Field(
         default=0,
         description=(
-            "Attempts that ended without a verdict: crash, lost lease, drained host. They spend no retry. Beyond "
+            "Attempts that ended without an outcome: crash, lost lease, drained host. They spend no retry. Beyond "
             "max_interruptions of the stage the task fails as InterruptedTooOften."
         ),
     )
@@ -395,7 +395,7 @@ class TaskRecord(FrozenModel):
         default=False,
         description=(
             "True for one open task of a running stage: the transaction that ends it passes the watch on, or decides "
-            "that the stage is over. The end of any other task decides nothing. See docs/explanation/locking.md."
+            "that the stage has ended. The end of any other task decides nothing. See docs/explanation/locking.md."
         ),
     )
     timed_out_at: datetime | None = Field(
@@ -419,7 +419,7 @@ class TaskRecord(FrozenModel):
         default=False,
         description=(
             "True: its stage is announced in windows. While it is pending and its id is above window_after of the "
-            "stage, it waits for its turn, and no message is sent for it."
+            "stage, it waits in line, and no message is sent for it."
         ),
     )
     waiting_for: dict[str, Any] | None = Field(

@@ -106,7 +106,7 @@ class TickRecord(FrozenModel):
     status: StoredTickStatus = Field(description="waiting, due, submitted, skipped or failed.")
     reason: str | None = Field(
         default=None,
-        description="Why it was skipped or failed, or is tried again: a word such as overlap, missed, paused.",
+        description="Why it was skipped or failed, or is retried: a word such as overlap, missed, paused.",
     )
     detail: str | None = Field(default=None, description="The same for people, such as the error's message.")
     job_type: str = Field(description="The schedule's job type when the tick was decided about.")

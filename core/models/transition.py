@@ -63,7 +63,7 @@ class PlanOutcome(StoredEnum):
 class ClaimOutcome(StoredEnum):
     """What became of the claim of a task.
 
-    duplicate: it is leased, or has ended. not_due: it is to be tried again later. paused: its job is; it is announced
+    duplicate: it is leased, or has ended. not_due: it is to be retried later. paused: its job is; it is announced
     again afterwards. held: a limit of its stage has no place; it waits without a message. closed: its stage or job does
     not run. expired: a deadline has passed, which `enforce_deadlines` acts on.
     """
@@ -82,8 +82,8 @@ class ClaimedRow(NamedTuple):
     """The answer to the claim of one task, which runs if it is claimed. Of a missing one only the id is known.
 
     Args:
-        interruptions: Those of its attempts that ended without a verdict.
-        wait_seconds: Until it is due, if it is to be tried again.
+        interruptions: Those of its attempts that ended without an outcome.
+        wait_seconds: Until it is due, if it is to be retried.
     """
 
     task_id: str
@@ -154,7 +154,7 @@ class StageCheck:
 
 
 class RetryOutcome(StoredEnum):
-    """What became of a failed attempt that is to be tried again.
+    """What became of a failed attempt that is to be retried.
 
     exhausted: no attempt is left, nothing was changed. closed: its stage or job has ended, nothing was changed.
     stale: the task is not held under this lease any more.
@@ -181,7 +181,7 @@ class TakenBack:
     """What became of the tasks of a stage whose lease had run out, in numbers.
 
     Args:
-        taken_back: To be tried again; of these and of those given up, `timed_out` had run out of time.
+        taken_back: To be retried; of these and of those given up, `timed_out` had run out of time.
         task_ids, owners: Some of them, and the processes that had them.
     """
 

@@ -39,7 +39,7 @@ class SweepReport:
     announced_jobs: int = 0
     found_lost_tasks: int = 0
     found_lost_jobs: int = 0
-    # Whose turn had come while no process of their stage looked; where tasks last long, that is as it should be.
+    # Which had room while no process of their stage looked; where tasks last long, that is as it should be.
     taken_tasks: int = 0
     # Of which webhooks have learned that they do not move.
     stalled_jobs: int = 0

@@ -196,7 +196,7 @@ class DeadLetters:
 
 
 def _find_obsolete(letter: DeadLetterDetail, waiting: WaitingRows) -> tuple[str, str] | None:
-    """Outcome and detail of one whose rows have moved on."""
+    """Outcome and detail of one whose rows have changed."""
     if letter.kind is DeadLetterKind.TASK and not waiting.task_ids:
         return "obsolete", "none of its tasks waits for a message"
     if letter.kind in {DeadLetterKind.JOB, DeadLetterKind.STAGE_COMPLETE} and not waiting.job_waits:

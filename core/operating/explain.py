@@ -197,7 +197,7 @@ def _strange(facts: JobFacts) -> Iterator[Finding]:
 
 
 def _wait_for_release(facts: JobFacts, what: str, unknown: UnknownFacts) -> Finding:
-    """No attempt is spent meanwhile, and nothing is wrong if a newer release is about to come."""
+    """No attempt is counted meanwhile, and nothing is wrong if a newer release is about to come."""
     left = timedelta(seconds=max(0.0, unknown.patience_seconds - unknown.waited_seconds))
     return Finding(
         "waits_for_release",
@@ -208,7 +208,7 @@ def _wait_for_release(facts: JobFacts, what: str, unknown: UnknownFacts) -> Find
         next_at=unknown.next_at,
         advice=f"deploy or start the release that knows the {unknown.kind} {unknown.name}; beside apps that do not "
         "know it it gets its share of the offers, without them all within half a minute. No "
-        f"attempt is spent. It fails after {_span(left)} more of this",
+        f"attempt is counted. It fails after {_span(left)} more of this",
     )
 
 
@@ -419,7 +419,7 @@ def _unannounced(facts: JobFacts) -> Iterator[Finding]:
 
 
 def _in_line(facts: JobFacts) -> Iterator[Finding]:
-    """Tasks whose turn has not come: as it should be, if others of the stage are worked on."""
+    """Tasks that wait in line: as it should be, if others of the stage are worked on."""
     if facts.in_line == 0 or facts.limits or facts.paused_at is not None:
         return
     taken = facts.open_count - facts.in_line
@@ -440,7 +440,7 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
         "waits_for_turn",
         Severity.INFO,
         f"waiting for their turn: {what}; {_tasks(taken)} announced or running, and more as those end",
-        advice="large stages are announced in windows, so that other jobs which use the queue have their turn; for a "
+        advice="large stages are announced in windows, so that other jobs can use the queue, too; for a "
         f"larger share: coremachine adjust {facts.job_id[:12]} --priority high",
     )
 
@@ -544,7 +544,7 @@ def _stalled(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "stage_over",
             Severity.WARNING,
-            f"stage {facts.stage} has no unfinished task, yet the job has not left it (stage {facts.stage_status})",
+            f"stage {facts.stage} has no open task, yet the job has not left it (stage {facts.stage_status})",
             since=facts.updated_at,
             advice="the janitor decides again what the last task decides, at its next sweep",
         )

@@ -60,7 +60,7 @@ def _no_reader(work: WaitingWork, facts: FleetFacts, severity: Severity) -> Find
         since=work.since,
         advice=f"start an app that reads {work.queue!r}: COREMACHINE_APP_MODE standalone, or worker with "
         f"{work.queue} among COREMACHINE_WORKER_QUEUES (or without that setting). An app that scales to zero comes by "
-        "itself. The work waits, and no attempt is spent",
+        "itself. The work waits, and no attempt is counted",
         about={"queue": work.queue},
     )
 
@@ -83,7 +83,7 @@ def _no_handler(
         f"no live app that reads the queue {work.queue!r} has a handler for task type {work.task_type!r}, and tasks of "
         f"it wait ({_names(readers)} read the queue)",
         since=work.since,
-        advice=f"{_where_a_handler_is(work, live)}. The work waits, and no attempt is spent",
+        advice=f"{_where_a_handler_is(work, live)}. The work waits, and no attempt is counted",
         about={"queue": work.queue},
     )
 

@@ -1,4 +1,4 @@
-"""What this process gave back lately, since its release does not know it: messages that no row knows of yet.
+"""What this process postponed lately, since its release does not know it: messages that no row knows of yet.
 
 A submission with a mistyped job type waits so for hours. It is no dead letter, and the rows of queues do not count it,
 so this is where people find it. Each process notes what it saw; a message that waits comes back within a minute or so.

@@ -1,4 +1,4 @@
-"""The sweep that announces, takes back and closes: whatever a dead process left behind, another finishes."""
+"""The sweep that announces rows, takes tasks back and ends stages: what a dead process left, another finishes."""
 
 import itertools
 import logging
@@ -193,7 +193,7 @@ class Janitor:
     def _fill_windows(self, report: SweepReport) -> None:
         """Their tasks last long, or the processes that had the last ones died or are of a release without windows."""
         for ref in self._store.find_idle_windows(ROWS_PER_FIND, self._timings.announce, self._timings.job):
-            report.taken_tasks += self._windows.fill(ref, new_cause("turn"))
+            report.taken_tasks += self._windows.fill(ref, new_cause("window"))
 
     def _serve_limits(self, report: SweepReport) -> None:
         """A place was freed by no process of theirs: it died, or an operator changed the limit."""

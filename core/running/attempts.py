@@ -80,7 +80,7 @@ class Attempts:
         self.job, self.stage, self.lease_id = job, stage, lease_id
         self.tasks = tuple(tasks)
         self.is_abandoned = False
-        # For who runs them in several threads. None: look up, they have been abandoned.
+        # The outcomes, for a caller that runs them in several threads. None wakes that caller: all have been abandoned.
         self.ended: SimpleQueue[TaskOutcome | None] = SimpleQueue()
         self._waiting = deque(tasks)
         self._results, self._keeper, self._most_bytes = results, keeper, most_bytes

@@ -5,11 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from core.basics.outage import outage
-from core.errors import StoreUnavailable
 from core.models.lease import HeldTask, LeaseOutcome
 from core.ports import LeaseStore, StandIn
-from core.running.step_leases import StepLeases
+from core.running.step_leases import StepLeases, report_renewal_failed
 from core.safety.safe_log import safe_logger
 from core.telemetry.instruments import RENEWAL_FAILURES, RENEWAL_LAG
 from core.telemetry.observer import observer
@@ -160,10 +158,7 @@ class LeaseKeeper:
         """The answer, or False where there is none."""
         try:
             return ask()
-        except StoreUnavailable as error:
-            observer().measure(RENEWAL_FAILURES, 1)
-            outage.note(str(error))
         except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
             observer().measure(RENEWAL_FAILURES, 1)
-            log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
+            report_renewal_failed(error)
         return False

@@ -158,7 +158,7 @@ class MessageRunner:
 
         Args:
             slot: For the first of them; None: they wait for one.
-            time_slice: In which a task that completes takes the next one, for the writer's `next_claim`.
+            time_slice: In which a task that completes claims the next one, for the writer's `next_claim`.
             fills_first: Announce the stage's next tasks before these begin.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What this process lets in: many messages at a time, or one alone that may be what ends processes; no more at its end.
+"""Decides which messages may run now: many at a time, or one alone whose task may end its process; none during a drain.
 
 `ProcessGate` shares the process between messages. `Drain` knows the tasks that it holds, and releases them at the end.
 """

@@ -92,10 +92,8 @@ class StepLeases:
         while not self._closed.wait(LOOK_SECONDS):
             try:
                 self.renew_now()
-            except StoreUnavailable as error:
-                outage.note(str(error))
             except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
-                log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
+                report_renewal_failed(error)
             with self._lock:
                 if self._held:
                     idle_since = time.monotonic()
@@ -107,7 +105,13 @@ class StepLeases:
         """Without it, the lease runs out by itself."""
         try:
             self._store.release_step_lease(step, self._owner)
-        except StoreUnavailable as error:
-            outage.note(str(error))
         except Exception as error:  # noqa: BLE001 - it must not hide what became of the step
-            log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
+            report_renewal_failed(error)
+
+
+def report_renewal_failed(error: Exception) -> None:
+    """An outage of the database is noted once for all that meet it; anything else is logged."""
+    if isinstance(error, StoreUnavailable):
+        outage.note(str(error))
+    else:
+        log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})

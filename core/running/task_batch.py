@@ -157,10 +157,10 @@ class TaskBatch:
             if self._threads > 1:
                 self._threads -= 1
                 return None
-        turn = None
-        while turn is None and self._attempts.are_waiting:
-            turn = self._slots.take(ROOM_SECONDS)
-        return turn
+        another = None
+        while another is None and self._attempts.are_waiting:
+            another = self._slots.take(ROOM_SECONDS)
+        return another
 
     def _work_in(self, pool: "ProcessPool") -> None:
         """Without room for a task's process it has not begun: it takes no slot, and can be released."""

@@ -31,14 +31,14 @@ class Slot:
 
 
 class _Waiter:
-    """A thread in line. `turn` is released when the slot is its."""
+    """A thread in line. `wake` is released when the slot is its."""
 
-    __slots__ = ("is_served", "turn")
+    __slots__ = ("is_served", "wake")
 
     def __init__(self) -> None:
         self.is_served = False
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.wake = threading.Lock()
+        self.wake.acquire()
 
 
 class TaskSlots:
@@ -106,14 +106,14 @@ class TaskSlots:
                 return
             first = self._line.popleft()
             first.is_served = True
-        first.turn.release()
+        first.wake.release()
 
     def _wait(self, own: _Waiter, timeout_seconds: float, refuse: Callable[[], None]) -> None:
         until = time.monotonic() + timeout_seconds
         while True:
             refuse()
             left = max(0.0, until - time.monotonic())
-            if own.turn.acquire(timeout=min(_LOOK_SECONDS, left)) or left <= _LOOK_SECONDS:
+            if own.wake.acquire(timeout=min(_LOOK_SECONDS, left)) or left <= _LOOK_SECONDS:
                 return
 
     def _leave(self, own: _Waiter) -> bool:

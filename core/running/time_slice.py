@@ -11,14 +11,14 @@ from core.running.engine_parts import EngineParts
 
 # A stage is young in a process until this many of its tasks have run there.
 YOUNG_TASKS = 100
-# It is about for this long after its last message came.
-ABOUT_SECONDS = 0.15
+# A young stage counts as present for this long after its last message came.
+PRESENT_SECONDS = 0.15
 
 
 class YoungStages:
     """The stages for which a process has done little yet, and which had a message there a moment ago. One per process.
 
-    While one is about, messages of older stages do not go on: a small job does not wait for the time of many messages
+    While one is present, messages of older stages do not go on: a small job does not wait for the time of many messages
     of a large one. Each of those runs its own task, so that a large job goes on whatever else comes.
     """
 
@@ -42,21 +42,21 @@ class YoungStages:
         self._seen_at.pop(ref, None)
 
     def may_go_on(self, ref: StageRef) -> bool:
-        """Whether a message of the stage may take another task."""
+        """Whether a message of the stage may claim another task."""
         if (self._tasks.get(ref) or 0) < YOUNG_TASKS:
             return True
         self._forget_old()
         return not self._seen_at.keys() - {ref}
 
     def _forget_old(self) -> None:
-        since = self._clock() - ABOUT_SECONDS
+        since = self._clock() - PRESENT_SECONDS
         for ref, seen_at in list(self._seen_at.items()):
             if seen_at < since:
                 self._seen_at.pop(ref, None)
 
 
 class TimeSlice:
-    """The time of one message. A task that completes in it takes the next one, if that should end in it as well.
+    """The time of one message. A task that completes in it claims the next one, if that should end in it as well.
 
     So tasks that last, and whatever fails or drains, leave the next task to a message of its own.
     """

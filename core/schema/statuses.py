@@ -99,7 +99,7 @@ GOES_ON = Composed(
         )
     ]
 )
-# Of a task `t` after its stage's window: it waits for its turn, and not for a time, or for its job to be resumed.
+# Of a task `t` after its stage's window: it waits in line, and not for a time, or for its job to be resumed.
 IS_IN_LINE = SQL("(t.status = {} and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null)").format(
     Literal(TaskStatus.PENDING.value)
 )

@@ -113,11 +113,11 @@ TABLES = (
             # statistics the planner would read the whole stage to find one task.
             Index("tasks_completed", ("job_id", "run", "stage", "task_index"), ("completed",)),
             Index("tasks_failed", ("job_id", "run", "stage", "task_index"), ("failed",)),
-            # One row per running stage: the task whose end shows whether the stage is over.
+            # One row per running stage: the task whose end shows whether the stage has ended.
             Index("tasks_watched", ("job_id", "run", "stage"), condition="is_watched"),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
-            # Without those that wait for their turn in a window, which may be millions.
+            # Without those that wait in line in a window, which may be millions.
             Index("tasks_unannounced", ("created_at",), ("pending",), unless="is_windowed"),
             Index("tasks_due", ("due_at",), ("pending_retry",)),
             Index("tasks_parked", ("parked_at",), where_set="parked_at"),

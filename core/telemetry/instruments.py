@@ -61,7 +61,7 @@ INTERRUPTIONS = Instrument(
     "coremachine.interruptions",
     Kind.COUNTER,
     "{task}",
-    "Attempts that ended without an outcome: drain (handed back), lease_expired (taken back), given_up (too often).",
+    "Attempts that ended without an outcome: drain (released), lease_expired (taken back), given_up (too often).",
     ("reason",),
 )
 REFUSED_LEASES = Instrument(

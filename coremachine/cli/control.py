@@ -82,7 +82,7 @@ def adjust(
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:
-    """Change how fast a job goes on, while it runs. Exit code 4 if it has ended, or no task waits for its turn.
+    """Change how fast a job goes on, while it runs. Exit code 4 if it has ended, or no task waits in line.
 
     For example:
 

@@ -128,7 +128,7 @@ for _group, _commands in _GROUPS.items():
 
 
 def _end_after(error: OSError) -> int:
-    """A disk that is full, a reader that has gone: what is left in the buffer is not tried again at the very end."""
+    """A disk that is full, a reader that has gone: what is left in the buffer is not retried at the very end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno != errno.EPIPE:

@@ -1,4 +1,4 @@
-"""What does not move on a whole server: one finding for each cause, however many jobs have it."""
+"""What does not move, on a whole server: one finding for each cause, however many jobs have it."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta

@@ -13,6 +13,7 @@ from core.models.record import JobEvent
 from core.models.view import JobRun, StageDetail, TaskSummary
 from triggers.api_models import (
     AdjustedJob,
+    BatchJob,
     CancelledJob,
     JobActionAnswer,
     JobAnswer,
@@ -36,7 +37,7 @@ from triggers.schedule_models import (
     ScheduleTick,
     WrittenSchedule,
 )
-from triggers.submit_models import BatchAnswer, BatchJob, BatchOutcome, DraftAnswer
+from triggers.submit_models import BatchAnswer, BatchOutcome, DraftAnswer
 from triggers.webhook_models import DeletedWebhook, Delivery, WebhookAnswer, WebhookSecret, WrittenWebhook
 
 __all__ = [

@@ -46,7 +46,7 @@ EVENTS = {
     "pruning_begun": "Retention, or somebody, began to delete the rows of the job.",
     "message_dead_lettered": "A queue gave up a message about this job (`dead_letter_id`, `queue`, `reason`).",
     "dead_letter_redriven": "Somebody sent a dead message again (`dead_letter_id`, `queue`, `actor`).",
-    "dead_letter_obsolete": "A dead message was closed without being sent: its rows had moved on.",
+    "dead_letter_obsolete": "A dead message was closed without being sent: its rows had changed.",
     "janitor_announced_tasks": "The janitor sent messages for `count` tasks that had none (`reason`: not_confirmed, "
     "lost or parked).",
     "janitor_announced_job": "The janitor sent the message for the job's next step (`reason`: not_confirmed, lost or "

@@ -365,7 +365,7 @@ APP = {
         fields="webhook delivery_id attempt status reason",
     ),
     "webhook_delivery_broken": Record(
-        "Sending a delivery met an error that is not the receiver's; it is tried again.",
+        "Sending a delivery met an error that is not the receiver's; it is retried.",
         level="error",
         fields="webhook",
     ),
@@ -386,7 +386,7 @@ APP = {
         fields="schedule tick_at reason detail attempt",
     ),
     "tick_submission_failed": Record(
-        "Submitting a tick's job met an error that is not its fault; it is tried again.",
+        "Submitting a tick's job met an error that is not its fault; it is retried.",
         level="error",
         fields="schedule",
     ),

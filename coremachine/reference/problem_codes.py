@@ -35,7 +35,7 @@ CODES = {
     "job_is_cancelling": ("409", "The job is being cancelled."),
     "job_status_not_known": ("409", "A newer release gave the job a status that this one does not know."),
     "other_stage": ("409", "The job is not at the stage that was named; look at the job again."),
-    "nothing_waits": ("409", "`max_parallel`: no task of the job's present stage waits for its turn."),
+    "nothing_waits": ("409", "`max_parallel`: no task of the job's present stage waits in line."),
     "other_run": ("409", "`expected_run` is not the job's current run; look at the job again."),
     "nothing_failed": ("409", "Rerun of what failed: no task of the last run failed."),
     "pruned": ("409", "Rerun: retention deleted rows of the job, so no result can be kept; use mode `all`."),

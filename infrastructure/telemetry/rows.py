@@ -29,7 +29,7 @@ _QUEUES = SQL(
     "   as age_seconds"
     " from {tasks} where status in ({open_tasks}) and parked_at is null group by queue, status"
 )
-# Tasks that wait for their turn in a window are no part of it, those that were taken into one are.
+# Tasks that wait in line in a window are no part of it, those that were taken into one are.
 _UNANNOUNCED = SQL(
     "select (select count(*)::integer from {tasks} where status = 'pending' and not is_windowed and parked_at is null"
     "   and coalesce(due_at, created_at) <= {clock}())"

@@ -43,7 +43,7 @@ def failure_of(path: str, error: BaseException, target_crs: str | None) -> Excep
     if is_out_of_memory(error):
         return MemoryError(text)
     if _OF_THE_MACHINE.search(text):
-        return MachineFailed(f"{name}: a file of this machine could not be read or written ({text}); it is tried again")
+        return MachineFailed(f"{name}: a file of this machine could not be read or written ({text}); it is retried")
     return UnusableRaster(path, _reason_of(text, target_crs))
 
 

@@ -1,10 +1,10 @@
--- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
+-- Advance: whether a stage has ended is decided here, and its job advances to the next stage or to its own summary.
 
 -- Decides what to do after tasks of a stage ended in this transaction.
--- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
--- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
+-- It counts their failures, applies the failure policy, and ends the stage if no task is open. Returns whether this
+-- transaction ended it. p_was_open: the caller saw the stage open, and has written results that count only then.
 -- Locks: the stage, then the job row; it never waits for a task row after them.
--- Raises CM001 when p_was_open and the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when p_was_open and the stage ended between the look at it and its lock: call again.
 create or replace function {schema}.check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
@@ -22,10 +22,10 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if p_was_open and not (v_stage.runs and v_stage.job_runs) then
-    raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+    raise exception 'stage % of job % run % ended meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
   end if;
   if not v_stage.runs then
-    -- Rows that others had locked when the stage was closed.
+    -- Rows that others had locked when the stage ended.
     perform {schema}.cancel_open_tasks(p_job_id, p_run, p_stage, true);
     return false;
   end if;
@@ -96,7 +96,7 @@ language sql immutable as $$
   else '' end
 $$;
 
--- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.
+-- Ends a stage whose tasks have all ended and advances its job, in the caller's transaction.
 -- Returns the job's new status; null when the stage does not run.
 -- Fence: the stage runs. Locks: the stage's lock is held by the caller; then the job row.
 create or replace function {schema}.close_stage(p_job_id text, p_run integer, p_stage integer) returns text

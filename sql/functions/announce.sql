@@ -2,7 +2,7 @@
 -- server undoes one, a message comes that does nothing.
 
 -- Notes that the messages for these tasks are confirmed: pending becomes queued.
--- Rows that moved on meanwhile keep their status, but one that waits remembers the later message, so that it is not
+-- Rows that changed meanwhile keep their status, but one that waits remembers the later message, so that it is not
 -- taken for lost while that message waits. Returns how many rows changed.
 -- Locks: task rows by id.
 create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
@@ -57,7 +57,7 @@ begin
 end $$;
 
 -- Ends the hold of a job that a find has for the caller, whose message no queue took.
--- Fence: the attempt, so that a step which is to be tried again later keeps its time. Locks: the job row.
+-- Fence: the attempt, so that a step which is to be retried later keeps its time. Locks: the job row.
 create or replace function {schema}.let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
 language plpgsql as $$
 begin

@@ -1,7 +1,7 @@
 -- Claims: an attempt gets its lease. One task takes a short way (claim_task), all others claim_tasks.
 
 -- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
--- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
+-- Outcome: claimed; duplicate (leased, or ended); not_due (to be retried later); paused (the job is: the task is
 -- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message);
 -- closed (its stage or job does not run); expired (a deadline has passed, so nothing is begun: the caller lets
 -- enforce_deadlines end it); missing. The commit of a claim is not waited for: one that a crash undoes is fenced by its
@@ -162,7 +162,7 @@ begin
   end if;
 end $$;
 
--- Leases tasks that wait for their turn to a process that has just ended some of their stage: no message names them.
+-- Leases tasks that wait in line to a process that has just ended some of their stage: no message names them.
 -- At most p_limit, of these types, in order, and none that was tried before. Returns one row for each, fewer if others
 -- hold them; none of a stage with limits, max_parallel,
 -- or several tasks per message.

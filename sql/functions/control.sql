@@ -154,7 +154,7 @@ end $$;
 -- Lets a paused job go on; the time of the pause does not count against its deadlines.
 -- Its step and its parked tasks have to be announced again: the caller does that, or the janitor.
 -- Outcome: resumed; not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that
--- is to be tried again is due.
+-- is to be retried is due.
 -- Locks: the stage, then the job row.
 create or replace function {schema}.resume_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
@@ -207,7 +207,7 @@ end $$;
 -- p_changes has the fields to change: priority (null: that of its definition), max_parallel (null: no limit). What is
 -- announced already is not taken back. p_stage is the stage that the caller means, null the present one.
 -- Outcome: adjusted; unchanged; refused (it has ended or is being cancelled); other_stage (p_stage is not where the job
--- is); nothing_waits (of max_parallel: no task of the stage waits for its turn); missing. priority and max_parallel are
+-- is); nothing_waits (of max_parallel: no task of the stage waits in line); missing. priority and max_parallel are
 -- those that count now.
 -- Locks: the window's, the stage, then the job row.
 create or replace function {schema}.adjust_job(

@@ -72,12 +72,12 @@ $$;
 -- Ends what is overdue at the stage where the job is.
 -- Outcome: job_timed_out, stage_timed_out, queue_time_expired (its planning never began), in which the job has failed;
 -- tasks_expired (at most p_limit tasks that nobody had started failed, and the stage's policy was applied); nothing (no
--- deadline has passed, or the job has moved on).
+-- deadline has passed, or the job has advanced).
 -- Fence: the deadline and the statuses, read again under the locks. The first transaction to have the lock decides: a
--- completion that came before counts, one that comes after finds its stage closed.
+-- completion that came before counts, one that comes after finds its stage ended.
 -- Locks: task rows by id (those that another transaction holds are skipped: they are being started), the stage, the job
 -- row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function {schema}.enforce_deadlines(
   p_job_id text, p_run integer, p_stage integer, p_limit integer
 ) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)

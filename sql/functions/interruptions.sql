@@ -1,4 +1,4 @@
--- Interruptions and timeouts: attempts that end without a verdict of their own, since their process died, lost its
+-- Interruptions and timeouts: attempts that end without an outcome of their own, since their process died, lost its
 -- lease, drains, or did not stop in time. An interruption has its own budget and spends no retry; a timeout is a failed
 -- attempt.
 
@@ -10,7 +10,7 @@
 -- attempt is left. In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of
 -- the tasks, and of the processes that had them.
 -- Locks: task rows by id (those that another transaction holds are skipped), then the stage, then the job row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
 returns table (
   taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
@@ -94,7 +94,7 @@ begin
   select count(*) into v_alone from {schema}.job_events a
   where a.job_id = p_job_id and a.run = p_run and a.task_id = p_task_id and a.event = 'task_runs_alone';
   return {schema}.stored_error('InterruptedTooOften',
-    format('its process ended without a verdict %s times%s (last: %s)', p_interruptions,
+    format('its process ended without an outcome %s times%s (last: %s)', p_interruptions,
       case when v_alone > 0 then
         format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
       end, p_owner), false, p_attempt, p_now);

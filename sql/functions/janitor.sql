@@ -5,7 +5,7 @@
 
 -- Finds tasks that need a message and have none confirmed.
 -- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
--- about to announce them, or are due for another attempt. Tasks of windows that wait for their turn need none.
+-- about to announce them, or are due for another attempt. Tasks of windows that wait in line need none.
 create or replace function {schema}.find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (

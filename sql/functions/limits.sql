@@ -207,7 +207,8 @@ end $$;
 -- Those that were held back come first, then those in line; take_next_tasks has the rules of its window. Where only a
 -- rate is in the way, one task is taken for the time at which it lets the next begin, at most a minute from now: its
 -- message is to be scheduled (wait_seconds), and the process that gets it takes the next ones.
--- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', then task rows by id.
+-- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', task rows by id, then the stage
+-- row.
 create or replace function {schema}.take_limited_tasks(
   p_job_id text, p_run integer, p_stage integer
 ) returns table (
@@ -275,12 +276,6 @@ begin
   from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after,
     greatest(least(v_room - v_again.count, v_look.room), 0)) n;
 
-  if v_next.count > 0 then
-    update {schema}.stages s
-    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_window.window_after),
-        window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  end if;
   v_ids := coalesce(v_again.ids || v_next.ids, array[]::text[]);
   update {schema}.tasks t
   set held_for = case when v_wait > 0 then v_limit.name end,
@@ -288,6 +283,12 @@ begin
       due_at = case when v_wait > 0 then v_limit.next_at when t.status = 'pending_retry' then t.due_at end
   where t.ctid = any (v_again.places)
     or (v_wait > 0 and t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, v_ids)));
+  if v_next.count > 0 then
+    update {schema}.stages s
+    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_window.window_after),
+        window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
   insert into {schema}.limit_places as s (job_id, run, task_id, limit_name, stage, has_begun, ends_at)
   select p_job_id, p_run, t.id, n.name, p_stage, false, v_now + (v_wait + 30) * interval '1 second'
   from unnest(v_ids) as t(id) cross join unnest({schema}.limit_names(v_window.settings)) as n(name)
@@ -404,7 +405,7 @@ begin
   return true;
 end $$;
 
--- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that
+-- Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that
 -- nobody chose numbers for and no stage has needed for p_idle_seconds. Returns how many limits it deleted.
 -- A limit whose rate still counts starts stays. Locks: those rows; a row that another transaction holds is skipped.
 create or replace function {schema}.prune_limits(p_idle_seconds double precision, p_limit integer) returns integer

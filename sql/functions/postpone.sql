@@ -1,10 +1,10 @@
--- Postponed work: this release does not know its type, so it is given back with a growing delay, for one that does. No
--- attempt and no interruption is spent. What it waits for is noted in its row; a note counts only while the row is
+-- Postponed work: this release does not know its type, so it is sent back with a growing delay, for one that does. No
+-- attempt and no interruption is counted. What it waits for is noted in its row; a note counts only while the row is
 -- where it was then (`at`), so nobody needs to remove it. Only the time in which somebody keeps giving it back counts
 -- against p_patience_seconds: neither a pause nor an outage does. p_unknown describes what is not known: kind, name,
 -- and `by` whom. p_delays: the delay after the first time, the second, and so on; the last one stays.
 
--- The note of work that is given back, after one more time.
+-- The note of work that is postponed, after one more time.
 create or replace function {schema}.note_unknown_work(
   p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision
 ) returns jsonb
@@ -30,13 +30,13 @@ $$;
 create or replace function {schema}.unknown_work_error(p_note jsonb, p_attempt integer) returns jsonb
 language sql stable as $$
   select {schema}.stored_error('UnknownWork',
-    format('expected an app that knows the %s %s, and none came: given back %s times since %s, last by %s; '
+    format('expected an app that knows the %s %s, and none came: postponed %s times since %s, last by %s; '
       'deploy the release that knows it, then rerun the job (COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS is %s)',
       p_note ->> 'kind', p_note ->> 'name', p_note ->> 'times', p_note ->> 'since', p_note ->> 'by',
       p_note ->> 'patience_seconds'), false, p_attempt, (p_note ->> 'seen_at')::timestamptz)
 $$;
 
--- Seconds until work with this note is tried again.
+-- Seconds until work with this note is retried.
 create or replace function {schema}.unknown_work_delay(p_note jsonb, p_delays double precision[])
 returns double precision
 language sql immutable as $$
@@ -44,11 +44,11 @@ language sql immutable as $$
 $$;
 
 -- Gives claimed tasks back, for a release that knows them, and returns one row per task.
--- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was given back before and is
+-- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was postponed before and is
 -- not due yet); failed, since its patience is over, with what that did to its stage and job. Those of a stage that has
 -- ended are cancelled.
 -- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function {schema}.postpone_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb,
   p_patience_seconds double precision, p_delays double precision[]
@@ -80,7 +80,7 @@ begin
     returning t.task_id
   )
   select array_agg(f.task_id) into v_failed from failed f;
-  -- Once, not each time: it may be given back a thousand times.
+  -- Once, not each time: it may be postponed a thousand times.
   perform {schema}.record_event(p_job_id, p_run, p_stage, min(t.task_id), 'tasks_wait_for_release',
     p_unknown || jsonb_build_object('count', count(*)))
   from {schema}.tasks t

@@ -1,4 +1,4 @@
--- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
+-- Retries: a failed attempt, of a task or of a job's step, is retried after a delay.
 
 -- The longest time to wait after an attempt failed, in seconds: exponential, capped.
 -- p_policy: a stage's `retry`. p_attempt counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000

@@ -3,7 +3,7 @@
 -- fail_task_and_check_stage; the others are parts of them.
 -- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
--- Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.
+-- Ends tasks of one stage as completed, and looks whether the stage has ended: settle_task if it can, else settle_tasks.
 -- In plpgsql, whose plans are cached: a function `language sql` would be planned anew at each call.
 create or replace function {schema}.complete_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
@@ -35,7 +35,7 @@ begin
     p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed');
 end $$;
 
--- As complete_tasks_and_check_stage, and claims tasks that wait for their turn, p_limit at most, under a lease of their
+-- As complete_tasks_and_check_stage, and claims tasks that wait in line, p_limit at most, under a lease of their
 -- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
 -- task if none was. The same call once more, after the answer was lost with its connection, ends nothing and finds the
 -- tasks that it claimed; otherwise nobody would run them until their lease ends.
@@ -75,7 +75,7 @@ begin
     p_job_id, p_run, p_stage, p_task_types, p_limit, p_lease_id, p_owner) n on true;
 end $$;
 
--- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.
+-- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage has ended: settle_tasks.
 create or replace function {schema}.fail_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
@@ -91,7 +91,7 @@ end $$;
 -- sees an empty table would choose to read all of it, and that plan would stay when the table has grown. Returns false,
 -- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
 -- Fence: the lease. Locks: the task row, then the stage, shared.
--- Raises CM001 when the stage was closed or lost its watch between the update and the lock: call again, it then
+-- Raises CM001 when the stage ended or lost its watch between the update and the lock: call again, it then
 -- decides.
 create or replace function {schema}.settle_task(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
@@ -116,7 +116,7 @@ begin
   perform 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and not s.is_unwatched;
   if not found then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+    raise exception 'stage % of job % run % ended or lost its watch meanwhile', p_stage, p_job_id, p_run
       using errcode = 'CM001';
   end if;
   return true;
@@ -133,7 +133,7 @@ begin
     array_fill(p_lease_id, array[cardinality(p_task_ids)]), p_task_ids, p_payloads, p_status);
 end $$;
 
--- Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage is over.
+-- Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage has ended.
 -- Tasks that their lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
 -- that has ended meanwhile becomes cancelled: late results are kept out. job_status is where the job goes on; null
 -- while it is paused. `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of
@@ -141,7 +141,7 @@ end $$;
 -- Fence: the lease.
 -- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
 -- the job row.
--- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
+-- Raises CM001 when the stage ended or lost its watch between the look at it and the lock: call again, it then
 -- decides.
 create or replace function {schema}.settle_tasks_of_leases(
   p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_payloads jsonb[], p_status text
@@ -193,7 +193,7 @@ begin
     return;
   end if;
   if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+    raise exception 'stage % of job % run % ended or lost its watch meanwhile', p_stage, p_job_id, p_run
       using errcode = 'CM001';
   end if;
 

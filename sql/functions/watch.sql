@@ -4,7 +4,7 @@
 -- diagram and figures.
 
 -- Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.
--- False when there is none: then only the exclusive stage lock can show whether the stage is over.
+-- False when there is none: then only the exclusive stage lock can show whether the stage has ended.
 -- Locks: one more task row, not waited for; before the stage's lock.
 create or replace function {schema}.pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
 returns boolean

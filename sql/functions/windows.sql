@@ -1,6 +1,6 @@
 -- Windows: of a large stage only some tasks are announced at a time, more as they begin and end, so that no open stage
 -- has the queue for itself. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
--- wait for their turn. So the window is one update of the stage's row for each take, and of no task row.
+-- wait in line. So the window is one update of the stage's row for each take, and of no task row.
 -- docs/adr/0028-announce-stages-in-windows.md has the reasons.
 
 -- How many tasks a stage announces at first, where nothing is known of how long they last.
@@ -10,8 +10,8 @@ language sql immutable as $$
     (p_settings ->> 'max_parallel')::integer)
 $$;
 
--- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet. A stage with limits waits in turn
--- for them from now on.
+-- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet. A stage with limits waits for
+-- its turn at them from now on.
 -- Locks: the stage row and its limits' rows, in the transaction that wrote the tasks.
 create or replace function {schema}.open_window(p_job_id text, p_run integer, p_stage integer, p_tasks integer)
 returns void
@@ -44,7 +44,7 @@ language sql immutable as $$
   select case p_priority when 'high' then 4.0 when 'low' then 0.25 else 1.0 end
 $$;
 
--- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
+-- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
 -- it. Tasks that wait for another attempt have no place in it, but count for max_parallel. Nothing is taken while
 -- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
@@ -167,7 +167,7 @@ begin
   );
 end $$;
 
--- The tasks of a stage after the one with this id that wait for their turn, in order.
+-- The tasks of a stage after the one with this id that wait in line, in order.
 -- Others after it run without a message, or wait for another attempt or for the janitor. Without sorts: a planner that
 -- does not know how many are asked for would read them all and sort them.
 create or replace function {schema}.tasks_in_line(
@@ -201,7 +201,7 @@ begin
   order by t.task_id limit p_limit for update;
 end $$;
 
--- Whether a stage has tasks that wait for their turn.
+-- Whether a stage has tasks that wait in line.
 create or replace function {schema}.has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
 returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
@@ -250,9 +250,9 @@ begin
   return next;
 end $$;
 
--- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
+-- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait in line: the process
 -- that should have died, is of a release that knows no windows, or runs tasks that last long.
--- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait for their turn instead. It looks
 -- at up to p_limit jobs, in random order.
 create or replace function {schema}.find_idle_windows(
   p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision

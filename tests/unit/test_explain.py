@@ -350,7 +350,7 @@ CASES = {
             ("tasks_running", "info", "3 tasks"),
         ],
     ),
-    "over but standing": (facts("processing"), [("stage_over", "warning", "stage 2 has no unfinished task")]),
+    "over but standing": (facts("processing"), [("stage_over", "warning", "stage 2 has no open task")]),
     "tasks of a queue that nobody made": (
         facts(
             "processing",

@@ -1,7 +1,7 @@
 """Which messages go on: those of large stages leave the slots to stages that a process has done little for."""
 
 from core.models import StageRef
-from core.running.time_slice import ABOUT_SECONDS, YOUNG_TASKS, YoungStages
+from core.running.time_slice import PRESENT_SECONDS, YOUNG_TASKS, YoungStages
 
 LARGE, SMALL = StageRef("a", 1, 1), StageRef("b", 1, 1)
 
@@ -31,11 +31,11 @@ def test_a_large_stage_leaves_the_slots_to_a_young_one_as_long_as_that_is_about(
     process.run(LARGE, YOUNG_TASKS)
     process.stages.note(SMALL, 1)
     assert process.run(LARGE, 2) == [False, False]
-    process.now += ABOUT_SECONDS / 2
+    process.now += PRESENT_SECONDS / 2
     assert process.run(SMALL, 3) == [True, True, True]
-    process.now += ABOUT_SECONDS * 0.75
+    process.now += PRESENT_SECONDS * 0.75
     assert process.run(LARGE, 1) == [False]
-    process.now += ABOUT_SECONDS
+    process.now += PRESENT_SECONDS
     assert process.run(LARGE, 2) == [True, True]
 
 
@@ -51,7 +51,7 @@ def test_stages_that_have_both_had_much_do_not_wait_for_each_other():
     process = Process()
     process.run(LARGE, YOUNG_TASKS)
     process.stages.note(SMALL, YOUNG_TASKS)  # of large messages
-    process.now += 2 * ABOUT_SECONDS
+    process.now += 2 * PRESENT_SECONDS
     process.stages.note(SMALL, YOUNG_TASKS)
     assert all(process.run(LARGE, 3) + process.run(SMALL, 3))
 

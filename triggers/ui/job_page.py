@@ -198,7 +198,7 @@ class Head:
     completed: int
     not_completed: int
     trace_id: str | None
-    # Its present stage, while some of its tasks wait for their turn.
+    # Its present stage, while some of its tasks wait in line.
     stage_in_turns: StageDetail | None
 
     @property

@@ -28,7 +28,7 @@ _STEPS = (
     *(3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000, 7_776_000, 31_536_000),
 )
 _MARK_WORDS = {
-    "retry_scheduled": "attempt failed, to be tried again",
+    "retry_scheduled": "attempt failed, to be retried",
     "task_failed": "task failed",
     "task_interrupted": "interrupted: its process was lost",
 }

@@ -196,7 +196,7 @@ def skip(data: bytes, position: int, depth: int = 0) -> int:
 def split_compound(data: bytes, position: int = 0) -> list[bytes]:
     """The raw items of a list or map (keys and values in turn), each as it came.
 
-    For what has to be handed back byte for byte, types included.
+    For what has to be returned byte for byte, types included.
     """
     count, start, end = _compound_header(data, position)
     items = []

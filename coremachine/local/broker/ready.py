@@ -9,7 +9,7 @@ _MIN_STALE_TO_COMPACT = 1000
 
 
 class ReadyList:
-    """New messages and those that came back. Entries of messages that moved on are dropped on the way."""
+    """New messages and those that came back. Entries of messages that are elsewhere by now are dropped on the way."""
 
     __slots__ = ("_fresh", "_returned", "_stale")
 

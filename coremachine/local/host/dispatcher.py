@@ -131,7 +131,7 @@ class Dispatcher:
         )
 
     def _settle(self, running: _Running, act: Callable[[], None]) -> None:
-        with contextlib.suppress(InvalidStateError):  # aborted before: that verdict stays
+        with contextlib.suppress(InvalidStateError):  # aborted before: that outcome stays
             act()
         with self._lock:
             self._running.pop(running.call.invocation_id, None)

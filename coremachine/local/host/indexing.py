@@ -190,7 +190,7 @@ class _Reader:
         self._warnings.append(
             f"function {name!r}: its retry policy is ignored, as in Azure: a {trigger_type} has none; a Service Bus "
             "message is delivered again up to the maxDeliveryCount of its queue, one of a storage queue up to "
-            "maxDequeueCount, and a blob is tried again up to poisonBlobThreshold of host.json"
+            "maxDequeueCount, and a blob is retried up to poisonBlobThreshold of host.json"
         )
         return None
 

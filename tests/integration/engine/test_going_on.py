@@ -145,7 +145,7 @@ def test_max_parallel_that_is_set_meanwhile_holds_from_the_next_task_on(rig):
 def test_a_message_does_not_go_on_while_a_stage_is_about_that_has_had_little(rig, monkeypatch):
     """A small job waited for the time of each message of the large one that was before its own."""
     monkeypatch.setattr(time_slice, "YOUNG_TASKS", 5)
-    monkeypatch.setattr(time_slice, "ABOUT_SECONDS", 3600.0)
+    monkeypatch.setattr(time_slice, "PRESENT_SECONDS", 3600.0)
 
     def submit_another(_context):
         rig.submit(n=5)
@@ -161,7 +161,7 @@ def test_a_message_does_not_go_on_while_a_stage_is_about_that_has_had_little(rig
     assert begun(rig) == [IDS[0], *IDS[FIRST : FIRST + 9]]
     rig.queues.deliver(rig.machine)
     assert begun(rig)[10:] == [IDS[1]]
-    monkeypatch.setattr(time_slice, "ABOUT_SECONDS", 0.0)
+    monkeypatch.setattr(time_slice, "PRESENT_SECONDS", 0.0)
     rig.queues.deliver(rig.machine)
     assert statuses(rig, job_id) == {"queued": FIRST - 3, "completed": MANY - FIRST + 3}
 

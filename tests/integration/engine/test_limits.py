@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from core.running.task_slots import TaskSlots
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.retention import RetentionRepository
 from infrastructure.verify import verify
+from tests.databases import connect
 
 from .machine_suite import Rig, ShapesJob
 from .test_janitor import pass_time, run_to_tasks
@@ -372,6 +374,23 @@ def test_racing_stages_with_crossed_limits_end(engine, crowd):
     ] + [lambda ref=ref: take(engine, ref) for ref in (one, two)]
     crowd(*calls)
     assert len(places(engine, "a")) == len(places(engine, "b")) <= 2
+
+
+def test_take_that_waits_for_a_task_does_not_have_the_row_of_its_stage(engine, database_url):
+    """A cancel has the task and wants the stage's row: the take had that and wanted the task, a deadlock."""
+    ref = limited(engine, 3, {"name": "api", "rate": "1/20s"})
+    first, second = ids(2)
+    assert take(engine, ref) == [first]
+    claim(engine, ref, first)
+    with connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
+        holder.execute("select from app.tasks where task_id = %s for update", (second,))
+        waiting = executor.submit(take, engine, ref)
+        engine.wait_for_lock()
+        try:
+            holder.execute("select from app.stages where job_id = %s for update nowait", (ref.job_id,))
+        finally:
+            holder.rollback()
+        assert waiting.result(timeout=60) == [second]
 
 
 def test_a_paused_job_lets_others_have_its_turn_and_goes_on_later(rig, monkeypatch):

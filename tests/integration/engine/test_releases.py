@@ -360,7 +360,7 @@ def test_step_fails_with_a_reason_when_no_release_came(fleet):
 
     job = fleet.old.job(job_id)
     assert (job.status, job.error["type"]) == ("failed", "UnknownWork")
-    assert "expected an app that knows the job type fresh, and none came: given back 2 times" in job.error["message"]
+    assert "expected an app that knows the job type fresh, and none came: postponed 2 times" in job.error["message"]
     assert "deploy the release that knows it" in job.error["message"]
     assert verify(fleet.engine.pool) == []
     fleet.new.machine.rerun_job(job_id, RerunRequest())

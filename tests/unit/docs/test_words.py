@@ -36,6 +36,11 @@ def test_the_list_of_files_with_old_words_only_shrinks():
         ("an app that cannot start tells why", "tells"),
         ("what follows is prepared", "what follows"),
         ("the failed try counts", "failed try"),
+        ("it ended without a verdict", "verdict"),
+        ("the task was handed back", "handed back"),
+        ("the job has moved on", "moved on"),
+        ("an attempt that is tried again", "tried again"),
+        ("the stage was closed", "stage was closed"),
     ],
 )
 def test_words_are_found(text, words):

@@ -6,10 +6,8 @@ import re
 import pytest
 
 from core.app_queues import DEFAULT_SWEEP_SCHEDULE
-from core.running import task_slots
-from infrastructure.settings import AppMode, Settings, SettingsError, load_settings
+from infrastructure.settings import AppMode, SettingsError, load_settings
 from triggers.app_shape import (
-    DEFAULT_SLOTS,
     MODES,
     AppShape,
     find_slot_shortage,
@@ -218,7 +216,3 @@ def test_slots_that_messages_cannot_fill_are_told(settings, calls, said, tmp_pat
     found = find_slot_shortage(read_shape(settings), settings, tmp_path / "host.json")
     assert (found is None) == (said is None)
     assert said is None or re.search(said, found)
-
-
-def test_default_of_slots_is_the_engines():
-    assert DEFAULT_SLOTS == task_slots.DEFAULT_SLOTS == Settings.model_fields["task_threads"].default

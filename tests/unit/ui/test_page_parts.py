@@ -305,7 +305,7 @@ class TestTimeline:
             ("task-done", 50, 30),
         ]
         assert [(each.kind, each.x, each.title) for each in of_task.marks] == [
-            ("retried", 20, "attempt failed, to be tried again: OSError")
+            ("retried", 20, "attempt failed, to be retried: OSError")
         ]
         assert drawn.ticks[0] == (0, "0")
         assert all(0 <= x <= 100 for x, _ in drawn.ticks)
