@@ -5,7 +5,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from core.basics.faults import fault_point
-from core.errors import UnknownWork
+from core.basics.outage import outage
+from core.errors import StoreUnavailable, UnknownWork
 from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.limit_turns import LimitTurns
@@ -61,8 +62,8 @@ class MessageRunner:
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
         self._young.note(ref, len(task_ids))
-        # Its tasks may last longest. Under a limit, ends alone make room.
-        fills_first = bool(takes_next) and stage.max_parallel is None and not stage.limits
+        # Its tasks may last longest. Under `max_parallel`, ends alone make room; a rate may have room now.
+        announces_first = bool(stage.limits or (takes_next and stage.max_parallel is None))
         is_filled = False
         slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
         try:
@@ -78,12 +79,9 @@ class MessageRunner:
             elif claimed:
                 for task in claimed if is_alone else ():
                     self._state.note_alone(ref, task.task_id)
-                if stage.limits:
-                    # Before they run, which may take hours: a rate may have room for others now.
-                    self._turns.serve(stage.limit_names)
                 goes_on = takes_next is not None and len(task_ids) == 1 and stage.goes_on and not is_alone
                 time_slice = TimeSlice(self._parts, ref, self._young) if goes_on else None
-                is_filled = self.run_claimed(writer, claimed, slot, time_slice, fills_first=fills_first)
+                is_filled = self.run_claimed(writer, claimed, slot, time_slice, announces_first=announces_first)
                 while (following := writer.next_claim) is not None:
                     writer = replace(writer, lease_id=following.lease_id)
                     self.run_claimed(writer, following.rows, time_slice=time_slice)
@@ -152,14 +150,14 @@ class MessageRunner:
         slot: Slot | None = None,
         time_slice: TimeSlice | None = None,
         *,
-        fills_first: bool = False,
+        announces_first: bool = False,
     ) -> bool:
         """Run tasks under this process's lease, and let `writer` write their outcomes.
 
         Args:
             slot: For the first of them; None: they wait for one.
             time_slice: In which a task that completes claims the next one, for the writer's `next_claim`.
-            fills_first: Announce the stage's next tasks before these begin.
+            announces_first: Announce the stage's next tasks before these begin.
 
         Returns:
             Whether some were announced.
@@ -179,7 +177,7 @@ class MessageRunner:
         slot = slot or parts.slots.take_spare()
         try:
             with attempts, parts.drain.holding(attempts, writer) as may_run:
-                is_filled = may_run and fills_first and self._windows.fill(writer.ref) > 0
+                is_filled = may_run and announces_first and self._announce_first(writer.ref, writer.stage)
                 if not may_run:
                     writer.release(attempts.take_back())
                 elif slot is None or len(claimed) > 1 or attempts.has_process:
@@ -194,6 +192,17 @@ class MessageRunner:
         finally:
             if slot is not None:
                 parts.slots.release(slot)
+
+    def _announce_first(self, ref: StageRef, stage: StageDefinition) -> bool:
+        """Announce what has room, before claimed tasks run; whether a window was filled. They run in an outage, too."""
+        try:
+            if stage.limits:
+                self._turns.serve(stage.limit_names)
+                return False
+            return self._windows.fill(ref) > 0
+        except StoreUnavailable as error:
+            outage.note(str(error))
+            return False
 
     def _run_batch(
         self, writer: OutcomeWriter, attempts: Attempts, slot: Slot | None, time_slice: TimeSlice | None

@@ -3,10 +3,12 @@
 import json
 import threading
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
 from core.basics.canonical import encode_storable
+from core.errors import StoreUnavailable
 from core.models import StageRef
 from core.models.control import AdjustOutcome, AdjustRequest, RerunMode, RerunRequest
 from core.models.message import read_job_message, read_task_message
@@ -69,6 +71,30 @@ def test_one_message_in_half_a_window_and_the_last_look_for_more(rig):
     marks = [message["takes_next"] for message in messages_of(rig)]
     assert [place for place, mark in enumerate(marks, start=1) if mark] == [16, 32]
     assert marks.count(False) == 30
+
+
+@pytest.mark.parametrize(
+    ("settings", "function"),
+    [
+        ({}, "windows.StageWindows.fill"),
+        ({"limits": [{"name": "api", "at_once": 500}]}, "limit_turns.LimitTurns.serve"),
+    ],
+)
+def test_claimed_tasks_run_where_the_database_refuses_to_announce_more(rig, monkeypatch, settings, function):
+    """They waited until their lease ended, and counted as interrupted."""
+    declare(monkeypatch, **settings)
+    job_id = run_to_tasks(rig, n=MANY)
+
+    def refuse(*_, **__):
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(f"core.operating.{function}", refuse)
+        for _ in range(20):
+            with suppress(StoreUnavailable):
+                rig.queues.deliver(rig.machine)
+    assert set(statuses(rig, job_id)) <= {"completed", "queued", "pending"}
+    assert statuses(rig, job_id)["completed"] >= PER_MESSAGE
 
 
 def test_a_small_job_waits_for_one_window_and_not_for_the_backlog(engine):
