@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -62,8 +62,12 @@ _SUBJECTS = {
 }
 
 
+@cache
 def _load_sdk() -> None:
-    """The first thread imports all of it; the imports below then find it complete."""
+    """The first thread imports all of it; the imports below then find it complete.
+
+    Once: what is garbage at that moment is kept for ever, too.
+    """
     with IMPORTS:
         import azure.core.exceptions  # noqa: PLC0415 - slow to import
         import azure.servicebus.exceptions  # noqa: F401, PLC0415

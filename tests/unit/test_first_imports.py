@@ -3,6 +3,7 @@ import gc
 import pytest
 
 from core.basics.first_imports import IMPORTS, keep_imported
+from infrastructure.service_bus import _load_sdk
 
 
 def test_the_collector_does_not_look_at_what_is_imported():
@@ -40,3 +41,13 @@ def test_a_collector_that_was_off_stays_off():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_is_garbage_later_is_not_kept_by_each_message(monkeypatch):
+    """A worker grew by 12 KB with each job: what was alive when it sent a message was never collected."""
+    freezes = []
+    monkeypatch.setattr(gc, "freeze", lambda: freezes.append(1))
+    _load_sdk.cache_clear()
+    for _ in range(3):
+        _load_sdk()
+    assert len(freezes) == 1
