@@ -439,7 +439,12 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
     yield Finding(
         "waits_for_turn",
         Severity.INFO,
-        f"waiting for their turn: {what}; {_tasks(taken)} announced or running, and more as those end",
+        f"waiting in line: {what}; "
+        + (
+            f"{_tasks(taken)} announced or running, and more as those end"
+            if taken
+            else "none is announced or running, and the janitor's next sweep announces more"
+        ),
         advice="large stages are announced in windows, so that other jobs can use the queue, too; for a "
         f"larger share: coremachine adjust {facts.job_id[:12]} --priority high",
     )

@@ -471,13 +471,14 @@ def explained(rig, job_id):
     return {finding.code: finding.message for finding in explain(facts)}
 
 
-def test_explain_says_that_tasks_wait_for_their_turn(rig):
+def test_explain_says_that_tasks_wait_in_line(rig, monkeypatch):
     job_id = run_to_tasks(rig, n=MANY)
     found = explained(rig, job_id)
-    assert (
-        f"waiting for their turn: {MANY - FIRST} tasks of stage 2; {FIRST} tasks announced" in found["waits_for_turn"]
-    )
+    assert f"waiting in line: {MANY - FIRST} tasks of stage 2; {FIRST} tasks announced" in found["waits_for_turn"]
     assert "tasks_not_announced" not in found
+    monkeypatch.setattr("core.operating.windows.StageWindows.fill", lambda *_: 0)
+    rig.queues.run(rig.machine)
+    assert "none is announced or running, and the janitor's next sweep" in explained(rig, job_id)["waits_for_turn"]
 
 
 def test_explain_names_the_limit_and_who_holds_it(rig, monkeypatch):
