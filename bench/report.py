@@ -114,8 +114,9 @@ def markdown(report: Report) -> Iterator[str]:
     if report.measures:
         yield ""
         yield from goal_lines(report)
-        yield ""
-        yield from _own(report)
+        if not report.plan.is_cloud:
+            yield ""
+            yield from _own(report)
     yield ""
     yield from _versions(report)
 
