@@ -50,7 +50,7 @@ class Overtime:
     def call(self, do: Callable[[], None], late: Callable[[], None]) -> None:
         """Call `do`. If it lasts, call `late` beside it, in another thread; not once `do` has ended.
 
-        Returns when both have ended. `late` is tried again if the database was away.
+        Returns when both have ended. `late` is called again if the database was away.
         """
         call = _Call(late, copy_context(), self._clock() + LONG_SECONDS)
         with self._lock:

@@ -533,7 +533,7 @@ def test_error_of_an_author_who_lasts_is_the_step_s(lasting, monkeypatch):
     assert {task["status"] for task in lasting.rig.tasks(job.job_id, lasting.ended_stage)} == {"completed"}
 
 
-def test_results_that_cannot_be_written_meanwhile_are_tried_again(lasting, monkeypatch):
+def test_results_that_cannot_be_written_meanwhile_are_written_later(lasting, monkeypatch):
     rig, complete = lasting.rig, StageCompletionRepository.complete_task_and_check_stage
 
     def is_away(*_, **__):
