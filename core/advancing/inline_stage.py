@@ -5,14 +5,15 @@ The way of such a stage, all of it in `InlineStage`:
 1. `StagePlanner` planned it, its tasks born under a lease of this process. No message was sent.
 2. `run` runs them. Results are written as they come, as those of any other message.
 3. With the last results, the next step is prepared from memory: the next stage's tasks are asked of the author, or the
-   job's summary. Only if that was quick the last time: these results wait for it.
+   job's summary. Only if that was quick the last time: these results wait for it. If it lasts this time, another thread
+   writes the results alone meanwhile, and takes the step's lease.
 4. The last results and the prepared step are committed in one transaction. If that cannot be, for whatever reason,
    the results are written alone, and the next step is decided from the rows.
 
 This saves two of three round trips a stage, and the delay of a message. A crash before 4 repeats the last results.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from core.advancing.finalizer import Finalizer
 from core.advancing.stage_planner import StagePlanner, plan_of
@@ -20,13 +21,14 @@ from core.advancing.steps import NextStep, Plan, StepTimes
 from core.basics.canonical import as_stored
 from core.basics.strict_json import EncodedJson
 from core.errors import StoreUnavailable
-from core.models import JobStatus, StageStatus
+from core.models import JobRecord, JobStatus, StageStatus
 from core.models.context import CompletedTask, StageSummary
 from core.models.transition import PlannedTask, PlanOutcome
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.message_runner import MessageRunner
 from core.running.outcome_writer import OutcomeWriter
+from core.running.overtime import Overtime
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -40,6 +42,8 @@ class InlineStage(OutcomeWriter):
 
     Args:
         step: The step that planned the stage; its job and the summaries of the stages before.
+        overtime: Writes the results while the author's code for the next step lasts.
+        hold: Takes the lease of the step that such a job waits for.
         until: By this time of the clock, later stages are left to messages.
     """
 
@@ -53,6 +57,8 @@ class InlineStage(OutcomeWriter):
         job: CachedJob,
         plan: Plan,
         *,
+        overtime: Overtime,
+        hold: Callable[[JobRecord], None],
         until: float,
     ) -> None:
         if plan.lease_id is None:
@@ -66,9 +72,13 @@ class InlineStage(OutcomeWriter):
         self._definition = job.definition
         self._step = step
         self._plan = plan
+        self._overtime = overtime
+        self._hold = hold
         self._until = until
         self._written: dict[str, EncodedJson] = {}
         self._next: NextStep | None = None
+        # Of the results that were written while the author's code lasted.
+        self._written_meanwhile: Collection[str] | None = None
 
     def run(self, runner: MessageRunner) -> NextStep | None:
         """Run the stage. Returns the step that the job waits for then; None if it waits for none."""
@@ -82,9 +92,23 @@ class InlineStage(OutcomeWriter):
         if self.job_status is not None:
             # The stage has ended: these came too late, and change nothing of the next step.
             return super()._complete(results)
-        self._next = self._prepare(results)
-        if self._next is not None and self._commit_with(self._next, results):
-            return results
+        self._next = None
+        together = {**self._written, **results}
+        if len(together) == len(self._plan.rows) and sum(map(len, together.values())) <= MOST_CHARACTERS:
+            # Parsed again: a handler may have changed what it was given.
+            completed = [_completed(task, together[task.task_id]) for task in self._plan.rows]
+            self._next = step = self._following(completed)
+            if self._times.is_quick(self.job.job_type, self.stage.number + 1):
+                self._overtime.call(
+                    lambda: self._ask_author(step, completed), lambda: self._write_meanwhile(step.job, results)
+                )
+                if self._written_meanwhile is not None:
+                    return self._written_meanwhile
+                if self._commit_with(step, results):
+                    return results
+        return self._write_alone(results)
+
+    def _write_alone(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
         written = super()._complete(results)
         self._written |= {task_id: results[task_id] for task_id in written}
         if len(written) < len(results):
@@ -92,19 +116,19 @@ class InlineStage(OutcomeWriter):
             self._next = None
         return written
 
-    def _prepare(self, results: Mapping[str, EncodedJson]) -> NextStep | None:
-        """The next step, if with these results no task's is missing and they are not large."""
-        together = {**self._written, **results}
-        if len(together) < len(self._plan.rows) or sum(map(len, together.values())) > MOST_CHARACTERS:
-            return None
-        # Parsed again: a handler may have changed what it was given.
-        completed = [_completed(task, together[task.task_id]) for task in self._plan.rows]
+    def _write_meanwhile(self, moved: JobRecord, results: Mapping[str, EncodedJson]) -> None:
+        """In another thread, while the author's code lasts: these were the last results of the stage's tasks."""
+        self._written_meanwhile = self._write_alone(results)
+        keeper = self._parts.keeper
+        keeper.drop([held for held in keeper.held() if held.lease_id == self.lease_id])
+        if self.job_status == moved.status:
+            self._hold(moved)
+
+    def _following(self, completed: list[CompletedTask]) -> NextStep:
+        """The step after this stage, if none of its tasks failed."""
         job, number = self.job, self.stage.number
         moved = job.finalizing_after(number) if number == job.total_stages else job.queued_for(number + 1)
-        step = NextStep(moved, completed, self._summaries(len(completed)))
-        if self._times.is_quick(job.job_type, number + 1):
-            self._ask_author(step, completed)
-        return step
+        return NextStep(moved, completed, self._summaries(len(completed)))
 
     def _ask_author(self, step: NextStep, completed: list[CompletedTask]) -> None:
         """Add to the step its tasks or its summary. Raises nothing: an author's error is part of the step."""

@@ -1,5 +1,7 @@
 """Advances a job: plans its next stage, runs it inline where it may, finalizes the job after its last stage."""
 
+from contextlib import ExitStack
+
 from core.advancing.finalizer import Finalizer
 from core.advancing.inline_stage import InlineStage
 from core.advancing.stage_planner import StagePlanner
@@ -19,6 +21,7 @@ from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
 from core.running.message_runner import MessageRunner
+from core.running.overtime import Overtime
 from core.running.step_leases import StepLeases
 from core.safety.safe_log import safe_logger
 from core.telemetry.observer import observer
@@ -55,6 +58,7 @@ class JobAdvancer:
         self._times = StepTimes()
         self._planner = StagePlanner(parts, self._times)
         self._finalizer = Finalizer(parts, self._times)
+        self._overtime = Overtime()
 
     def advance_after(self, job: JobRecord, stage: int, status: str, until: float) -> None:
         """Take the job's next step after a message's tasks that ended its stage.
@@ -89,15 +93,16 @@ class JobAdvancer:
         step: NextStep | None = NextStep(job)
         # A row does not say when a later run began.
         began = job.created_at if job.run == 1 else None
-        with log_fields(correlation_id=job.correlation_id, _run_began=began):
+        # Of steps that last before they are taken: from one to the other, no other process may have them.
+        with log_fields(correlation_id=job.correlation_id, _run_began=began), ExitStack() as leases:
             while step is not None and step.job.status is JobStatus.QUEUED:
                 with observer().step(step.job, "plan_stage"):
-                    step = self._take_stage(step, until)
+                    step = self._take_stage(step, until, leases)
             if step is not None and step.job.status is JobStatus.FINALIZING:
                 with observer().step(step.job, "finalize_job"):
                     self._finalize(step)
 
-    def _take_stage(self, step: NextStep, until: float) -> NextStep | None:
+    def _take_stage(self, step: NextStep, until: float, leases: ExitStack) -> NextStep | None:
         """Plan the job's stage, and announce or run its tasks. Returns the step after it, if this process takes it."""
         job = step.job
         try:
@@ -118,8 +123,18 @@ class JobAdvancer:
             found = self._state.find_job(job.job_id)
             return NextStep(found) if found is not None and obstacle_of(found, job.run) is None else None
         if plan.claimed:
-            times = self._times
-            stage_run = InlineStage(self._parts, self._planner, self._finalizer, times, step, cached, plan, until=until)
+            stage_run = InlineStage(
+                self._parts,
+                self._planner,
+                self._finalizer,
+                self._times,
+                step,
+                cached,
+                plan,
+                overtime=self._overtime,
+                hold=lambda moved: leases.enter_context(self._steps.hold(moved)),
+                until=until,
+            )
             return stage_run.run(self._runner)
         if plan.is_windowed and stage.limits:
             self._turns.serve(stage.limit_names)

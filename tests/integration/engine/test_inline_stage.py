@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import uuid4
 
@@ -15,8 +16,11 @@ from hypothesis import strategies as st
 
 from core.advancing.steps import QUICK_SECONDS, StepTimes
 from core.basics.canonical import as_stored, encode_storable
+from core.errors import StoreUnavailable
 from core.models import JobRef, Lease, StageRef, TaskDefinition
 from core.models.transition import PlannedTask, SmallStage
+from core.operating.announcer import step_message
+from core.running import overtime
 from infrastructure.base import RepositoryError
 from infrastructure.jobs_tasks import StageCompletionRepository
 from jobs.registry import Handler
@@ -448,6 +452,113 @@ def test_slow_steps_wait_until_the_results_are_written(engine, monkeypatch):
         rig.run(n=1)
     # Never seen, slow when last seen, quick when last seen.
     assert [row["status"] for row in found] == ["completed", "completed", "processing"]
+
+
+class Lasting:
+    """A rig of which the planner of stage 2, or the finalizer, lasts until the test lets it end; it counts its calls.
+
+    The author runs in a thread; `meanwhile` is what the process does beside it.
+    """
+
+    def __init__(self, rig, monkeypatch, step):
+        self.rig, self.calls = rig, 0
+        self.called, self.go_on = threading.Event(), threading.Event()
+        original = getattr(ShapesJob, step)
+
+        def lasting(*given):
+            if step == "finalize_job" or given[0] == 2:
+                self.calls += 1
+                self.called.set()
+                assert self.go_on.wait(60)
+            return original(*given)
+
+        monkeypatch.setattr(ShapesJob, step, staticmethod(lasting))
+        monkeypatch.setattr(overtime, "LONG_SECONDS", 0.0)
+        self.stage, self.status = (3, "finalizing") if step == "finalize_job" else (2, "queued")
+        self.ended_stage = 3 if step == "finalize_job" else 1
+
+    def run(self, meanwhile):
+        """Submit a job, and call `meanwhile` with its id while the author's code lasts. Returns the job as it ends."""
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                job_id = self.rig.submit(n=2)
+                ran = thread.submit(self.rig.queues.run, self.rig.machine)
+                assert self.called.wait(60)
+                meanwhile(job_id)
+            finally:
+                self.go_on.set()
+            ran.result(60)
+        return self.rig.job(job_id)
+
+    def look(self):
+        self.rig.machine._advancer._overtime.look_now()
+
+
+@pytest.fixture(params=["create_tasks_for_stage", "finalize_job"], ids=["planner", "finalizer"])
+def lasting(request, warm_rig, monkeypatch):
+    return Lasting(warm_rig, monkeypatch, request.param)
+
+
+def test_results_do_not_wait_for_an_author_who_was_quick_and_lasts_this_time(lasting):
+    """The tasks had ended, and ran into their timeout; a process that died then ran them again."""
+    rig = lasting.rig
+
+    def meanwhile(job_id):
+        lasting.look()
+        lasting.look()  # nothing is left to be done
+        assert {task["status"] for task in rig.tasks(job_id, lasting.ended_stage)} == {"completed"}
+        job = rig.job(job_id)
+        assert (job.status, job.stage) == (lasting.status, lasting.stage)
+        assert rig.keeper.held() == []
+        # The step is this process's: its message changes nothing.
+        assert rig.machine._steps.is_taken(job)
+        rig.machine.process_job_message(step_message(job, "again"))
+
+    job = lasting.run(meanwhile)
+    assert (job.result, lasting.calls) == ({"total": 1, "failed": 0}, 1)
+    assert {task["attempt"] for stage in (1, 2, 3) for task in rig.tasks(job.job_id, stage)} == {1}
+    assert not rig.machine._steps._held
+
+
+def test_error_of_an_author_who_lasts_is_the_step_s(lasting, monkeypatch):
+    wait = lasting.go_on.wait
+
+    def fail(timeout):
+        wait(timeout)
+        raise ValueError("no plan")
+
+    monkeypatch.setattr(lasting.go_on, "wait", fail)
+    job = lasting.run(lambda _: lasting.look())
+    assert (job.status, job.error["message"], lasting.calls) == ("failed", "no plan", 1)
+    assert {task["status"] for task in lasting.rig.tasks(job.job_id, lasting.ended_stage)} == {"completed"}
+
+
+def test_results_that_cannot_be_written_meanwhile_are_written_later(lasting, monkeypatch):
+    rig, complete = lasting.rig, StageCompletionRepository.complete_task_and_check_stage
+
+    def is_away(*_, **__):
+        monkeypatch.setattr(StageCompletionRepository, "complete_task_and_check_stage", complete)
+        raise StoreUnavailable("away")
+
+    def meanwhile(job_id):
+        monkeypatch.setattr(StageCompletionRepository, "complete_task_and_check_stage", is_away)
+        lasting.look()
+        lasting.look()
+        assert {task["status"] for task in rig.tasks(job_id, lasting.ended_stage)} == {"completed"}
+
+    assert lasting.run(meanwhile).status == "completed"
+    assert lasting.calls == 1
+
+
+def test_job_that_is_cancelled_while_an_author_lasts_gets_no_step(lasting):
+    def meanwhile(job_id):
+        lasting.look()
+        lasting.rig.machine.cancel_job(job_id, None)
+
+    job = lasting.run(meanwhile)
+    assert (job.status, lasting.calls) == ("cancelled", 1)
+    assert {task["status"] for task in lasting.rig.tasks(job.job_id, lasting.ended_stage)} == {"completed"}
+    assert not lasting.rig.machine._steps._held
 
 
 def let_another_complete(engine, job_id, task_id, result):
