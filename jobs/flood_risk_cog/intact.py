@@ -105,7 +105,7 @@ def _inflate(content: bytes) -> None:
     while not inflater.eof:
         piece = inflater.decompress(content, _PIECE)
         content = inflater.unconsumed_tail
-        # GDAL fills a block whose stream breaks off with zeros, or with what it decompressed last.
+        # GDAL reads over a stream that breaks off.
         if not piece and not content and not inflater.eof:
             raise zlib.error("incomplete or truncated stream")
 
