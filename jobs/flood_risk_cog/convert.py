@@ -36,6 +36,7 @@ from jobs.flood_risk_cog.plan import (
     ConversionOptions,
     ConversionPlan,
     UnusableRaster,
+    check_form,
     check_source,
     check_types,
     make_plan,
@@ -304,6 +305,7 @@ def _read_source(
 ) -> tuple[ConversionPlan, Facts, FloodMeter]:
     try:
         check_source(path, dataset)
+        check_form(path, dataset, options)
         check_mask_size(path, dataset)
         footprint_of(dataset)
         meter = FloodMeter(dataset, PurePosixPath(path).name)
