@@ -25,6 +25,8 @@ Validity = Literal["all", "nodata", "mask", "alpha"]
 
 KINDS = ("auto", "continuous", "classes")
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
+# GDAL cannot reproject by it.
+ONLY_OF_OVERVIEWS = {"gauss"}
 # They give one of the values that they are given.
 OF_CLASSES = {"nearest", "mode", "min", "max"}
 LEAST_TILE = 256
@@ -58,10 +60,12 @@ class ConversionOptions:
     web_optimized: bool = False
 
     def __post_init__(self) -> None:
+        is_warped = self.target_crs is not None or self.web_optimized
+        resampling = set(Resampling.__members__) - (ONLY_OF_OVERVIEWS if is_warped else set())
         for name, value, allowed in (
             ("tile_size", self.tile_size, (256, 512)),
             ("compression", self.compression, ("deflate", "zstd", "lerc")),
-            ("resampling", self.resampling, ("auto", *Resampling.__members__)),
+            ("resampling", self.resampling, ("auto", *sorted(resampling))),
             ("kind", self.kind, KINDS),
         ):
             if value not in allowed:

@@ -19,6 +19,9 @@ TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MASK, AUX = ".msk", ".aux.xml"
 # They take the place of the name's suffix.
 WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld")
+# What GDAL's readers of satellites' metadata look for, and ArcGIS writes: it stays beside the raster. In lower case.
+NOT_TAKEN = (".imd", ".rpb", ".rpc", ".pvl", ".eph", ".pass", ".xml")
+NOT_TAKEN_OF_STEM = ("_rpc.txt", "_metadata.txt", "_metadata.xml", "_mtl.txt")
 MOST_AUX_BYTES = 32 << 20
 
 
@@ -61,6 +64,15 @@ def sidecars_among(name: str, there: Mapping[bytes, list[str]]) -> list[str]:
     return found
 
 
+def not_taken_among(name: str, there: Mapping[bytes, list[str]]) -> list[str]:
+    """Those of a folder's files that describe the raster of this name, and of which the COG gets nothing."""
+    stem = name.rpartition(".")[0]
+    names = [name + AUX, *(own + ending for own in (name, stem) for ending in NOT_TAKEN)]
+    names += [stem + ending for ending in NOT_TAKEN_OF_STEM]
+    found = {each for own in names for each in there.get(without_case(own), ())}
+    return sorted(found - {name + AUX})
+
+
 def sidecar_names(name: str) -> list[str]:
     """What files that belong to a raster of this name are mostly called, where a folder cannot be listed."""
     return [
@@ -77,7 +89,7 @@ def _parts_of_names(name: str) -> list[tuple[str, str]]:
 
 def sidecars_of(path: Path) -> list[Path]:
     """Files beside a local raster that belong to it."""
-    return [each for name in sidecars_among(path.name, _beside(path)) if (each := path.with_name(name)).is_file()]
+    return [each for name in sidecars_among(path.name, files_beside(path)) if (each := path.with_name(name)).is_file()]
 
 
 def check_differ(names: Iterable[str]) -> None:
@@ -87,7 +99,8 @@ def check_differ(names: Iterable[str]) -> None:
             raise UnreadableSidecar(f"{' and '.join(sorted(same))}: their names differ in case only; remove one")
 
 
-def _beside(path: Path) -> dict[bytes, list[str]]:
+def files_beside(path: Path) -> dict[bytes, list[str]]:
+    """The files of a local raster's folder, `by_name_without_case`."""
     try:
         return by_name_without_case(each.name for each in path.parent.iterdir())
     except PermissionError:

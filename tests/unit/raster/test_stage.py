@@ -2,6 +2,7 @@
 
 import os
 
+import fsspec
 import numpy as np
 import pytest
 import rasterio
@@ -120,3 +121,17 @@ def test_remote_files_are_copied_beside_the_copy_of_the_raster(tmp_path):
         "s3://b/f/a.tif.aux.xml?v=1": "x.tif.aux.xml",
     }
     assert "s3://b/f/a.tif.MSK?v=1" in dict(remote_sidecars("s3://b/f/a.tif?v=1", tmp_path / "x.tif"))
+
+
+def test_files_that_describe_a_raster_and_are_not_taken_are_named(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    for name in ("a.IMD", "a_RPC.TXT", "a.tif.AUX.XML", "b.IMD", "a.txt"):
+        path.with_name(name).touch()
+    (found,) = list_rasters(str(tmp_path)).rasters
+    names = ["a.IMD", "a.tif.AUX.XML", "a_RPC.TXT"]
+    assert found["sidecars"] == names
+    assert "a.IMD" in [each["name"] for each in list_rasters(str(tmp_path)).ignored]
+    fsspec.filesystem("memory").pipe("/described/a.tif", path.read_bytes())
+    for url in (str(path), "memory://described/a.tif"):
+        result = convert_raster(url, str(tmp_path / "out"), sidecars=names)
+        assert result["verification"]["lost"] == [f"file {each}" for each in names]
