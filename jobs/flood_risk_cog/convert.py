@@ -36,6 +36,7 @@ from jobs.flood_risk_cog.plan import (
     ConversionOptions,
     ConversionPlan,
     UnusableRaster,
+    check_form,
     check_source,
     check_types,
     make_plan,
@@ -44,7 +45,14 @@ from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import entity_tag_of, fetch_raster, open_raster, version_of
 from jobs.flood_risk_cog.stac import datetime_of
-from jobs.flood_risk_cog.stage import MASK, UnreadableSidecar, stage_raster
+from jobs.flood_risk_cog.stage import (
+    MASK,
+    UnreadableSidecar,
+    by_name_without_case,
+    files_beside,
+    not_taken_among,
+    stage_raster,
+)
 from jobs.flood_risk_cog.statistics import FloodMeter
 from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, remove_beside, short_name, size_of
 from jobs.flood_risk_cog.verification import verify_cog
@@ -214,7 +222,15 @@ def _make_cog(
         source = str(stage_raster(fetch_raster(path, fetched, sidecars), staged, fingerprint))
     except UnreadableSidecar as error:
         raise UnusableRaster(path, str(error)) from error
-    return _make_cog_of(path, source, temporary, options, report)
+    result = _make_cog_of(path, source, temporary, options, report)
+    result["verification"]["lost"] += [f"file {each}" for each in _not_taken(path, sidecars)]
+    return result
+
+
+def _not_taken(path: str, sidecars: Sequence[str] | None) -> list[str]:
+    """Files beside a raster that describe it; of a remote one, those that its inventory found."""
+    there = by_name_without_case(sidecars or ()) if is_remote(path) else files_beside(Path(path))
+    return not_taken_among(PurePosixPath(path).name, there)
 
 
 @contextmanager
@@ -304,6 +320,7 @@ def _read_source(
 ) -> tuple[ConversionPlan, Facts, FloodMeter]:
     try:
         check_source(path, dataset)
+        check_form(path, dataset, options)
         check_mask_size(path, dataset)
         footprint_of(dataset)
         meter = FloodMeter(dataset, PurePosixPath(path).name)

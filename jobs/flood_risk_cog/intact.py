@@ -102,10 +102,12 @@ def _check_directory(file: BinaryIO, directory: Directory, found: dict[int, int]
 
 def _inflate(content: bytes) -> None:
     inflater = zlib.decompressobj()
-    while content and not inflater.eof:
-        inflater.decompress(content, _PIECE)
-        # What is missing at the end GDAL reports.
+    while not inflater.eof:
+        piece = inflater.decompress(content, _PIECE)
         content = inflater.unconsumed_tail
+        # GDAL reads over a stream that breaks off.
+        if not piece and not content and not inflater.eof:
+            raise zlib.error("incomplete or truncated stream")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jobs.flood_risk_cog.marker import FILES, MARKER
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote, without_file_scheme
 from jobs.flood_risk_cog.source import SourceNotFound, open_raster
-from jobs.flood_risk_cog.stage import sidecar_names
+from jobs.flood_risk_cog.stage import by_name_without_case, not_taken_among, sidecars_among
 
 SUFFIXES = (".tif", ".tiff")
 OTHER_NAME = "its name does not end in .tif or .tiff"
@@ -81,7 +81,11 @@ def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None 
     entries, top = _entries(filesystem, root, source, recursive=recursive)
     rasters: list[RasterFile] = []
     ignored = []
-    there = {str(entry["name"]) for entry in entries}
+    folders: dict[str, list[str]] = {}
+    for entry in entries:
+        folder, _, file = str(entry["name"]).rpartition("/")
+        folders.setdefault(folder, []).append(file)
+    there = {folder: by_name_without_case(names) for folder, names in folders.items()}
     belonging: set[str] = set()
     others = []
     seen: dict[str, bool] = {}
@@ -103,8 +107,9 @@ def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None 
             ignored.append({"name": as_text(name), "reason": reason})
         else:
             folder, slash, file = inner.rpartition("/")
-            names = sorted(each for each in sidecar_names(file) if f"{folder}{slash}{each}" in there)
+            names = sorted(sidecars_among(file, there[folder]))
             belonging.update(f"{folder}{slash}{each}" for each in names)
+            names += not_taken_among(file, there[folder])
             size = int(entry.get("size") or 0)
             rasters.append({"name": name, "path": path, "bytes": size, "output": "", "sidecars": names})
     ignored += [other for inner, other in others if inner not in belonging]

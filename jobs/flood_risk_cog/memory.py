@@ -28,7 +28,7 @@ SMALL_ROW_BYTES = 8 * MEGABYTE
 IN_TILES = "write it anew in tiles (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE) and submit that"
 
 
-_NO_MEMORY = re.compile(r"cannot allocate|out of memory|malloc|bad_alloc", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"cannot allocate|out of memory|malloc|bad_alloc|no space for \w+ buffer", re.IGNORECASE)
 
 
 class TooLittleMemory(PermanentTaskError):

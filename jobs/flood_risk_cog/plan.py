@@ -25,6 +25,8 @@ Validity = Literal["all", "nodata", "mask", "alpha"]
 
 KINDS = ("auto", "continuous", "classes")
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
+# GDAL cannot reproject by it.
+ONLY_OF_OVERVIEWS = {"gauss"}
 # They give one of the values that they are given.
 OF_CLASSES = {"nearest", "mode", "min", "max"}
 LEAST_TILE = 256
@@ -58,10 +60,12 @@ class ConversionOptions:
     web_optimized: bool = False
 
     def __post_init__(self) -> None:
+        is_warped = self.target_crs is not None or self.web_optimized
+        resampling = set(Resampling.__members__) - (ONLY_OF_OVERVIEWS if is_warped else set())
         for name, value, allowed in (
             ("tile_size", self.tile_size, (256, 512)),
             ("compression", self.compression, ("deflate", "zstd", "lerc")),
-            ("resampling", self.resampling, ("auto", *Resampling.__members__)),
+            ("resampling", self.resampling, ("auto", *sorted(resampling))),
             ("kind", self.kind, KINDS),
         ):
             if value not in allowed:
@@ -127,14 +131,10 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
     kind = kind_of(dataset, facts, options.kind)
     target_crs = WEB_MERCATOR if options.web_optimized else options.target_crs
     target = CRS.from_user_input(target_crs) if target_crs else None
-    warped = options.web_optimized or (target is not None and target != dataset.crs)
+    warped = is_warped(dataset, options)
     warp, overview = choose_resampling(options.resampling, kind)
     found, nodata, changed, fill_nodata = validity_of(dataset), dataset.nodata, [], False
     dtype = dataset.dtypes[0]
-    if options.compression == "lerc" and dtype in NO_LERC:
-        raise UnusableRaster(path, f"lerc cannot hold its type {dtype}; choose the compression deflate or zstd")
-    check_form(path, dataset, options)
-    check_bands(path, dataset, options.tile_size, warped=warped)
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
     if warped and options.resampling == "auto" and warp != "nearest" and is_near_limit(dtype, facts):
@@ -168,6 +168,11 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         changed=tuple(changed),
     )
+
+
+def is_warped(dataset: Any, options: ConversionOptions) -> bool:
+    target = options.target_crs
+    return options.web_optimized or (target is not None and CRS.from_user_input(target) != dataset.crs)
 
 
 def hidden_after_warp(
@@ -251,7 +256,10 @@ def is_among(value: float, facts: Facts) -> bool:
 
 
 def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
-    """Refuse what GDAL cannot write so."""
+    """Refuse what GDAL cannot write so; no pixel is needed to know it."""
+    dtype = dataset.dtypes[0]
+    if options.compression == "lerc" and dtype in NO_LERC:
+        raise UnusableRaster(path, f"lerc cannot hold its type {dtype}; choose the compression deflate or zstd")
     if options.compression == "lerc" and dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"):
         raise UnusableRaster(path, "lerc cannot hold values of fewer bits; choose the compression deflate or zstd")
     if min(dataset.width, dataset.height) == 1 and max(dataset.width, dataset.height) > options.tile_size:
@@ -259,6 +267,7 @@ def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
         raise UnusableRaster(
             path, f"it is a line of {size} pixels, of which GDAL makes no overviews; put it into a wider raster"
         )
+    check_bands(path, dataset, options.tile_size, warped=is_warped(dataset, options))
 
 
 def check_bands(path: str, dataset: Any, tile_size: int, *, warped: bool) -> None:

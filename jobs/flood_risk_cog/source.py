@@ -12,7 +12,15 @@ from rasterio.enums import WktVersion
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from jobs.flood_risk_cog.remote import filesystem_of, find_redirect, is_remote
-from jobs.flood_risk_cog.stage import names_a_file, sidecar_names, sidecars_of
+from jobs.flood_risk_cog.stage import (
+    by_name_without_case,
+    check_differ,
+    names_a_file,
+    sidecar_names,
+    sidecars_among,
+    sidecars_of,
+    without_case,
+)
 from jobs.flood_risk_cog.target import short_name
 
 
@@ -41,7 +49,12 @@ def fetch_raster(path: str, folder: Path, sidecars: Sequence[str] | None = None)
         filesystem.get_file(inner, str(local))
     except FileNotFoundError as error:
         raise SourceNotFound(path) from error
+    if sidecars is not None:
+        check_differ(sidecars)
     for there, here in remote_sidecars(path, local, sidecars):
+        # A server that takes names without case has each by all its names.
+        if any(without_case(each.name) == without_case(here.name) for each in folder.iterdir()):
+            continue
         # Most rasters have none.
         with suppress(FileNotFoundError):
             filesystem.get_file(filesystem_of(there)[1], str(here))
@@ -56,9 +69,11 @@ def remote_sidecars(path: str, local: Path, names: Sequence[str] | None = None) 
     """
     url, mark, query = path.partition("?")
     folder, slash, name = url.rpartition("/")
-    for there, here in zip(sidecar_names(name), sidecar_names(local.name), strict=True):
-        if names is None or there in names:
-            yield f"{folder}{slash}{there}{mark}{query}", local.with_name(here)
+    stem = name.rpartition(".")[0]
+    for there in sidecars_among(name, by_name_without_case(sidecar_names(name) if names is None else names)):
+        is_appended = without_case(there).startswith(without_case(f"{name}."))
+        here = local.name + there[len(name) :] if is_appended else local.stem + there[len(stem) :]
+        yield f"{folder}{slash}{there}{mark}{query}", local.with_name(here)
 
 
 class UntrustedRaster(RasterioError):  # type: ignore[misc] # rasterio has no types
@@ -108,8 +123,8 @@ def version_of(path: str, sidecars: Sequence[str] | None = None) -> str:
         SourceNotFound: No such file.
     """
     if not is_remote(path):
-        beside = [f"{each.name[-8:]}:{_version_of_file(each)}" for each in sidecars_of(Path(path))]
-        return ";".join([_version_of_file(Path(path)), *beside])
+        own = _version_of_file(Path(path))
+        return ";".join([own, *(f"{each.name[-8:]}:{_version_of_file(each)}" for each in sidecars_of(Path(path)))])
     found = _version_of_url(path)
     if found is None:
         raise SourceNotFound(path)

@@ -7,6 +7,7 @@ result was made of is added to the metadata file, from where GDAL takes it into 
 import os
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,15 +16,12 @@ from jobs.flood_risk_cog.places import PlaceRefused, check_place
 FINGERPRINT_TAG = "COREMACHINE_SOURCE"
 # GDAL opens a mask with whatever driver fits.
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Appended to the whole name, and to the name without its suffix.
-MASK = ".msk"
-APPENDED = (MASK, ".aux.xml")
-# World files; GDAL takes them in upper and lower case.
-REPLACING = tuple(
-    spelt
-    for suffix in ("tfw", "tifw", "tiffw", "wld")
-    for spelt in (f".{suffix}", f".{suffix.upper()}", f".{suffix.title()}")
-)
+MASK, AUX = ".msk", ".aux.xml"
+# They take the place of the name's suffix.
+WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld")
+# What GDAL's readers of satellites' metadata look for, and ArcGIS writes: it stays beside the raster. In lower case.
+NOT_TAKEN = (".imd", ".rpb", ".rpc", ".pvl", ".eph", ".pass", ".xml")
+NOT_TAKEN_OF_STEM = ("_rpc.txt", "_metadata.txt", "_metadata.xml", "_mtl.txt")
 MOST_AUX_BYTES = 32 << 20
 
 
@@ -38,17 +36,77 @@ class UnreadableSidecar(ValueError):
     """A file beside the raster is not what its name says."""
 
 
-def sidecar_names(name: str) -> list[str]:
-    """What files are called that may belong to a raster of this name."""
+def without_case(name: str) -> bytes:
+    """What GDAL compares of names: it takes letters of ASCII as equal in upper and lower case."""
+    return name.encode(errors="surrogatepass").lower()
+
+
+def by_name_without_case(names: Iterable[str]) -> dict[bytes, list[str]]:
+    found: dict[bytes, list[str]] = {}
+    for name in names:
+        found.setdefault(without_case(name), []).append(name)
+    return found
+
+
+def sidecars_among(name: str, there: Mapping[bytes, list[str]]) -> list[str]:
+    """Those of a folder's files (`by_name_without_case`) that belong to the raster of this name.
+
+    GDAL finds masks and world files without regard to case, and metadata by its exact name.
+    """
+    found = []
+    for own, suffix in _parts_of_names(name):
+        candidates = there.get(without_case(own + suffix), [])
+        if suffix == AUX:
+            found += [each for each in candidates if each == own + suffix]
+        else:
+            # Another raster's name may differ in case only.
+            found += [each for each in candidates if each.startswith(own)] or candidates
+    return found
+
+
+def not_taken_among(name: str, there: Mapping[bytes, list[str]]) -> list[str]:
+    """Those of a folder's files that describe the raster of this name, and of which the COG gets nothing."""
     stem = name.rpartition(".")[0]
-    return [*(name + suffix for suffix in APPENDED), *(stem + suffix for suffix in REPLACING)]
+    names = [name + AUX, *(own + ending for own in (name, stem) for ending in NOT_TAKEN)]
+    names += [stem + ending for ending in NOT_TAKEN_OF_STEM]
+    found = {each for own in names for each in there.get(without_case(own), ())}
+    return sorted(found - {name + AUX})
+
+
+def sidecar_names(name: str) -> list[str]:
+    """What files that belong to a raster of this name are mostly called, where a folder cannot be listed."""
+    return [
+        own + each
+        for own, suffix in _parts_of_names(name)
+        for each in ((suffix,) if suffix == AUX else (suffix, suffix.upper(), suffix.title()))
+    ]
+
+
+def _parts_of_names(name: str) -> list[tuple[str, str]]:
+    stem = name.rpartition(".")[0]
+    return [(name, MASK), (name, AUX), *((stem, suffix) for suffix in WORLD_FILES)]
 
 
 def sidecars_of(path: Path) -> list[Path]:
     """Files beside a local raster that belong to it."""
-    beside = [path.with_name(name) for name in sidecar_names(path.name)]
-    # `Path.is_file` raises on a name that is too long.
-    return [each for each in beside if os.path.isfile(each)]  # noqa: PTH113
+    return [each for name in sidecars_among(path.name, files_beside(path)) if (each := path.with_name(name)).is_file()]
+
+
+def check_differ(names: Iterable[str]) -> None:
+    """Refuse files beside a raster that are the same one for GDAL: it would take any of them."""
+    for same in by_name_without_case(names).values():
+        if len(same) > 1:
+            raise UnreadableSidecar(f"{' and '.join(sorted(same))}: their names differ in case only; remove one")
+
+
+def files_beside(path: Path) -> dict[bytes, list[str]]:
+    """The files of a local raster's folder, `by_name_without_case`."""
+    try:
+        return by_name_without_case(each.name for each in path.parent.iterdir())
+    except PermissionError:
+        # `Path.is_file` raises on a name that is too long.
+        names = sidecar_names(path.name)
+        return by_name_without_case(each for each in names if os.path.isfile(path.with_name(each)))  # noqa: PTH113
 
 
 def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
@@ -61,16 +119,17 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
     staged = folder / f"source{source.suffix.lower()}"
     staged.symlink_to(source.resolve())
     aux = None
-    for sidecar in sidecars_of(source):
+    sidecars = sidecars_of(source)
+    check_differ(each.name for each in sidecars)
+    for sidecar in sidecars:
         _check_link(sidecar)
-        if sidecar.name.endswith(".aux.xml"):
+        if sidecar.name.endswith(AUX):
             aux = sidecar
             continue
-        if sidecar.suffix == MASK:
+        suffix = sidecar.suffix.lower()
+        if suffix == MASK:
             _check_mask(sidecar)
-        ending = sidecar.name.removeprefix(source.name) if sidecar.name.startswith(source.name) else sidecar.suffix
-        name = staged.name + ending if sidecar.name.startswith(source.name) else staged.stem + ending.lower()
-        (folder / name).symlink_to(sidecar.resolve())
+        (folder / f"{staged.name if suffix == MASK else staged.stem}{suffix}").symlink_to(sidecar.resolve())
     document = _read_aux(aux) if aux is not None else ET.Element("PAMDataset")
     text = aux.read_bytes() if aux is not None else b"<PAMDataset></PAMDataset>"
     (folder / f"{staged.name}.aux.xml").write_bytes(_with_tag(document, text, fingerprint))

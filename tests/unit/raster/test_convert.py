@@ -148,7 +148,14 @@ def test_a_file_that_is_no_raster_or_is_missing_is_refused(tmp_path, output):
 
 @pytest.mark.parametrize(
     "option",
-    [{"tile_size": 300}, {"compression": "jpeg"}, {"resampling": "best"}, {"target_crs": "EPSG:0"}],
+    [
+        {"tile_size": 300},
+        {"compression": "jpeg"},
+        {"resampling": "best"},
+        {"resampling": "gauss", "target_crs": "EPSG:4326"},
+        {"resampling": "gauss", "web_optimized": True},
+        {"target_crs": "EPSG:0"},
+    ],
 )
 def test_an_unknown_option_is_refused(make_raster, output, option):
     with pytest.raises(ValueError, match=f"expected {next(iter(option))}"):
@@ -193,7 +200,15 @@ def test_a_full_disk_is_said_in_words_and_tried_again(make_raster, output, monke
     assert classify(caught.value).retryable
 
 
-@pytest.mark.parametrize("text", ["Cannot allocate 400000000 bytes", "Out of memory", "VSIMalloc3(): failed"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cannot allocate 400000000 bytes",
+        "Out of memory",
+        "VSIMalloc3(): failed",
+        "TIFFWriteBufferSetup:No space for output buffer",
+    ],
+)
 def test_what_gdal_says_of_memory_is_known_whatever_the_error(text):
     error = RasterioError("Read failed")
     error.__cause__ = RasterioError(text)

@@ -69,6 +69,25 @@ def test_a_damaged_block_of_a_mask_is_found_by_its_checksum(tmp_path):
         check_blocks(str(path))
 
 
+def test_a_block_whose_stream_never_ends_is_damaged(tmp_path):
+    rows, columns = np.mgrid[:300, :300]
+    pixels = (np.sin(columns / 50) * 500 + rows).astype("float32")[None]
+    path = write_raster(tmp_path / "a.tif", pixels, compress="deflate", **WHOLE_TILES)
+    (main,) = full_size_directories(str(path))
+    content = bytearray(path.read_bytes())
+    end = int(main.offsets[0]) + int(main.sizes[0])
+    # As a copy that broke off leaves it, in a file of the right size.
+    content[end - 4096 : end] = bytes(4096)
+    path.write_bytes(bytes(content))
+    with pytest.raises(UnusableRaster, match="its data is damaged in block 1 of 1 "):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_a_block_of_much_of_the_same_ends(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.zeros((1, 3000, 1000), "uint8"), compress="deflate", blockysize=3000)
+    check_blocks(str(path))
+
+
 def test_an_error_that_gdal_reports_and_goes_on_is_damage(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("uint8", bands=3), compress="jpeg", interleave="pixel")
     (main,) = full_size_directories(str(path))

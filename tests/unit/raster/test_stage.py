@@ -1,12 +1,18 @@
 """Nothing that a raster or a file beside it says makes GDAL open another file."""
 
+import os
+
+import fsspec
+import numpy as np
 import pytest
+import rasterio
 
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.inventory import list_rasters
 from jobs.flood_risk_cog.plan import UnusableRaster
-from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.stage import FINGERPRINT_TAG, names_a_file, stage_raster
-from tests.unit.raster.made import pixels_of, write_raster
+from jobs.flood_risk_cog.source import open_raster, remote_sidecars, version_of
+from jobs.flood_risk_cog.stage import FINGERPRINT_TAG, UnreadableSidecar, names_a_file, stage_raster
+from tests.unit.raster.made import hidden, pixels_of, write_raster
 
 GRIDS = "+proj=utm +zone=14 +ellps=clrk66 +nadgrids={grid} +type=crs"
 
@@ -62,3 +68,70 @@ def test_metadata_is_kept_as_it_was_written(tmp_path, text, kept):
     with open_raster(str(staged)) as dataset:
         assert dataset.tags()[FINGERPRINT_TAG] == "f00d"
         assert dataset.tags().get("A") == ("1" if '"A"' in text else None)
+
+
+@pytest.mark.parametrize("spelt", ["a.tif.MSK", "a.tif.mSk", "A.TIF.msk"])
+def test_a_mask_is_found_whatever_the_case_of_its_name(tmp_path, spelt):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), "msk")
+    mask = path.with_name("a.tif.msk").rename(path.with_name(spelt))
+    before = version_of(str(path))
+    os.utime(mask, (1, 1))
+    assert version_of(str(path)) != before
+    assert [each["sidecars"] for each in list_rasters(str(tmp_path)).rasters] == [[spelt]]
+    cog = convert_raster(str(path), str(tmp_path / "out"))["path"]
+    with rasterio.open(cog) as dataset:
+        assert np.array_equal(dataset.read_masks(1) == 0, hidden(300))
+
+
+def test_a_world_file_is_found_whatever_the_case_of_its_name(tmp_path):
+    path = tmp_path / "a.tif"
+    path.touch()
+    path.with_name("a.tfW").touch()
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    stage_raster(str(path), folder, "f00d")
+    assert (folder / "source.tfw").readlink() == path.with_name("a.tfW")
+
+
+def test_masks_that_differ_in_case_only_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    for name in ("a.tif", "a.tif.msk", "a.tif.MSK"):
+        path.with_name(name).touch()
+    (tmp_path / "staged").mkdir()
+    with pytest.raises(UnreadableSidecar, match=r"a.tif.MSK and a.tif.msk: their names differ in case only; remove"):
+        stage_raster(str(path), tmp_path / "staged", "f00d")
+
+
+def test_a_raster_whose_name_differs_in_case_keeps_its_own_mask(tmp_path):
+    for name in ("a.tif", "a.tif.msk", "A.tif", "A.tif.msk"):
+        (tmp_path / name).touch()
+    assert {each["name"]: each["sidecars"] for each in list_rasters(str(tmp_path)).rasters} == {
+        "a.tif": ["a.tif.msk"],
+        "A.tif": ["A.tif.msk"],
+    }
+
+
+def test_remote_files_are_copied_beside_the_copy_of_the_raster(tmp_path):
+    names = ["A.TIF.Msk", "a.TFW", "a.tifw", "a.tif.aux.xml", "b.tfw"]
+    found = dict(remote_sidecars("s3://b/f/a.tif?v=1", tmp_path / "x.tif", names))
+    assert {url: here.name for url, here in found.items()} == {
+        "s3://b/f/A.TIF.Msk?v=1": "x.tif.Msk",
+        "s3://b/f/a.TFW?v=1": "x.TFW",
+        "s3://b/f/a.tifw?v=1": "x.tifw",
+        "s3://b/f/a.tif.aux.xml?v=1": "x.tif.aux.xml",
+    }
+    assert "s3://b/f/a.tif.MSK?v=1" in dict(remote_sidecars("s3://b/f/a.tif?v=1", tmp_path / "x.tif"))
+
+
+def test_files_that_describe_a_raster_and_are_not_taken_are_named(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    for name in ("a.IMD", "a_RPC.TXT", "a.tif.AUX.XML", "b.IMD", "a.txt"):
+        path.with_name(name).touch()
+    (found,) = list_rasters(str(tmp_path)).rasters
+    names = ["a.IMD", "a.tif.AUX.XML", "a_RPC.TXT"]
+    assert found["sidecars"] == names
+    assert "a.IMD" in [each["name"] for each in list_rasters(str(tmp_path)).ignored]
+    fsspec.filesystem("memory").pipe("/described/a.tif", path.read_bytes())
+    for url in (str(path), "memory://described/a.tif"):
+        result = convert_raster(url, str(tmp_path / "out"), sidecars=names)
+        assert result["verification"]["lost"] == [f"file {each}" for each in names]
