@@ -10,7 +10,9 @@ Exception
     |   +-- PermanentTaskError   never try again
     +-- TaskCancelled            raised by a handler that noticed that nobody wants its work any more
     |   +-- TaskTimedOut         its attempt has run out of time: a failed attempt, retried as a RetryableTaskError
-    +-- UnknownWork              this release does not know something that the work needs; it waits for one that does
+    +-- WorkWaits                this process cannot do the work now; it waits, and spends no attempt
+    |   +-- UnknownWork          this release does not know something that the work needs; it waits for one that does
+    |   +-- JobTypeBusy          too many submissions of the job type hang in this process
     +-- IdempotencyKeyReused     a submission's key came before with another payload
     +-- MessageRefused           a message that its sender must change: no delivery more helps
     +-- AttemptsExhausted        no attempt is left
@@ -24,7 +26,7 @@ Exception
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from core.safety.credentials import redact
 from core.safety.safe_text import (
@@ -93,7 +95,21 @@ class TaskTimedOut(TaskCancelled, RetryableTaskError):
     """The handler stopped because its attempt ran longer than the stage's `task_timeout_seconds`."""
 
 
-class UnknownWork(CoreMachineError):
+class WorkWaits(CoreMachineError):
+    """This process cannot do the work now; it waits, and spends no attempt.
+
+    Attributes:
+        checkpoint: What the log calls it.
+        reason: Of the dead letter that a message becomes after the patience.
+        advice: For a person who finds that it waits.
+    """
+
+    checkpoint: ClassVar[str]
+    reason: ClassVar[str]
+    advice: ClassVar[str]
+
+
+class UnknownWork(WorkWaits):
     """This release does not know something that the work needs; another one may. It waits, and spends no attempt.
 
     Args:
@@ -101,9 +117,21 @@ class UnknownWork(CoreMachineError):
         name: Which one.
     """
 
+    checkpoint, reason = "UNKNOWN_WORK", "UnknownWork"
+    advice = (
+        "deploy the release that knows it; if the sender wrote a wrong name, send the message again with the right one"
+    )
+
     def __init__(self, kind: str, name: str, message: str | None = None) -> None:
         self.kind, self.name = kind, storable_text(name)
         super().__init__(message or f"this app does not know the {kind} {name}; deploy the release that does")
+
+
+class JobTypeBusy(WorkWaits):
+    """A submission waits, because too many others of its job type hang, or because it hangs after it began to write."""
+
+    checkpoint, reason = "SUBMISSION_HANGS", "JobTypeBusy"
+    advice = "deploy job code whose validation ends: the restart frees the threads, and the message is submitted then"
 
 
 class IdempotencyKeyReused(CoreMachineError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.advancing.bounded_submission import BoundedSubmitter
+from core.advancing.bounded_submission import BoundedSubmitter, SubmissionHangs
 from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
@@ -19,6 +19,7 @@ from core.errors import (
     OtherParameters,
     SubmissionRefused,
     UnknownWork,
+    WorkWaits,
 )
 from core.models import JobQueueMessage, JobRef, JobStatus, StageCompleteMessage, StageDefinition, TaskQueueMessage
 from core.models.bulk import DeleteAnswer, HoldAnswer
@@ -165,10 +166,13 @@ class CoreMachine:
                 priority=message.priority,
             )
             submitted = self._unattended.submit(request)
-        except UnknownWork as unknown:
+        except WorkWaits as why:
             document = message.model_dump(mode="json", exclude_none=True)
-            self._postponer.keep_message(JOBS_QUEUE, document, message.kept, unknown)
+            self._postponer.keep_message(JOBS_QUEUE, document, message.kept, why)
             return
+        except SubmissionHangs as hang:
+            # It would hang again, in one more thread.
+            raise MessageRefused(hang.failure.error_type, f"{hang.failure.message}, and redrive this message") from None
         except _REFUSALS as error:
             # Not from it: its text may quote what the sender wrote.
             raise MessageRefused(type_name(error), str(error)) from None

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -86,10 +86,16 @@ class Submitter:
         self._state = state
         self._orchestration = orchestration
 
-    def submit(self, request: SubmitRequest) -> Submission:
-        """See `CoreMachine.submit_job`."""
+    def submit(self, request: SubmitRequest, *, before_write: Callable[[], None] = lambda: None) -> Submission:
+        """See `CoreMachine.submit_job`.
+
+        Args:
+            before_write: Called when all is validated. If it raises, nothing is written.
+        """
         with observer().submission(request.job_type) as traceparent:
-            return self._submit(replace(self._draft(request), traceparent=traceparent))
+            draft = replace(self._draft(request), traceparent=traceparent)
+            before_write()
+            return self._submit(draft)
 
     def _submit(self, draft: _Draft) -> Submission:
         wish = draft.wish

@@ -1,4 +1,4 @@
-"""What this process postponed lately, since its release does not know it: messages that no row knows of yet.
+"""What this process postponed lately, since it could not do it: messages that no row knows of yet.
 
 A submission with a mistyped job type waits so for hours. It is no dead letter, and the rows of queues do not count it,
 so this is where people find it. Each process notes what it saw; a message that waits comes back within a minute or so.
@@ -21,6 +21,7 @@ _MOST = 50
 @dataclass
 class _Note:
     since: datetime
+    advice: str
     seen_at: datetime
 
 
@@ -32,17 +33,18 @@ class GivenBack:
         self._lock = Lock()
         self._notes: dict[tuple[str, str], _Note] = {}
 
-    def note(self, queue: str, reason: str, kept: Kept) -> None:
+    def note(self, queue: str, reason: str, kept: Kept, advice: str) -> None:
         """A message went back.
 
         Args:
             queue: Logical name.
-            reason: What is not known, in a sentence.
+            reason: Why, in a sentence.
+            advice: What to do about it.
         """
         with self._lock:
             before = self._notes.pop((queue, reason), None)
             since = kept.since if before is None else min(before.since, kept.since)
-            self._notes[queue, reason] = _Note(since, self._clock())
+            self._notes[queue, reason] = _Note(since, advice, self._clock())
             while len(self._notes) > _MOST:
                 del self._notes[next(iter(self._notes))]
 
@@ -58,9 +60,8 @@ def _finding(queue: str, reason: str, note: _Note) -> Finding:
     return Finding(
         "message_given_back",
         Severity.WARNING,
-        f"a message on the queue {queue!r} waits for a release that knows it: {reason}",
+        f"a message on the queue {queue!r} waits: {reason}",
         since=note.since,
-        advice="deploy that release; if the sender wrote a wrong name, send the message again with the right one. "
-        "After COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS it becomes a dead letter",
+        advice=f"{note.advice}. After COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS it becomes a dead letter",
         about={"queue": queue},
     )

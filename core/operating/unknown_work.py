@@ -12,7 +12,7 @@ from json import dumps
 from typing import Any
 from uuid import UUID, uuid4
 
-from core.errors import UnknownWork
+from core.errors import UnknownWork, WorkWaits
 from core.models import JobRecord, JobRef
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
@@ -96,21 +96,21 @@ class Postponer:
                 self._state.mark_tasks_announced(JobRef(job.job_id, job.run), ids)
         return next((one.job_status for one in answers if one.is_last_task_in_stage), None)
 
-    def keep_message(self, queue: str, document: Mapping[str, Any], kept: Kept | None, unknown: UnknownWork) -> None:
+    def keep_message(self, queue: str, document: Mapping[str, Any], kept: Kept | None, why: WorkWaits) -> None:
         """Put a message back that has no row; after the patience it is kept among the dead letters.
 
         Raises:
             DeliveryError, StoreUnavailable: Neither could be done; the message must stay with the broker.
         """
         kept = Kept(since=kept.since if kept else datetime.now(UTC), times=kept.times + 1 if kept else 1)
-        extra = {"checkpoint": "UNKNOWN_WORK", "queue": queue, "reason": str(unknown), "times": kept.times}
+        extra = {"checkpoint": why.checkpoint, "queue": queue, "reason": str(why), "times": kept.times}
         if (datetime.now(UTC) - kept.since).total_seconds() >= self._patience_seconds:
             log.error("message_given_up", extra=extra)
-            self._state.record_dead_letter(_dead_letter(queue, document, kept, unknown))
+            self._state.record_dead_letter(_dead_letter(queue, document, kept, why))
             return
         delays = give_back_delays()
         log.info("message_given_back", extra=extra)
-        self.given_back.note(queue, str(unknown), kept)
+        self.given_back.note(queue, str(why), kept, why.advice)
         message = KeptMessage(document=dict(document), kept=kept)
         self._orchestration.send_back(queue, message, delays[min(kept.times, len(delays)) - 1])
 
@@ -126,7 +126,7 @@ def _place(task: PostponedTask) -> tuple[str, float]:
     return task.queue, task.wait_seconds
 
 
-def _dead_letter(queue: str, document: Mapping[str, Any], kept: Kept, unknown: UnknownWork) -> DeadLetter:
+def _dead_letter(queue: str, document: Mapping[str, Any], kept: Kept, why: WorkWaits) -> DeadLetter:
     body = dumps(document).encode()
     correlation_id = document.get("correlation_id")
     return DeadLetter(
@@ -135,8 +135,8 @@ def _dead_letter(queue: str, document: Mapping[str, Any], kept: Kept, unknown: U
         sequence_number=0,
         enqueued_at=kept.since,
         reference=read_reference(queue, body, {}),
-        reason="UnknownWork",
-        description=f"{unknown}; it was postponed {kept.times} times since {kept.since:%Y-%m-%d %H:%M:%SZ}",
+        reason=why.reason,
+        description=f"{why}; it was postponed {kept.times} times since {kept.since:%Y-%m-%d %H:%M:%SZ}",
         delivery_count=kept.times,
         correlation_id=correlation_id if isinstance(correlation_id, str) else None,
         body=keep_body(body),

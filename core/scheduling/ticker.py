@@ -2,7 +2,7 @@
 
 import time
 
-from core.advancing.bounded_submission import BoundedSubmitter
+from core.advancing.bounded_submission import SUBMIT_SECONDS, BoundedSubmitter
 from core.advancing.submission import Submitter
 from core.basics.canonical import ValueTooLarge
 from core.basics.faults import fault_point
@@ -13,6 +13,7 @@ from core.errors import (
     OtherParameters,
     StoreUnavailable,
     UnknownWork,
+    WorkWaits,
 )
 from core.models.schedule import DueTick, ScheduleRecord, TickAnswer, TickReport, TickStatus
 from core.models.submission import SubmitRequest
@@ -30,10 +31,12 @@ TICKS_PER_CLAIM = 10
 HOLD_SECONDS = 60.0
 # One look goes on no longer; the next one follows in half a minute.
 LOOK_SECONDS = 20.0
+# What validation may take of a tick that was claimed before a look's time was over: the others of its claim wait.
+_LAST_SECONDS = 2.0
 RETRY_SECONDS = 60.0
 MOST_ATTEMPTS = 5
-# A job type that this app does not know may be another release's: its ticks wait an hour for that one.
-MOST_ATTEMPTS_OF_UNKNOWN = 60
+# Of a job type that this app does not know, or that hangs here: its ticks wait an hour for another release or process.
+MOST_ATTEMPTS_OF_WAITING = 60
 _LONGEST_DETAIL = 2000
 
 
@@ -65,7 +68,7 @@ class ScheduleTicker:
         while time.monotonic() < until:
             ticks = self._store.claim_due_ticks(TICKS_PER_CLAIM, HOLD_SECONDS)
             for tick in ticks:
-                self.submit(tick, report)
+                self.submit(tick, report, seconds=max(until - time.monotonic(), _LAST_SECONDS))
             if len(ticks) < TICKS_PER_CLAIM:
                 break
         return report
@@ -79,9 +82,13 @@ class ScheduleTicker:
         fault_point("schedule.decided")
         return len(plan.ticks)
 
-    def submit(self, tick: DueTick, report: TickReport | None = None) -> TickAnswer:
-        """Submit a tick's job under the tick's own key: a repetition gives the same job."""
-        answer = self._answer(tick)
+    def submit(self, tick: DueTick, report: TickReport | None = None, *, seconds: float = SUBMIT_SECONDS) -> TickAnswer:
+        """Submit a tick's job under the tick's own key: a repetition gives the same job.
+
+        Args:
+            seconds: How long the job type's own code may take.
+        """
+        answer = self._answer(tick, seconds)
         fault_point("schedule.submitted")
         self._store.settle_tick(tick, answer)
         if report is not None:
@@ -95,7 +102,7 @@ class ScheduleTicker:
             log.warning("tick_not_submitted", extra={**details, "detail": answer.detail, "attempt": tick.attempt})
         return answer
 
-    def _answer(self, tick: DueTick) -> TickAnswer:
+    def _answer(self, tick: DueTick, seconds: float) -> TickAnswer:
         request = SubmitRequest(
             tick.job_type,
             tick.parameters,
@@ -104,18 +111,19 @@ class ScheduleTicker:
             actor=tick.actor if tick.is_manual and tick.actor else f"schedule {tick.schedule}",
         )
         try:
-            return TickAnswer(TickStatus.SUBMITTED, self._submitter.submit(request).job_id)
+            submission = self._submitter.submit(request, source=f"schedule {tick.schedule}", seconds=seconds)
+            return TickAnswer(TickStatus.SUBMITTED, submission.job_id)
         except (OtherParameters, IdempotencyKeyReused) as error:
             # The job is there: an earlier attempt made it, and somebody has run it again since.
             return TickAnswer(TickStatus.SUBMITTED, error.job_id)
         except StoreUnavailable:
             raise
-        except UnknownWork as error:
-            return _again("unknown_job_type", error, is_last=tick.attempt >= MOST_ATTEMPTS_OF_UNKNOWN)
         except (InvalidParameters, ValueTooLarge) as error:
             return TickAnswer(TickStatus.FAILED, reason="invalid_parameters", detail=_text(error))
-        except AuthorError as error:
-            return _again("job_type_failed", error, is_last=tick.attempt >= MOST_ATTEMPTS)
+        except (WorkWaits, AuthorError) as error:
+            reason = "unknown_job_type" if isinstance(error, UnknownWork) else "job_type_failed"
+            most = MOST_ATTEMPTS_OF_WAITING if isinstance(error, WorkWaits) else MOST_ATTEMPTS
+            return _again(reason, error, is_last=tick.attempt >= most)
         except Exception as error:
             log.exception("tick_submission_failed", extra={"schedule": tick.schedule})
             return _again("internal_error", error, is_last=tick.attempt >= MOST_ATTEMPTS)

@@ -27,6 +27,12 @@ JOBS = {
         level="warning",
         fields="job_id",
     ),
+    "submission_ended_late": Record(
+        "A submission of a schedule or message ended after it was given up (`outcome` nothing_written), or late.",
+        "SUBMISSION_HANGS",
+        "warning",
+        "job_type outcome duration_seconds",
+    ),
     "submission_ran_nothing": Record(
         "A submission through the jobs queue found a job that has ended; `advice` names what would run it.",
         "SUBMISSION_RAN_NOTHING",
@@ -278,7 +284,8 @@ MESSAGES = {
         "message_id correlation_id delivery_count reason pause_seconds",
     ),
     "message_given_back": Record(
-        "A message that this release cannot use was sent again, for a newer release.",
+        "A message that this release does not know, or whose job type has too many submissions that hang "
+        "(`SUBMISSION_HANGS`), was sent again, for later.",
         "UNKNOWN_WORK",
         fields="queue reason times",
     ),

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -12,16 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.advancing import bounded_submission
+from core.advancing.bounded_submission import SubmissionHangs
 from core.advancing.submission import Submitter
 from core.basics.faults import armed
-from core.errors import AuthorError, DeliveryError, InvalidParameters
+from core.errors import DeliveryError, InvalidParameters, MessageRefused
 from core.models import JobQueueMessage
+from core.models.message import Kept, read_job_message
 from core.models.schedule import CatchUp, Overlap, PlannedTick, TickAnswer, TickStatus
+from core.models.submission import SubmitRequest
 from core.operating.janitor import Janitor
+from core.scheduling import ticker
 from core.scheduling.cron import ticks_after
 from core.scheduling.explain import explain_schedule
 from core.scheduling.schedules import Schedules, ScheduleWish
-from core.scheduling.ticker import HOLD_SECONDS, MOST_ATTEMPTS_OF_UNKNOWN, ScheduleTicker
+from core.scheduling.ticker import HOLD_SECONDS, MOST_ATTEMPTS_OF_WAITING, ScheduleTicker
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.retention import RetentionRepository
 from infrastructure.schedules import ScheduleRepository
@@ -299,7 +304,7 @@ def test_a_job_type_of_another_release_is_waited_for(desk):
     codes = [finding.code for finding in explain_schedule(now.schedules.find_facts("hourly"))]
     assert codes == ["unknown_job_type", "ticks_are_due", "next_tick"]
     late = desk(1.1)
-    late.rig.engine.execute("update app.schedule_ticks set attempt = %s", MOST_ATTEMPTS_OF_UNKNOWN - 1)
+    late.rig.engine.execute("update app.schedule_ticks set attempt = %s", MOST_ATTEMPTS_OF_WAITING - 1)
     assert late.ticker.tick().failed == 1
     assert late.outcomes() == [(1, "failed", "unknown_job_type")]
 
@@ -458,16 +463,18 @@ def test_every_tick_gets_one_job_or_one_reason(engine, cron, zone, catch_up, ove
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A job class whose validation hangs until the test ends it."""
+    """A job class whose validation hangs for some parameters, until the test ends it."""
     monkeypatch.setattr(bounded_submission, "SUBMIT_SECONDS", 0.2)
     go_on = threading.Event()
 
     class Hanging(ShapesJob):
         job_type = "hanging"
+        hanging_label: str | None = None
 
         @classmethod
         def validate_job_parameters(cls, params):
-            go_on.wait(20)
+            if params.get("label") == cls.hanging_label:
+                go_on.wait(20)
             return super().validate_job_parameters(params)
 
     Hanging.go_on = go_on
@@ -480,25 +487,83 @@ def test_a_validation_that_hangs_stops_no_other_schedule_and_no_sweep(desk, hang
     begin, now = desk(0.5), desk(1.001)
     for each in (begin, now):
         each.rig.registry._jobs["hanging"] = hanging
-    with pytest.MonkeyPatch.context() as patched:
-        # When it is written, it did not hang yet.
-        patched.setattr(hanging, "validate_job_parameters", ShapesJob.validate_job_parameters)
-        begin.put(name="a", job_type="hanging")
-        begin.put(name="b", job_type="hanging")
-        begin.put(name="c")
+    begin.put(name="a", job_type="hanging", parameters={"label": "bad"})
+    begin.put(name="b", job_type="hanging", parameters={"label": "good"})
+    begin.put(name="c")
+    # When they were written, it did not hang yet.
+    hanging.hanging_label = "bad"
     report = now.ticker.tick()
-    assert (report.submitted, report.postponed) == (1, 2)
-    assert now.outcomes("a") == now.outcomes("b") == [(1, "due", "job_type_failed")]
-    details = [now.ticks(name)[0].detail for name in ("a", "b")]
-    assert sum("an earlier submission of 'hanging'" in detail for detail in details) == 1
-    assert all("validate_job_parameters" in detail for detail in details)
+    assert (report.submitted, report.postponed) == (2, 1)
+    assert now.outcomes("a") == [(1, "due", "job_type_failed")]
+    assert "'hanging' to be validated within 0.2 s" in now.ticks("a")[0].detail
+    assert now.outcomes("b") == now.outcomes("c") == [(1, "submitted", None)]
 
 
-def test_a_submission_that_hangs_keeps_no_slot_of_its_process(desk, hanging):
-    """Its message took one, and another whenever it came again."""
+def test_a_message_whose_submission_hangs_is_refused_and_others_of_its_type_are_not(desk, hanging):
+    """It sent all others of its job type to the dead letters within seconds, and made its own job later."""
     rig = desk(1).rig
     rig.registry._jobs["hanging"] = hanging
-    message = JobQueueMessage(job_type="hanging", correlation_id="c", parameters={})
-    for said in ("to end within", "an earlier submission"):
-        with pytest.raises(AuthorError, match=said):
-            rig.machine.process_job_message(message)
+    hanging.hanging_label = "bad"
+    with pytest.raises(MessageRefused, match="'hanging' to be validated within") as refusal:
+        rig.machine.process_job_message(_submission("bad"))
+    assert refusal.value.reason == "SubmissionHangs"
+    rig.machine.process_job_message(_submission("good"))
+    assert [row["label"] for row in Desk(rig).jobs()] == ["good"]
+
+
+def test_a_submission_waits_with_its_queue_while_too_many_of_its_type_hang(desk, hanging, monkeypatch):
+    rig = desk(1).rig
+    rig.registry._jobs["hanging"] = hanging
+    hanging.hanging_label = "bad"
+    monkeypatch.setattr(bounded_submission, "MOST_HANGING", 1)
+    with pytest.raises(MessageRefused):
+        rig.machine.process_job_message(_submission("bad"))
+    rig.machine.process_job_message(_submission("good"))
+    (entry,) = rig.queues._entries
+    message = read_job_message("jobs", entry.body)
+    assert (message.parameters, message.kept.times) == ({"label": "good"}, 1)
+    (finding,) = rig.machine.given_back.find()
+    assert (
+        "fewer than 1 submissions of 'hanging' that hang in this process, found 1, the first since" in finding.message
+    )
+
+    too_long = message.model_copy(update={"kept": Kept(since=datetime.now(UTC) - timedelta(days=1), times=9)})
+    rig.machine.process_job_message(too_long)
+    (letter,) = rig.engine.query("select reason, description from app.dead_letters")
+    assert letter["reason"] == "JobTypeBusy"
+    assert "submissions of 'hanging' that hang" in letter["description"]
+    assert "postponed 10 times since" in letter["description"]
+
+
+def test_a_submission_that_may_not_write_any_more_writes_nothing(desk):
+    now = desk(1)
+
+    def refuse():
+        raise Killed
+
+    with pytest.raises(Killed):
+        now.ticker._submitter._submitter.submit(SubmitRequest("shapes", {}), before_write=refuse)
+    assert now.jobs() == []
+
+
+def test_several_schedules_that_hang_delay_a_sweep_once(desk, monkeypatch):
+    """Each took the whole time, one after the other, and the janitor's sweep waited for all."""
+    desk(0.5).put(name="a")
+    desk(0.5).put(name="b")
+    now, clock, given = desk(1.001), [0.0], []
+
+    class Hangs:
+        def submit(self, request, *, source, seconds):
+            given.append((source, seconds))
+            clock[0] += seconds
+            raise SubmissionHangs("it to end")
+
+    monkeypatch.setattr(ticker, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    now.ticker._submitter = Hangs()
+    assert now.ticker.tick().postponed == 2
+    assert {source for source, _ in given} == {"schedule a", "schedule b"}
+    assert [seconds for _, seconds in given] == [20.0, 2.0]
+
+
+def _submission(label: str) -> JobQueueMessage:
+    return JobQueueMessage(job_type="hanging", correlation_id="c", parameters={"label": label})

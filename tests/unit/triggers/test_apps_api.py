@@ -89,8 +89,8 @@ def test_message_that_went_back_is_found_until_it_is_forgotten():
     now = [began]
     services = AppFakes(given_back=GivenBack(lambda: now[0]))
     reason = "job type: expected one of ['import_orders'], found 'import_order'; did you mean 'import_orders'?"
-    services.given_back.note("jobs", reason, Kept(since=began - timedelta(hours=1), times=4))
-    services.given_back.note("jobs", reason, Kept(since=began, times=1))
+    services.given_back.note("jobs", reason, Kept(since=began - timedelta(hours=1), times=4), "do this")
+    services.given_back.note("jobs", reason, Kept(since=began, times=1), "do this")
     found = Api(services).get("/api/queues").json()["findings"][0]
     assert (found["code"], found["severity"]) == ("message_given_back", "warning")
     assert datetime.fromisoformat(found["since"]) == began - timedelta(hours=1)
