@@ -31,7 +31,8 @@ from core.safety.safe_text import MOST_TEXT_BYTES, bounded_text, text_of, trace_
 MOST_LINES = 100
 _LONGEST_LINE = 2000
 
-log = safe_logger("handler.output")
+# "handler" may be a module of the author's.
+log = safe_logger("handler.output", is_alone=True)
 
 _attempt: ContextVar["AttemptLog | None"] = ContextVar("attempt_log", default=None)
 log_guard.find_attempt = _attempt.get

@@ -75,6 +75,7 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         try:
             returned = copy_context().run(function, *args, **kwargs)
         finally:
+            log_guard.release_locks()
             # In here, since a profiler that raises does so at the next call. Python drops it then.
             try:
                 if sys.getprofile() is not profile:

@@ -44,7 +44,7 @@ def end_forked_child(error: BaseException | None = None) -> NoReturn:
                 "pid": os.getpid(),
                 "parent_pid": os.getppid(),
                 "exit_status": status,
-                "reason": "a process that a handler forks must end by os._exit; it was ended here",
+                "reason": "a process that an author's code forks must end by os._exit; it was ended here",
             },
         )
         if error is not None and not isinstance(error, SystemExit):

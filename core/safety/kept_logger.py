@@ -7,8 +7,8 @@ with the line that tried it. The author's call goes on. Before and after, the ap
 import logging
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, ClassVar, Self
+from functools import wraps
+from typing import Any, ClassVar
 
 from core.safety.log_guard import log_guard
 
@@ -16,24 +16,54 @@ from core.safety.log_guard import log_guard
 _MOST_NAMED = 100
 
 
-class _Fixed(tuple[Any, ...]):  # noqa: SLOT001 - a tuple has none
-    """The filters or handlers of a kept logger: what changes a list in place gives it others, and comes by there."""
+class _Watched(list[Any]):
+    """The filters or handlers of a kept logger: a list of which each change is looked at first, as an assignment is.
 
-    def __new__(cls, logger: "KeptLogger", name: str, held: Iterable[Any]) -> Self:
-        made = super().__new__(cls, held)
-        made._change = partial(setattr, logger, name)
-        return made
+    A change that is refused has the result that it would have had.
+    """
 
-    _change: Callable[[Iterable[Any]], None]
+    def __init__(self, logger: "KeptLogger", name: str, held: Iterable[Any]) -> None:
+        super().__init__(held)
+        self._owner = logger, name
 
-    def append(self, one: Any) -> None:
-        self._change([*self, one])
+    def __reduce__(self) -> Any:
+        # A copy is nobody's.
+        return list, (list(self),)
 
-    def remove(self, one: Any) -> None:
-        self._change([each for each in self if each is not one])
 
-    def clear(self) -> None:
-        self._change([])
+def _looked_at(name: str) -> Any:
+    """A method that changes a list, as `_Watched` has it."""
+    change = getattr(list, name)
+
+    @wraps(change)
+    def change_if_it_may(self: _Watched, *args: Any, **options: Any) -> Any:
+        after = list(self)
+        result = change(after, *args, **options)
+        logger, what = self._owner
+        if logger.may_become(what, after):
+            list.__setitem__(self, slice(None), after)
+        return self if result is after else result
+
+    return change_if_it_may
+
+
+for _name in (
+    *("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"),
+    *("__delitem__", "__iadd__", "__imul__", "__setitem__"),
+):
+    setattr(_Watched, _name, _looked_at(_name))
+
+
+class _Levels(dict[int, bool]):
+    """Whether a kept logger takes records of a level, as `logging` remembers it: computed here, whatever is set."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def __setitem__(self, level: int, _: bool) -> None:
+        logger = self._logger
+        super().__setitem__(level, logging.root.manager.disable < level >= logger.getEffectiveLevel())
 
 
 class KeptLogger(logging.Logger):
@@ -43,12 +73,21 @@ class KeptLogger(logging.Logger):
     _named: ClassVar[set[tuple[str, str, str]]] = set()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in {"filters", "handlers"}:
-            value = _Fixed(self, name, value)
+        if name in {"filters", "handlers"} and value is not vars(self).get(name):
+            value = _Watched(self, name, value)
+        elif name == "parent":
+            # A logger between ours and the root that is not ours is an author's own, to do with as they like.
+            while not isinstance(value, KeptLogger | logging.RootLogger):
+                value = logging.root if value is None else value.parent
+        if self.may_become(name, value):
+            super().__setattr__(name, value)
+
+    def may_become(self, name: str, value: Any) -> bool:
+        """Whether it may be set now; the line that may not is named."""
         if log_guard.is_inside and self._hides(name, value):
             self._refuse(name)
-        else:
-            super().__setattr__(name, value)
+            return False
+        return True
 
     def _hides(self, name: str, value: Any) -> bool:
         """Whether a record that passes now may not pass any more."""
@@ -61,12 +100,12 @@ class KeptLogger(logging.Logger):
             return any(each not in self.filters for each in value)
         if name == "handlers":
             return any(each not in value for each in self.handlers)
-        if name == "parent":
-            return not isinstance(value, KeptLogger | logging.RootLogger)
+        if name == "_cache":
+            return not isinstance(value, _Levels)
         return callable(getattr(type(self), name, None))
 
     def _refuse(self, name: str) -> None:
-        frame = sys._getframe(2)  # noqa: SLF001 - as `logging` looks for its caller
+        frame = sys._getframe(3)  # noqa: SLF001 - as `logging` looks for its caller
         while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
             frame = frame.f_back
         what = (self.name, name, f"{frame.f_code.co_filename}:{frame.f_lineno}")
@@ -79,10 +118,13 @@ _BETWEEN = frozenset({"logging", __name__.partition(".")[0]})
 _kinds: dict[type[logging.Logger], type[logging.Logger]] = {logging.Logger: KeptLogger}
 
 
-def keep(name: str) -> logging.Logger:
-    """The logger of that name, kept, as are those above it but the root, which `log_guard` keeps."""
+def keep(name: str, *, is_alone: bool = False) -> logging.Logger:
+    """The logger of that name, kept, as are those above it but the root, which `log_guard` keeps.
+
+    One that is alone has none between itself and the root: the names above it are an author's.
+    """
     above = name.rpartition(".")[0]
-    if above:
+    if above and not is_alone:
         keep(above)
     logger = logging.getLogger(name)
     if not isinstance(logger, KeptLogger):
@@ -90,7 +132,9 @@ def keep(name: str) -> logging.Logger:
         if kind not in _kinds:
             _kinds[kind] = type(KeptLogger.__name__, (KeptLogger, kind), {})
         logger.__class__ = _kinds[kind]
-        logger.filters, logger.handlers = logger.filters, logger.handlers
+        logger.filters, logger.handlers = list(logger.filters), list(logger.handlers)
+        logger.parent = logger.parent
+        vars(logger)["_cache"] = _Levels(logger)
     return logger
 
 

@@ -1,14 +1,15 @@
 """What silences the records of a whole process, kept as it was when no author's code ran.
 
-`logging.disable`, a level of the root logger, handlers that are taken away or changed, and `logging.config` with
-`disable_existing_loggers` hold for every thread: the records of other tasks, and the engine's own, would be lost. While
-an author's code runs, whatever makes fewer records pass is undone: where the engine writes a record, where a logger
-refuses one of an attempt, and when the call ends. Before and after, the app may set what it likes.
+`logging.disable`, a level of the root logger, handlers that are taken away or changed (level, filters, stream, format,
+methods), and `logging.config` with `disable_existing_loggers` hold for every thread: the records of other tasks, and
+the engine's own, would be lost. While an author's code runs, whatever makes fewer records pass is undone: where the
+engine writes a record, where a logger refuses one of an attempt, and when the call ends. A lock of a handler that the
+call leaves taken is released. Before and after, the app may set what it likes.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Self
 
@@ -16,39 +17,73 @@ from typing import Any, Self
 class _Settings:
     """Settings of `logging` at one moment."""
 
-    __slots__ = ("_disable", "_handlers", "_level", "_root", "_was_off", "_witness")
+    __slots__ = ("_disable", "_handlers", "_held", "_level", "_root", "_was_off", "_witness", "locks")
 
     def __init__(self, witness: logging.Logger, was_off: frozenset[str]) -> None:
         self._root, self._witness, self._was_off = logging.root, witness, was_off
         self._level, self._disable = self._root.level, self._root.manager.disable
-        self._handlers = [(each, each.level, tuple(each.filters)) for each in self._root.handlers]
+        self._handlers = list(self._root.handlers)
+        self._held = [(each, each.level, each.filters[:], vars(each).copy()) for each in self._handlers]
+        locks: list[Any] = [each.lock for each in self._handlers if type(getattr(each, "lock", None)) is _RLOCK]
+        self.locks: list[tuple[Callable[[], bool], Any]] = [(each._is_owned, each) for each in locks]  # noqa: SLF001
 
     def is_quieter(self) -> bool:
         """Whether a logger may refuse what it would have taken then."""
         root = self._root
         return root.level > self._level or root.manager.disable > self._disable or self._witness.disabled
 
-    def hold(self) -> bool:
-        """Whether all is as it was, or more records pass."""
-        if self.is_quieter():
+    def is_same(self) -> bool:
+        """Whether nothing was set since: neither what makes fewer records pass nor what makes more pass."""
+        root = self._root
+        if root.level != self._level or root.manager.disable != self._disable or root.handlers != self._handlers:
             return False
-        present = self._root.handlers
-        for handler, level, filters in self._handlers:
-            if handler not in present or handler.level > level or tuple(handler.filters) != filters:
-                return False
-        return True
+        try:
+            for handler, _, filters, held in self._held:
+                if handler.__dict__ != held or handler.filters != filters:
+                    return False
+        except Exception:  # noqa: BLE001 - attributes of a handler that cannot be compared, as arrays
+            return False
+        return not self._witness.disabled
 
     def put_back(self) -> None:
+        """Undo what makes fewer records pass."""
         root = self._root
-        for handler, level, filters in self._handlers:
-            handler.setLevel(min(handler.level, level))
-            handler.filters[:] = filters
+        for handler, level, filters, held in self._held:
+            _put_back_methods(handler, held)
+            _put_back_stream(handler, held.get("stream"))
+            if handler.formatter is not held.get("formatter"):
+                handler.setFormatter(held.get("formatter"))
+            if handler.level > level:
+                handler.setLevel(level)
+            if handler.filters != filters:
+                handler.filters[:] = filters
             root.addHandler(handler)  # once, however often it is added
-        root.setLevel(min(root.level, self._level))
-        logging.disable(min(root.manager.disable, self._disable))
+        if root.level > self._level:
+            root.setLevel(self._level)
+        if root.manager.disable > self._disable:
+            logging.disable(self._disable)
         if self._witness.disabled:
             for name in disabled_loggers() - self._was_off:
                 logging.getLogger(name).disabled = False
+
+
+_RLOCK = type(threading.RLock())
+
+
+def _put_back_methods(handler: logging.Handler, held: Mapping[str, Any]) -> None:
+    holds = vars(handler)
+    for name in tuple(holds):
+        if callable(getattr(type(handler), name, None)) and holds[name] is not held.get(name):
+            if name in held:
+                holds[name] = held[name]
+            else:
+                del holds[name]
+
+
+def _put_back_stream(handler: logging.Handler, stream: Any) -> None:
+    # A file's handler opens its stream late, and another one when the file is full or was moved.
+    if stream is not None and not isinstance(handler, logging.FileHandler) and not getattr(stream, "closed", False):
+        vars(handler)["stream"] = stream
 
 
 class LogGuard:
@@ -82,7 +117,9 @@ class LogGuard:
                 if self._witness.disabled:
                     self._was_off = disabled_loggers() - {self._witness.name}
                     self._witness.disabled = False
-                self._usual = _Settings(self._witness, self._was_off)
+                    self._usual = None
+                if self._usual is None or not self._usual.is_same():
+                    self._usual = _Settings(self._witness, self._was_off)
             self._inside += 1
 
     def leave(self) -> None:
@@ -92,8 +129,15 @@ class LogGuard:
 
     def put_back(self) -> None:
         """Undo what silences records, if an author's code runs."""
-        if self._inside and self._usual is not None and not self._usual.hold():
+        if self._inside and self._usual is not None and not self._usual.is_same():
             self._usual.put_back()
+
+    def release_locks(self) -> None:
+        """Where an author's call ends, in its thread: it may have left a handler's lock taken."""
+        if self._usual is not None:
+            for is_held, lock in self._usual.locks:
+                while is_held():
+                    lock.release()
 
     def hears_again(self) -> bool:
         """Whether a logger that refused a record may take it now, since what silenced it was undone."""

@@ -113,9 +113,9 @@ class _Losses:
 _losses = _Losses()
 
 
-def safe_logger(name: str) -> SafeLogger:
-    """What a module writes its records to, in the place of a logger of `logging`."""
-    return SafeLogger(keep(name))
+def safe_logger(name: str, *, is_alone: bool = False) -> SafeLogger:
+    """What a module writes its records to, in the place of a logger of `logging`; alone as `keep` has it."""
+    return SafeLogger(keep(name, is_alone=is_alone))
 
 
 log = safe_logger(__name__)

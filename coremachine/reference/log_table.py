@@ -168,7 +168,7 @@ TASKS = {
         f"{_STEP} task_id reason",
     ),
     "forked_child_left_handler": Record(
-        "A process that a handler forked returned or raised instead of calling `os._exit`.",
+        "A process that an author's code forked returned or raised instead of calling `os._exit`.",
         "FORK",
         "warning",
         "pid parent_pid exit_status reason",

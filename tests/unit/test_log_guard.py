@@ -4,7 +4,9 @@ import logging
 import logging.config
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import StringIO
 
 import pytest
 
@@ -25,6 +27,10 @@ class Kept(logging.Handler):
         self.messages = []
 
     def emit(self, record):
+        try:
+            self.format(record)
+        except ValueError:
+            return  # as handlers of `logging` do, which report it on stderr
         if record.getMessage() != "log_change_refused":
             self.messages.append(record.getMessage())
 
@@ -59,6 +65,17 @@ def raise_levels_of_handlers():
         handler.setLevel(logging.CRITICAL + 1)
 
 
+def replace_methods_of_handlers():
+    for handler in logging.getLogger().handlers:
+        handler.emit = handler.format = lambda _: None
+
+
+def break_format_of_handlers():
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Kept):  # pytest's raise
+            handler.setFormatter(logging.Formatter("%(nothing)s"))
+
+
 def filter_all():
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda _: False)
@@ -72,7 +89,11 @@ def silence_ours():
         ours.disabled = True
         ours.addFilter(lambda _: False)
         ours.filters.append(lambda _: False)
+        ours.filters += [lambda _: False]
+        ours.filters[:] = [lambda _: False]
         ours.handle = lambda _: None
+        ours._cache[logging.INFO] = False
+        ours._cache = {logging.INFO: False}
 
 
 def configure_ours():
@@ -92,6 +113,8 @@ SILENCED = {
     "force": lambda: logging.basicConfig(force=True, level=logging.ERROR, handlers=[logging.NullHandler()]),
     "levels of handlers": raise_levels_of_handlers,
     "filters of handlers": filter_all,
+    "format of handlers": break_format_of_handlers,
+    "methods of handlers": replace_methods_of_handlers,
     "dictConfig": lambda: logging.config.dictConfig({"version": 1}),
     "dictConfig of root": lambda: logging.config.dictConfig(
         {"version": 1, "root": {"level": "CRITICAL", "handlers": []}, "disable_existing_loggers": True}
@@ -180,7 +203,7 @@ def test_whoever_would_silence_the_engine_s_loggers_is_named_once(caplog, monkey
         for record in caplog.records
         if record.getMessage() == "log_change_refused" and record.logger == "core.of"
     ]
-    changes = ("level", "propagate", "filters", "filters", "handle")
+    changes = ("level", "propagate", "filters", "filters", "filters", "filters", "handle", "_cache")
     assert named == [("core.of", change, "test_log_guard.py") for change in changes]
 
 
@@ -251,3 +274,102 @@ def test_what_the_app_silenced_is_named(kept, silence, reason):
         for name in ("core.of", "core"):
             logging.getLogger(name).setLevel(logging.NOTSET)
             logging.getLogger(name).propagate = True
+
+
+CHANGES_OF_A_LIST = {
+    "slice": lambda held, new: held.__setitem__(slice(None), [new]),
+    "item": lambda held, new: held.__setitem__(0, new),
+    "del": lambda held, _: held.__delitem__(0),
+    "+=": lambda held, new: held.__iadd__([new]),
+    "*=": lambda held, _: held.__imul__(0),
+    "append": lambda held, new: held.append(new),
+    "clear": lambda held, _: held.clear(),
+    "extend": lambda held, new: held.extend(iter([new])),
+    "insert": lambda held, new: held.insert(0, new),
+    "pop": lambda held, _: held.pop(),
+    "remove": lambda held, _: held.remove(held[0]),
+    "reverse": lambda held, _: held.reverse(),
+    "sort": lambda held, _: held.sort(key=id),
+}
+
+
+@pytest.mark.parametrize("attribute", ["handlers", "filters"])
+@pytest.mark.parametrize("change", CHANGES_OF_A_LIST.values(), ids=CHANGES_OF_A_LIST)
+def test_handlers_and_filters_of_our_loggers_change_as_a_list_does(change, attribute):
+    """In the app all of it holds. An author's call goes on, and only what hides no record holds."""
+    first, new = logging.NullHandler(), logging.NullHandler()
+    ours = logging.getLogger("core.of.the.engine")
+    try:
+        setattr(ours, attribute, [first])
+        held, plain = getattr(ours, attribute), [first]
+        assert change(held, new) == change(plain, new) or held == plain
+        assert held == plain
+        setattr(ours, attribute, [first])
+        call_author(lambda: change(getattr(ours, attribute), new))
+        fewer = first not in plain if attribute == "handlers" else new in plain
+        assert getattr(ours, attribute) == ([first] if fewer else plain)
+    finally:
+        setattr(ours, attribute, [])
+
+
+def test_an_augmented_assignment_of_the_app_holds():
+    ours = logging.getLogger("core.of.the.engine")
+    ours.handlers += [handler := logging.NullHandler()]
+    assert ours.handlers == [handler]
+    ours.handlers = []
+
+
+@pytest.mark.parametrize("name", ["jobs.mine", "handler", "handler.mine"])
+def test_a_logger_of_an_author_s_own_module_is_free(kept, name):
+    own = logging.getLogger(name)
+    try:
+        call_author(lambda: (own.setLevel(logging.ERROR), setattr(own, "propagate", False)))
+        assert (own.level, own.propagate) == (logging.ERROR, False)
+        with AttemptLog({"task_id": "t"}):
+            sys.stdout.write("printed\n")
+        assert kept == ["printed"]
+    finally:
+        own.propagate = True
+        own.setLevel(logging.NOTSET)
+
+
+def test_a_handler_s_stream_is_put_back_unless_it_opens_its_own(tmp_path):
+    root = logging.getLogger()
+    ours, files = logging.StreamHandler(stream := StringIO()), logging.FileHandler(tmp_path / "log", delay=True)
+    root.addHandler(ours)
+    root.addHandler(files)
+    try:
+        call_author(lambda: (ours.setStream(StringIO()), log.warning("seen")))
+        opened = files.stream
+        assert opened is not None
+        assert (ours.stream, stream.getvalue()) == (stream, "seen\n")
+        call_author(ours.setStream, None)
+        assert ours.stream is stream
+    finally:
+        root.removeHandler(ours)
+        root.removeHandler(files)
+        files.close()
+
+
+def test_a_method_that_the_app_gave_a_handler_stays(kept):
+    handler = next(each for each in logging.getLogger().handlers if isinstance(each, Kept))
+    handler.emit = emit = lambda record: kept.append(f"app: {record.getMessage()}")
+    call_author(setattr, handler, "emit", lambda _: None)
+    assert handler.emit is emit
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_handler_s_lock_that_a_call_leaves_taken_is_released(kept, raises):
+    handler = next(each for each in logging.getLogger().handlers if isinstance(each, Kept))
+
+    def take():
+        handler.acquire()
+        handler.acquire()
+        if raises:
+            raise ValueError
+
+    with suppress(AuthorError):
+        call_author(take)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(handler.lock.acquire, blocking=False).result()
+        pool.submit(handler.lock.release).result()
