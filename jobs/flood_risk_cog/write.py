@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
             _write_filled(dataset, filled, plan)
             dataset = stack.enter_context(open_raster(str(filled)))
         warped = stack.enter_context(_warped(path, dataset, plan))
+        alpha = _alpha_beside_nodata(dataset, plan)
+        # GDAL has one nodata for all bands, and takes it for a hole in the alpha band too: that one is read without.
+        of_alpha = stack.enter_context(_warped(path, dataset, replace(plan, nodata=None))) if alpha else None
         if not (warped.width and warped.height):
             raise _no_grid(path, plan, "it has no pixel")
         check_place(path, warped)
@@ -65,7 +69,11 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
             done, total = 0, warped.width * warped.height
             for window in windows(warped.width, warped.height, len(bands) * np.dtype(profile["dtype"]).itemsize):
                 try:
-                    written.write(warped.read(bands, window=window), window=window)
+                    values = warped.read(bands, window=window)
+                    if of_alpha is not None:
+                        # All bands, as above: one alone GDAL places a bit otherwise.
+                        values[alpha - 1] = of_alpha.read(bands, window=window)[alpha - 1]
+                    written.write(values, window=window)
                     if plan.validity == "mask":
                         written.write_mask(warped.read(warped.count, window=window) > 0, window=window)
                 except CPLE_BaseError as error:
@@ -101,7 +109,8 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     elif plan.validity == "mask":
         options |= {"add_alpha": True}
-    elif plan.validity == "alpha" and plan.nodata is not None:
+    elif plan.validity == "alpha":
+        # Left out, it is that of the dataset.
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     if (grid := plan.web or plan.grid) is not None:
         options |= {"transform": grid.transform, "width": grid.width, "height": grid.height}
@@ -114,6 +123,13 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         raise UnusableRaster(path, reason) from error
     with warped:
         yield warped
+
+
+def _alpha_beside_nodata(dataset: Any, plan: ConversionPlan) -> int:
+    """The number of the alpha band of a raster that hides by it and by nodata; else 0."""
+    if plan.validity != "alpha" or plan.nodata is None:
+        return 0
+    return int(dataset.colorinterp.index(ColorInterp.alpha)) + 1
 
 
 def _is_added(warped: Any, dataset: Any, number: int) -> bool:

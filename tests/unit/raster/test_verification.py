@@ -94,6 +94,15 @@ def flip_bit(dataset):
     dataset.write_mask(mask)
 
 
+def test_another_alpha_of_a_reprojected_raster_is_found(verify):
+    def edit(dataset):
+        alpha = dataset.read(2)
+        dataset.write(np.where(alpha > 100, 100, alpha), 2)
+
+    found = verify("alpha", edit, pixels=pixels_of("uint8"), target_crs="EPSG:32615", resampling="bilinear")
+    assert "alpha" in found["problems"][0]
+
+
 def test_one_bit_of_a_mask_is_found(verify):
     assert verify("mask", edit=flip_bit)["values"] == "different"
 
