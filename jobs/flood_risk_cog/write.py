@@ -31,6 +31,11 @@ WARP_MEGABYTES = 64
 TEMPORARY = {"COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": 1}
 TEMPORARY_OF_ONE_BAND = {"COG_TMP_COMPRESSION": "NONE"}
 MOST_UNCOMPRESSED = 256 << 20
+# Of pixels that overviews are made of at once, in bytes: GDAL's own bound, and the most that fits beside its cache.
+USUAL_CHUNK, MOST_CHUNK = 10 << 20, 144 << 20
+# How many more pixels than two a pixel methods look at, along a side of a tile.
+BEYOND_TILE = 64
+COMPUTED_AS_THEY_ARE = {"uint8", "uint16", "float32"}
 # Measured on the source's grid, they are none of the reprojected one's.
 _MEASURED = "STATISTICS_"
 
@@ -228,8 +233,22 @@ def write_cog(dataset: Any, target: Path, plan: ConversionPlan) -> None:
     ):
         # It keeps other domains, and loses what bands have in the default one.
         options["COPY_SRC_MDD"] = "YES"
-    with rasterio.Env(**_temporary_of(dataset), GDAL_PAM_ENABLED=False):
+    chunk = {"GDAL_OVR_CHUNK_MAX_SIZE": _chunk_bytes(dataset, plan.tile_size)}
+    with rasterio.Env(**_temporary_of(dataset), **chunk, GDAL_PAM_ENABLED=False):
         copy(dataset, target, driver="COG", **options)
+
+
+def _chunk_bytes(dataset: Any, tile_size: int) -> int:
+    """Of what GDAL makes overviews at once: all bands of the pixels below one tile.
+
+    Where it may not have as much, it takes another way, on which pixels of overviews at the edge of a mask are valid
+    and 0.
+    """
+    dtype = np.dtype(dataset.dtypes[0])
+    # Of other types it computes in double precision.
+    bytes_each = dtype.itemsize if dtype.name in COMPUTED_AS_THEY_ARE else 8
+    needed = (2 * tile_size + BEYOND_TILE) ** 2 * (dataset.count * bytes_each + 1)
+    return needed if USUAL_CHUNK < needed <= MOST_CHUNK else USUAL_CHUNK
 
 
 def _temporary_of(dataset: Any) -> dict[str, Any]:
