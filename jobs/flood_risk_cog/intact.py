@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jobs.flood_risk_cog.facts import DamagedRaster
-from jobs.flood_risk_cog.tiff import Directory, full_size_directories
+from jobs.flood_risk_cog.tiff import Directory, directories, full_size_directories
 
 # Adobe's number of it, and the older one.
 _DEFLATE = {8, 32946}
@@ -79,6 +79,13 @@ def check_blocks(path: str) -> None:
         return
     with Path(path).open("rb") as file:
         for directory in full_size_directories(path):
+            _check_directory(file, directory, {})
+
+
+def check_every_block(path: str) -> None:
+    """As `check_blocks`, with overviews and their masks."""
+    with Path(path).open("rb") as file:
+        for directory in directories(path):
             _check_directory(file, directory, {})
 
 

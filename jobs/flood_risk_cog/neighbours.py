@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from jobs.flood_risk_cog.facts import validity
@@ -107,3 +108,9 @@ def sample_windows(width: int, height: int, side: int, most: int) -> Iterator[Wi
 def bands_to_look_at(dataset: Any) -> list[int]:
     """Some of its bands, without alpha: that one is read as validity."""
     return [n for n in dataset.indexes if dataset.colorinterp[n - 1].name != "alpha"][:MOST_BANDS]
+
+
+def alpha_of(dataset: Any) -> int | None:
+    """The number of its alpha band."""
+    is_alpha = [each is ColorInterp.alpha for each in dataset.colorinterp]
+    return is_alpha.index(True) + 1 if any(is_alpha) else None

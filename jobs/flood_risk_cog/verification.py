@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from jobs.flood_risk_cog.facts import Facts, read_facts
 from jobs.flood_risk_cog.ground import places
 from jobs.flood_risk_cog.memory import cache_for_check
-from jobs.flood_risk_cog.neighbours import BETWEEN, WARP_TOLERANCE
+from jobs.flood_risk_cog.neighbours import BETWEEN, WARP_TOLERANCE, alpha_of
 from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
@@ -152,12 +152,6 @@ def _shift(before: Any, after: Any) -> float:
     return float(distance) if math.isfinite(distance) else math.inf
 
 
-def alpha_of(dataset: Any) -> int | None:
-    """The number of its alpha band."""
-    is_alpha = [each is ColorInterp.alpha for each in dataset.colorinterp]
-    return is_alpha.index(True) + 1 if any(is_alpha) else None
-
-
 def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int | None) -> list[str]:
     if not plan.warped:
         if facts.checksum == found.checksum:
@@ -171,7 +165,7 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
     problems = []
     for number, (before, after) in enumerate(zip(facts.bands, found.bands, strict=False), start=1):
         if number == alpha:
-            # It is 0 outside of the source, where that has no pixels.
+            # It is 0 outside of the source, where that has no pixels; `check_warp` compares it.
             continue
         # NaN may become nodata: of a raster that has nothing else, nothing is valid then.
         if (before.valid == 0) != (after.valid == 0) and not (before.low is None and before.has_nan):

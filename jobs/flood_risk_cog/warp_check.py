@@ -12,6 +12,7 @@ from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
 from jobs.flood_risk_cog.neighbours import (
     WARP_TOLERANCE,
     Span,
+    alpha_of,
     bands_to_look_at,
     disagreements,
     read_known,
@@ -67,6 +68,8 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         found, valid = read_known(after, bands_to_look_at(after), window)
         _count(check, nearest, found[0][valid[0]], low, high)
         wrong = disagreements(found, valid, span, plan.warp_resampling, WARP_TOLERANCE)
+        if alpha := alpha_of(after):
+            wrong += _wrong_alpha(before, after, alpha, inside, window, (rows, columns), reach, plan)
         if wrong and is_judged and not check.problems:
             place = f"column {window.col_off}, row {window.row_off}"
             check.problems.append(
@@ -125,17 +128,43 @@ def _span(before: Any, inside: Window, rows: Any, columns: Any, reach: int, plan
         valid = valid & (values != plan.nodata)
     margin = ((0, 0), (reach + 1, reach + 1), (reach + 1, reach + 1))
     values, valid = np.pad(values, margin), np.pad(valid, margin)
-    with np.errstate(invalid="ignore"):
-        row = np.where(np.isfinite(rows), np.floor(rows), -1e9) - inside.row_off + reach + 1
-        column = np.where(np.isfinite(columns), np.floor(columns), -1e9) - inside.col_off + reach + 1
-    row = row.clip(0, valid.shape[1] - 1).astype(int)
-    column = column.clip(0, valid.shape[2] - 1).astype(int)
+    row, column = _indices(inside, rows, columns, reach, valid.shape)
     low = _spread(np.minimum, np.where(valid, values, np.inf), reach)[:, row, column]
     high = _spread(np.maximum, np.where(valid, values, -np.inf), reach)[:, row, column]
     all_valid = _spread(np.logical_and, valid, reach)[:, row, column]
     # The margin is not valid: so a place outside of the source has no values.
     is_known = valid[0, row, column]
     return Span(low, high, np.isfinite(low), all_valid), values[0, row, column][is_known]
+
+
+def _indices(inside: Window, rows: Any, columns: Any, reach: int, shape: Any) -> tuple[Any, Any]:
+    """Of places, in an array (bands, rows, columns) of a window with a margin of the reach and one."""
+    with np.errstate(invalid="ignore"):
+        row = np.where(np.isfinite(rows), np.floor(rows), -1e9) - inside.row_off + reach + 1
+        column = np.where(np.isfinite(columns), np.floor(columns), -1e9) - inside.col_off + reach + 1
+    return row.clip(0, shape[1] - 1).astype(int), column.clip(0, shape[2] - 1).astype(int)
+
+
+def _wrong_alpha(
+    before: Any,
+    after: Any,
+    alpha: int,
+    inside: Window,
+    window: Window,
+    places_there: tuple[Any, Any],
+    reach: int,
+    plan: ConversionPlan,
+) -> list[str]:
+    """What is wrong with the alpha band: it has a value everywhere, and 0 outside of the source."""
+    margin = ((0, 0), (reach + 1, reach + 1), (reach + 1, reach + 1))
+    is_empty = not (inside.width and inside.height)
+    values = np.pad(np.zeros((1, 0, 0)) if is_empty else before.read([alpha], window=inside), margin)
+    row, column = _indices(inside, *places_there, reach, values.shape)
+    everywhere = np.ones((1, *row.shape), bool)
+    low, high = (_spread(function, values, reach)[:, row, column] for function in (np.minimum, np.maximum))
+    span = Span(low, high, everywhere, everywhere)
+    wrong = disagreements(after.read([alpha], window=window), everywhere, span, plan.warp_resampling, WARP_TOLERANCE)
+    return [f"in its alpha band {each}" for each in wrong]
 
 
 def _spread(function: Any, values: Any, reach: int) -> Any:

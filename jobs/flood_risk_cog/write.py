@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ WARP_MEGABYTES = 64
 TEMPORARY = {"COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": 1}
 TEMPORARY_OF_ONE_BAND = {"COG_TMP_COMPRESSION": "NONE"}
 MOST_UNCOMPRESSED = 256 << 20
+# Of pixels that overviews are made of at once, in bytes: GDAL's own bound, and the most that fits beside its cache.
+USUAL_CHUNK, MOST_CHUNK = 10 << 20, 144 << 20
+# How many more pixels than two a pixel methods look at, along a side of a tile.
+BEYOND_TILE = 64
+COMPUTED_AS_THEY_ARE = {"uint8", "uint16", "float32"}
 # Measured on the source's grid, they are none of the reprojected one's.
 _MEASURED = "STATISTICS_"
 
@@ -47,6 +53,9 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
             _write_filled(dataset, filled, plan)
             dataset = stack.enter_context(open_raster(str(filled)))
         warped = stack.enter_context(_warped(path, dataset, plan))
+        alpha = _alpha_beside_nodata(dataset, plan)
+        # GDAL has one nodata for all bands, and takes it for a hole in the alpha band too: that one is read without.
+        of_alpha = stack.enter_context(_warped(path, dataset, replace(plan, nodata=None))) if alpha else None
         if not (warped.width and warped.height):
             raise _no_grid(path, plan, "it has no pixel")
         check_place(path, warped)
@@ -65,7 +74,11 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
             done, total = 0, warped.width * warped.height
             for window in windows(warped.width, warped.height, len(bands) * np.dtype(profile["dtype"]).itemsize):
                 try:
-                    written.write(warped.read(bands, window=window), window=window)
+                    values = warped.read(bands, window=window)
+                    if of_alpha is not None:
+                        # All bands, as above: one alone GDAL places a bit otherwise.
+                        values[alpha - 1] = of_alpha.read(bands, window=window)[alpha - 1]
+                    written.write(values, window=window)
                     if plan.validity == "mask":
                         written.write_mask(warped.read(warped.count, window=window) > 0, window=window)
                 except CPLE_BaseError as error:
@@ -101,7 +114,8 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     elif plan.validity == "mask":
         options |= {"add_alpha": True}
-    elif plan.validity == "alpha" and plan.nodata is not None:
+    elif plan.validity == "alpha":
+        # Left out, it is that of the dataset.
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     if (grid := plan.web or plan.grid) is not None:
         options |= {"transform": grid.transform, "width": grid.width, "height": grid.height}
@@ -114,6 +128,13 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         raise UnusableRaster(path, reason) from error
     with warped:
         yield warped
+
+
+def _alpha_beside_nodata(dataset: Any, plan: ConversionPlan) -> int:
+    """The number of the alpha band of a raster that hides by it and by nodata; else 0."""
+    if plan.validity != "alpha" or plan.nodata is None:
+        return 0
+    return int(dataset.colorinterp.index(ColorInterp.alpha)) + 1
 
 
 def _is_added(warped: Any, dataset: Any, number: int) -> bool:
@@ -212,8 +233,22 @@ def write_cog(dataset: Any, target: Path, plan: ConversionPlan) -> None:
     ):
         # It keeps other domains, and loses what bands have in the default one.
         options["COPY_SRC_MDD"] = "YES"
-    with rasterio.Env(**_temporary_of(dataset), GDAL_PAM_ENABLED=False):
+    chunk = {"GDAL_OVR_CHUNK_MAX_SIZE": _chunk_bytes(dataset, plan.tile_size)}
+    with rasterio.Env(**_temporary_of(dataset), **chunk, GDAL_PAM_ENABLED=False):
         copy(dataset, target, driver="COG", **options)
+
+
+def _chunk_bytes(dataset: Any, tile_size: int) -> int:
+    """Of what GDAL makes overviews at once: all bands of the pixels below one tile.
+
+    Where it may not have as much, it takes another way, on which pixels of overviews at the edge of a mask are valid
+    and 0.
+    """
+    dtype = np.dtype(dataset.dtypes[0])
+    # Of other types it computes in double precision.
+    bytes_each = dtype.itemsize if dtype.name in COMPUTED_AS_THEY_ARE else 8
+    needed = (2 * tile_size + BEYOND_TILE) ** 2 * (dataset.count * bytes_each + 1)
+    return needed if USUAL_CHUNK < needed <= MOST_CHUNK else USUAL_CHUNK
 
 
 def _temporary_of(dataset: Any) -> dict[str, Any]:

@@ -36,6 +36,22 @@ def test_alpha_hides_beside_nodata(tmp_path, dtype, target):
     assert result["statistics"]["valid_pixels"] == shown.sum()
 
 
+@pytest.mark.parametrize("nodata", [255, 100])
+def test_nodata_is_no_value_of_the_alpha_band_of_a_reprojected_raster(tmp_path, nodata):
+    pixels = pixels_of("uint8", bands=4, side=200)
+    pixels[3] = np.repeat([0, 100, 255, 255], 50)
+    path = write_raster(tmp_path / "a.tif", pixels, photometric="RGB", alpha="YES", nodata=nodata)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:32615", resampling="nearest")
+    with rasterio.open(result["path"]) as cog:
+        colours, alpha = cog.read([1, 2, 3]), cog.read(4)
+    assert colours[:, 0, 0].tolist() == [nodata] * 3
+    assert alpha[0, 0] == 0
+    row = alpha[alpha.shape[0] // 2].astype(int)
+    middle = row[row > 0]
+    assert (np.diff(middle) >= 0).all()
+    assert np.mean(middle == 255) == pytest.approx(2 / 3, abs=0.02)
+
+
 def test_where_pixels_of_the_old_grid_lie_is_not_copied_to_the_new_one(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"))
     with rasterio.open(path, "r+") as dataset:

@@ -7,6 +7,7 @@ from rasterio.shutil import copy
 from rasterio.transform import from_origin
 
 from jobs.flood_risk_cog import facts
+from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import read_facts
 from jobs.flood_risk_cog.overview_check import OverviewCheck, overview_check
 from jobs.flood_risk_cog.source import open_raster
@@ -102,3 +103,16 @@ def test_an_average_needs_no_samples_where_a_side_is_no_multiple(tmp_path, monke
     cog = make_cog(tmp_path / "cog.tif", noise(613, 1101)[:bands], "average")
     monkeypatch.setattr(OverviewCheck, "_compare_samples", lambda _check, level: pytest.fail(f"samples of {level}"))
     assert problems_of(cog, "average") == []
+
+
+def test_no_pixel_of_an_overview_of_many_wide_bands_is_made_of_nothing(tmp_path):
+    path = tmp_path / "a.tif"
+    shape = {"width": 1001, "height": 1003, "count": 5, "dtype": "float32"}
+    place = {"crs": "EPSG:32614", "transform": from_origin(600_000, 3_300_000, 10, 10)}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place) as dataset:
+        dataset.write(np.full((5, 1003, 1001), 7, "float32"))
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326", kind="continuous")
+    for level in range(2):
+        with rasterio.open(result["path"], overview_level=level) as overview:
+            values, valid = overview.read(), overview.read_masks() > 0
+        assert np.allclose(values[valid], 7)

@@ -14,6 +14,7 @@ from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.facts import read_facts
 from jobs.flood_risk_cog.plan import ConversionOptions, UnusableRaster, make_plan
 from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.tiff import directories
 from jobs.flood_risk_cog.verification import verify_cog
 from tests.unit.raster.made import NODATA, pixels_of, write_raster
 
@@ -92,6 +93,15 @@ def flip_bit(dataset):
     mask = dataset.dataset_mask()
     mask[700, 800] = 255 - mask[700, 800]
     dataset.write_mask(mask)
+
+
+def test_another_alpha_of_a_reprojected_raster_is_found(verify):
+    def edit(dataset):
+        alpha = dataset.read(2)
+        dataset.write(np.where(alpha > 100, 100, alpha), 2)
+
+    found = verify("alpha", edit, pixels=pixels_of("uint8"), target_crs="EPSG:32615", resampling="bilinear")
+    assert "alpha" in found["problems"][0]
 
 
 def test_one_bit_of_a_mask_is_found(verify):
@@ -236,3 +246,22 @@ def test_a_file_that_would_be_left_behind_is_no_valid_output(tmp_path):
     (tmp_path / "a.tif.aux.xml").touch()
     with pytest.raises(convert.InvalidOutput, match=r"found a\.tif\.aux\.xml beside it"):
         convert.check_alone(cog)
+
+
+@pytest.mark.parametrize("image", [0, 1])
+def test_damage_of_the_output_is_no_fault_of_the_source(tmp_path, monkeypatch, image):
+    write_cog = convert.write_cog
+
+    def write_and_damage(dataset, target, plan):
+        write_cog(dataset, target, plan)
+        block = directories(str(target))[image]
+        with target.open("r+b") as file:
+            file.seek(int(block.offsets[0]) + int(block.sizes[0]) // 2)
+            byte = file.read(1)[0]
+            file.seek(-1, 1)
+            file.write(bytes([byte ^ 1]))
+
+    monkeypatch.setattr(convert, "write_cog", write_and_damage)
+    source = write_raster(tmp_path / "a.tif", pixels_of("float32", side=SMALL_SIDE))
+    with pytest.raises(convert.InvalidOutput, match="written anew"):
+        convert_raster(str(source), str(tmp_path / "cogs"))
