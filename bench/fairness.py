@@ -32,11 +32,14 @@ WORKERS = 2
 SLOTS = WORKERS * 8
 # Tasks and milliseconds of those that last.
 LASTING = {"100_ms": (1_000, 100), "1_s": (200, 1_000)}
+# Large messages whose tasks still wait are split 2 s after their claim; a job that comes later is behind their parts.
+SPLIT_SECONDS = 3
+BEHIND_BATCHED = "3 tasks 3 s after 8,000 of 100 ms, 100 per message"
+BEHIND_MIXED = "3 tasks 3 s after 1,500 of 1 ms and 1,500 of 1 s, undeclared"
 
 
 def rest(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
-    del params
-    time.sleep(context.job_parameters["milliseconds"] / 1000)
+    time.sleep(params.get("milliseconds", context.job_parameters["milliseconds"]) / 1000)
     return {}
 
 
@@ -73,6 +76,21 @@ class BatchedRestJob(RestJob):
     stages: ClassVar = [RestJob.stages[0] | {"tasks_per_message": 100}]
 
 
+class MixedRestJob(RestJob):
+    """The same with nothing declared; the first half of the tasks lasts 1 ms, so that messages grow."""
+
+    job_type = "bench_rest_mixed"
+    stages: ClassVar = [{key: value for key, value in RestJob.stages[0].items() if key != "tasks_per_message"}]
+
+    @staticmethod
+    def create_tasks_for_stage(
+        stage: int, job_params: Mapping[str, Any], job_id: str, previous_results: Iterable[CompletedTask]
+    ) -> Iterator[TaskDefinition]:
+        del stage, job_id, previous_results
+        for index in range(job_params["n"]):
+            yield TaskDefinition(parameters={"milliseconds": 1} if index < job_params["n"] // 2 else {})
+
+
 class SmallRestJob(RestJob):
     """A job of its own type, so that nothing is known of the large one's tasks but by its own runs."""
 
@@ -80,7 +98,8 @@ class SmallRestJob(RestJob):
 
 
 def build_registry(queues: Iterable[str]) -> Registry:
-    return Registry([RestJob, BatchedRestJob, SmallRestJob], [Handler("rest", rest, queue="tasks")], queues)
+    jobs = [RestJob, BatchedRestJob, MixedRestJob, SmallRestJob]
+    return Registry(jobs, [Handler("rest", rest, queue="tasks")], queues)
 
 
 def lasting(n: int, milliseconds: float) -> str:
@@ -146,7 +165,18 @@ def measure(jobs: Jobs) -> dict[str, float]:
     found["1,000 tasks of 20 ms, one per message"] = jobs.seconds("bench_rest", 1_000, 20)
     for n, milliseconds in LASTING.values():
         found[lasting(n, milliseconds)] = jobs.seconds("bench_rest", n, milliseconds)
+    found[BEHIND_BATCHED] = behind_split(jobs, "bench_rest_batched", 8_000, 100)
+    found[BEHIND_MIXED] = behind_split(jobs, "bench_rest_mixed", 3_000, 1_000)
     return found
+
+
+def behind_split(jobs: Jobs, job_type: str, n: int, milliseconds: float) -> float:
+    """Seconds of a job of 3 tasks that comes after messages of the large one were split."""
+    large = jobs.begin(job_type, n, milliseconds)
+    time.sleep(SPLIT_SECONDS)
+    seconds = jobs.seconds("bench_rest_small", 3, 1)
+    jobs.cancel(large)
+    return seconds
 
 
 def measure_here(database_url: str | None = None, *, is_cloud: bool = False) -> dict[str, float]:
@@ -201,7 +231,7 @@ def main() -> None:
     for name in runs[ROOT][0]:
         medians = [statistics.median(run[name] for run in runs[root]) for root in roots]
         ratio = f"  {medians[-1] / medians[0]:6.2f} x" if len(medians) > 1 else ""
-        print(f"{name:45}" + "".join(f"{median:9.3f} s" for median in medians) + ratio)
+        print(f"{name:60}" + "".join(f"{median:9.3f} s" for median in medians) + ratio)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,8 @@ def measure_waits(server_url: str, *, is_cloud: bool) -> dict[str, float]:
         "middle_alone_ms": found["200 tasks of 10 ms alone"] * 1e3,
         "middle_behind_ms": found["200 tasks of 10 ms behind 20,000"] * 1e3,
         "small_after_cancel_ms": found["3 tasks after 20,000 were cancelled"] * 1e3,
+        "small_behind_batched_ms": found[fairness.BEHIND_BATCHED] * 1e3,
+        "small_behind_mixed_ms": found[fairness.BEHIND_MIXED] * 1e3,
     }
 
 

@@ -41,14 +41,13 @@ def register(queuer: PgQueuer, pool: asyncpg.Pool, queries: Queries) -> None:
     @queuer.entrypoint("seed")
     async def seed(job: Job) -> None:
         values = _read(job)
-        await pool.execute("update bench_jobs set todo = $1 where job = $2", values["n"], values["job"])
+        await pool.execute("select bench_expect($1, $2)", values["job"], values["n"])
         await enqueue(queries, "work", [_payload(job=values["job"], index=index) for index in range(values["n"])])
 
     @queuer.entrypoint("work")
     async def work(job: Job) -> None:
         values = _read(job)
-        todo = await pool.fetchval("select bench_done($1, $2, $3::jsonb)", values["job"], values["index"], _RESULT)
-        if todo == 0:
+        if await pool.fetchval("select bench_done($1, $2, $3::jsonb)", values["job"], values["index"], _RESULT):
             await enqueue(queries, "collect", [_payload(job=values["job"])])
 
     @queuer.entrypoint("collect")

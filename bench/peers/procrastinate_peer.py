@@ -28,15 +28,15 @@ def make_app(database_url: str) -> App:
 
     @app.task(name="seed")
     async def seed(job: str, n: int) -> None:
-        await app.connector.execute_query_async("update bench_jobs set todo = %(n)s where job = %(job)s", n=n, job=job)
+        await app.connector.execute_query_async("select bench_expect(%(job)s, %(n)s)", job=job, n=n)
         await work.batch_defer_async(*({"job": job, "index": index} for index in range(n)))
 
     @app.task(name="work")
     async def work(job: str, index: int) -> None:
         row = await one(
-            "select bench_done(%(job)s, %(index)s, %(result)s::jsonb) as todo", job=job, index=index, result=_RESULT
+            "select bench_done(%(job)s, %(index)s, %(result)s::jsonb) as is_last", job=job, index=index, result=_RESULT
         )
-        if row["todo"] == 0:
+        if row["is_last"]:
             await collect.defer_async(job=job)
 
     @app.task(name="collect")
