@@ -21,6 +21,7 @@ Exception
     |   +-- MessageTooLarge      beyond what the queue takes
     +-- Draining                 this process is about to end: the message must stay with the broker, for others
     +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
+    |   +-- StoreBusy            the connections of this process to the database are all in use
     +-- DataRefused              the database will never take these values: what they belong to has failed
 """
 
@@ -221,6 +222,12 @@ class StoreUnavailable(CoreMachineError):
 
     # `core.basics.outage` logs it, once a minute for all: no host needs to, for each message.
     is_reported = True
+
+
+class StoreBusy(StoreUnavailable):
+    """The connections of this process to the database, `connections` in number, are all in use."""
+
+    connections: int
 
 
 class DataRefused(CoreMachineError):

@@ -259,18 +259,25 @@ class StateManager(JobTransitions):
         tasks_per_message: int | None = None,
         first_window: int | None = None,
         is_limited: bool = False,
+        is_stream: bool = False,
     ) -> tuple[PlanOutcome, int]:
         """Insert a stage's tasks and seal it, or nothing; with `first_window` they wait to be taken into a window.
 
         Args:
             is_limited: The stage has limits, in which each of its tasks needs a place.
+            is_stream: An author's code makes the tasks while they are written.
 
         Returns:
             `planned` and the number of tasks, or why not and 0.
         """
         began = time.monotonic()
         outcome, count = self._tasks.plan_stage(
-            ref, tasks, tasks_per_message=tasks_per_message, first_window=first_window, is_limited=is_limited
+            ref,
+            tasks,
+            tasks_per_message=tasks_per_message,
+            first_window=first_window,
+            is_limited=is_limited,
+            is_stream=is_stream,
         )
         report_planned(ref, outcome, count, began)
         return outcome, count

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from core.errors import DataRefused, StoreUnavailable
+from core.errors import DataRefused, StoreBusy, StoreUnavailable
 from core.safety.safe_log import safe_logger
 
 
@@ -21,6 +21,15 @@ class DatabaseUnavailable(RepositoryError, StoreUnavailable):
     """The database cannot be reached now; the message that led here must stay with the broker."""
 
 
+class ConnectionsInUse(DatabaseUnavailable, StoreBusy):
+    """This process has no connection left for a call; the database may well answer."""
+
+    def __init__(self, operation: str, expected: str, connections: int) -> None:
+        self.connections = connections
+        found = f"found all {connections} in use; COREMACHINE_POOL_SIZE sets how many there are"
+        super().__init__(operation, f"{expected}, {found}")
+
+
 class DatabaseUnsuitable(DatabaseUnavailable):
     """The engine cannot work on this database as it is set up: somebody must change that."""
 
@@ -35,6 +44,20 @@ class ChangedMeanwhile(RepositoryError):
 
 class PreconditionFailed(RepositoryError):
     """A call that does all or nothing did nothing: something is not as its caller expects."""
+
+
+class PlanningCancelled(RepositoryError):
+    """The server cancelled the write of a stage's tasks: a failed attempt at planning, since it might do so each time.
+
+    As an outage it would be repeated for ever.
+    """
+
+    def __init__(self, stage: int, count: int, reason: str) -> None:
+        reason = (
+            f"stage {stage}: expected to write its tasks in one transaction, found that the server cancelled it after "
+            f"{count}: {reason}; raise statement_timeout for the role of this app, and look for who cancels its queries"
+        )
+        super().__init__("plan_stage", reason)
 
 
 class BaseRepository:

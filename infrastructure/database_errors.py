@@ -12,6 +12,8 @@ STALE_PREPARATION = frozenset({"26000", "42P05", "0A000"})
 POOLED = frozenset({"26000", "42P05"})
 # Raised by lock_stage and share_stage: a decision was about to be made on an old snapshot.
 NOT_READ_COMMITTED = "CM005"
+# By a person, a statement_timeout, or a transaction_timeout.
+CANCELLED = frozenset({"57014", "25P04"})
 NOT_GRANTED = "42501"
 PROTOCOL_VIOLATION = "08P01"
 
@@ -84,10 +86,15 @@ def reason_of(error: BaseException | None) -> str:
     sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
     if sqlstate is None or _BY_SQLSTATE.get(sqlstate) is not Fault.UNSUITABLE:
         return str(error)
-    first = next(iter(str(error).splitlines()), "")
+    first = first_line(error)
     if sqlstate == NOT_GRANTED:
         return (
             f"{first}; grant the role of this app what it lacks: usage on the schema, select, insert, update and "
             "delete on its tables, execute on its functions, and no policies of row-level security (bypassrls)"
         )
     return f"{first}; the schema is not the one of this release: run `coremachine db migrate`"
+
+
+def first_line(error: BaseException | None) -> str:
+    """What the server said, without where."""
+    return next(iter(str(error).splitlines()), "")

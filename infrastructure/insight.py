@@ -14,6 +14,7 @@ from core.models.insight import (
     QueueFacts,
     RetryFacts,
     RetryingTask,
+    StepLeaseFacts,
     UnannouncedFacts,
     UnknownFacts,
 )
@@ -39,7 +40,7 @@ _JOB = SQL(
     " (s.settings ->> 'lease_seconds')::double precision as lease_seconds,"
     " (s.settings ->> 'max_interruptions')::integer as max_interruptions,"
     " (s.settings ->> 'max_parallel')::integer as max_parallel, s.window_after, s.settings -> 'limits' as limits,"
-    " s.status as stage_status, j.paused_at, j.cancel_deadline_at, j.waiting_for"
+    " s.status as stage_status, j.paused_at, j.cancel_deadline_at, j.waiting_for, j.step_lease"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
     " where j.job_id = %(job_id)s"
 )
@@ -163,6 +164,7 @@ class InsightQueries(PostgreSQLRepository):
         facts["status"] = JobStatus.stored(facts["status"])
         facts["stage_name"] = facts["stage_name"] or ""
         facts["unknown_step"] = _unknown_step(facts)
+        facts["step_lease"] = _step_lease(facts)
         window_after = facts.pop("window_after")
         limits = facts.pop("limits") or ()
         facts["limit_names"] = () if facts["status"].is_terminal else [limit["name"] for limit in limits]
@@ -221,11 +223,27 @@ def _as(kind: type[T], row: DictRow, listed: str) -> T:
     return kind(**{**row, listed: tuple(row[listed])})
 
 
-def _unknown_step(facts: dict[str, Any]) -> UnknownFacts | None:
-    """What the job's step waits for, if the note is about the job's present step."""
-    note = facts.pop("waiting_for")
+def _present_note(facts: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """What is noted in the column, if it is about the job's present step."""
+    note: dict[str, Any] | None = facts.pop(name)
     at = {name: facts[name] for name in ("run", "stage", "status", "attempt")}
-    if note is None or note["at"] != at:
+    return note if note is not None and note["at"] == at else None
+
+
+def _step_lease(facts: dict[str, Any]) -> StepLeaseFacts | None:
+    note = _present_note(facts, "step_lease")
+    if note is None:
+        return None
+    expires_at = datetime.fromisoformat(note["expires_at"])
+    # The release before noted no beginning.
+    since = datetime.fromisoformat(note["since"]) if "since" in note else facts["updated_at"]
+    return StepLeaseFacts(note["owner"], since, expires_at)
+
+
+def _unknown_step(facts: dict[str, Any]) -> UnknownFacts | None:
+    """What the job's step waits for."""
+    note = _present_note(facts, "waiting_for")
+    if note is None:
         return None
     fields = ("kind", "name", "times", "by", "waited_seconds", "patience_seconds")
     return UnknownFacts(

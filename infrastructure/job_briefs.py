@@ -48,6 +48,8 @@ _BRIEFS = SQL(
     "select j.job_id, {clock}() as now, case when pg_column_size(j.parameters) <= {bytes} then j.parameters end"
     "   as parameters,"
     " j.attempt, j.due_at, j.announced_at,"
+    " case when {lease_seconds}(j.step_lease, j.run, j.stage, j.status, j.attempt) > 0"
+    "   then j.step_lease ->> 'owner' end as step_owner,"
     " case when {note_counts} then concat(j.waiting_for ->> 'kind', ' ', j.waiting_for ->> 'name') end as unknown_step,"
     " case when j.attempt > 0 then (select jsonb_build_object('type', e.detail -> 'type', 'message',"
     "   left(e.detail ->> 'message', 300)) from {events} e where e.job_id = j.job_id and e.run = j.run"
@@ -80,6 +82,7 @@ class JobBriefs(PostgreSQLRepository):
         query = _BRIEFS.format(
             **STATUS_SETS,
             clock=self._table("clock"),
+            lease_seconds=self._table("step_lease_seconds"),
             jobs=self._table("jobs"),
             stages=self._table("stages"),
             tasks=self._table("tasks"),

@@ -6,6 +6,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -35,13 +36,19 @@ from core.models.transition import (
     TakenBack,
     TaskRow,
 )
-from infrastructure.base import PreconditionFailed
+from infrastructure.base import PlanningCancelled, PreconditionFailed
+from infrastructure.database_errors import CANCELLED, first_line
 from infrastructure.job_control import JobControlRepository
 from infrastructure.parameters import JsonbArray, TextArray, UuidArray, as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
+# Those that this server has: PostgreSQL 17 added the second.
+_NO_TIMEOUTS = SQL(
+    "select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings"
+    " where name in ('statement_timeout', 'transaction_timeout')"
+)
 _keys_of = attrgetter(*TASK_COLUMNS[:-1])
 # The number of tasks taken back by a sweep that the log names.
 SHOWN_INTERRUPTED = 20
@@ -225,6 +232,7 @@ class TaskRepository(PostgreSQLRepository):
         tasks_per_message: int | None = None,
         first_window: int | None = None,
         is_limited: bool = False,
+        is_stream: bool = False,
     ) -> tuple[PlanOutcome, int]:
         """Insert a stage's tasks and seal it: all of them, or none.
 
@@ -233,9 +241,13 @@ class TaskRepository(PostgreSQLRepository):
             tasks_per_message: Kept with the stage, for announcing its tasks again.
             first_window: The tasks wait to be taken into a window, which has this size at first. None: they do not.
             is_limited: The stage has limits, in which each of its tasks needs a place; it has a window, then.
+            is_stream: An author's code makes the tasks while they are written: no timeout of the server ends that.
 
         Returns:
             `planned` and the number of tasks, or why not and 0.
+
+        Raises:
+            PlanningCancelled: The server cancelled it.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
@@ -250,13 +262,20 @@ class TaskRepository(PostgreSQLRepository):
             (row,) = cursor.fetchall()
             if row["outcome"] != "ready":
                 return PlanOutcome.stored(row["outcome"]), 0
+            if is_stream:
+                cursor.execute(_NO_TIMEOUTS, prepare=False)
             count = 0
-            with cursor.copy(copy_in) as copy:
-                for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
-                    copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed, is_limited))
-            cursor.execute(seal, (*ref, count, tasks_per_message))
-            if is_windowed:
-                cursor.execute(open_window, (*ref, first_window))
+            try:
+                with cursor.copy(copy_in) as copy:
+                    for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
+                        copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed, is_limited))
+                cursor.execute(seal, (*ref, count, tasks_per_message))
+                if is_windowed:
+                    cursor.execute(open_window, (*ref, first_window))
+            except psycopg.Error as error:
+                if error.sqlstate not in CANCELLED:
+                    raise
+                raise PlanningCancelled(ref.stage, count, first_line(error)) from error
         return PlanOutcome.PLANNED, count
 
     def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome:
@@ -297,7 +316,7 @@ class TaskRepository(PostgreSQLRepository):
             UuidArray(lease.lease_id for lease in held),
             JsonbArray(lease.progress for lease in held),
         )
-        rows = self._call("renew_leases", parameters)
+        rows = self._call_at_once("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): LeaseOutcome.stored(row["outcome"]) for row in rows}
 
     def is_any_stopping(self, job_ids: Collection[str]) -> bool:
@@ -322,7 +341,7 @@ class TaskRepository(PostgreSQLRepository):
 
     def renew_step_lease(self, step: StepRef, owner: str) -> bool:
         """Extend the lease of who takes a job's step now. False: the job does not wait for it, or another has it."""
-        (row,) = self._call("renew_step_lease", (*step, owner, STEP_LEASE_SECONDS))
+        (row,) = self._call_at_once("renew_step_lease", (*step, owner, STEP_LEASE_SECONDS))
         return bool(row["renew_step_lease"])
 
     def release_step_lease(self, step: StepRef, owner: str) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import psycopg
 from psycopg import Cursor
@@ -22,6 +22,7 @@ from infrastructure import parameters as sent_types  # noqa: F401 - registers th
 from infrastructure.base import (
     BaseRepository,
     ChangedMeanwhile,
+    ConnectionsInUse,
     DatabaseUnavailable,
     DatabaseUnsuitable,
     PreconditionFailed,
@@ -36,6 +37,7 @@ from infrastructure.database_errors import (
     STALE_PREPARATION,
     Fault,
     fault_of,
+    first_line,
     reason_of,
 )
 from infrastructure.migrations import Migrator
@@ -47,6 +49,8 @@ CALLS_AT_MOST = 5
 _RECONNECT_SECONDS = 5.0
 # A connection that is so old and finds its server read-only was made before the server was demoted.
 _WRITABLE_SECONDS = 5.0
+# How long a renewal of leases waits for a connection of the pool, before it makes one of its own.
+_URGENT_SECONDS = 1.0
 # Distinguishes them from the pools of a handler, which shares the logger of the library.
 _POOL_NAME = "coremachine-pool-"
 _pool_numbers = itertools.count(1)
@@ -98,6 +102,10 @@ class Pool(ConnectionPool[PooledConnection]):
             connection.close()
             # It makes another one in its place.
             self.putconn(connection)
+
+    def connect_once(self) -> PooledConnection:
+        """A connection beside those of the pool, for the caller to close."""
+        return self.connection_class.connect(cast("str", self.conninfo), **cast("dict[str, Any]", self.kwargs))
 
     def judge(self, connection: PooledConnection, error: Exception) -> "Refused":
         """What a statement's error means, and whether the same call over another connection may do."""
@@ -233,25 +241,27 @@ class PostgreSQLRepository(BaseRepository):
         """Run one statement and return its rows; no rows when it has no result."""
         return self._execute(operation, query.as_string(), parameters)
 
-    def _execute(self, operation: str, text: str, parameters: Parameters) -> list[DictRow]:
+    def _execute(
+        self, operation: str, text: str, parameters: Parameters, timeout: float | None = None
+    ) -> list[DictRow]:
         """Run one statement; once more over another connection if this one was lost, or is of no use any more.
 
         Nobody knows then whether the first was committed. Each of our statements either only reads, or is fenced so
         that the second finds the first done and changes nothing; docs/reference/operations.md has the answers.
         """
         try:
-            return self._execute_once(text, parameters)
+            return self._execute_once(text, parameters, timeout)
         except Exception as error:  # noqa: BLE001 - raised again as what it means
             if not (isinstance(error, Refused) and error.is_again):
                 self._raise_translated(operation, error)
-            details = {"operation": operation, "reason": _first_line(error.__cause__)}
+            details = {"operation": operation, "reason": first_line(error.__cause__)}
             self._log.info("called_over_another_connection", extra=details)
         with self._error_context(operation):
-            return self._execute_once(text, parameters)
+            return self._execute_once(text, parameters, timeout)
 
-    def _execute_once(self, text: str, parameters: Parameters) -> list[DictRow]:
+    def _execute_once(self, text: str, parameters: Parameters, timeout: float | None) -> list[DictRow]:
         # Without the pool's own `with`, which also commits: this connection has no open transaction.
-        connection = self._pool.getconn()
+        connection = self._pool.getconn(timeout)
         try:
             rows = connection.run(text, parameters)
         except _REFUSALS as error:
@@ -266,15 +276,30 @@ class PostgreSQLRepository(BaseRepository):
         """A table, or a function, of the schema."""
         return Identifier(self._schema, name)
 
-    def _call(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
-        """Call one of the schema's functions: a transition in one round trip, again if another came in between."""
+    def _call(self, function: str, parameters: Sequence[Any], timeout: float | None = None) -> list[DictRow]:
+        """Call one of the schema's functions: a transition in one round trip, again if another came in between.
+
+        Args:
+            timeout: Seconds to wait for a connection; None: those of the pool.
+        """
         query = _call_of(self._schema, function, len(parameters))
         for _ in range(CALLS_AT_MOST - 1):
             try:
-                return self._execute(function, query, parameters)
+                return self._execute(function, query, parameters, timeout)
             except ChangedMeanwhile as error:
                 self._log.info("called_again", extra={"operation": function, "reason": error.reason})
-        return self._execute(function, query, parameters)
+        return self._execute(function, query, parameters, timeout)
+
+    def _call_at_once(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
+        """As `_call`, for what must not wait: while all connections stay in use, over one more, for this call."""
+        try:
+            return self._call(function, parameters, _URGENT_SECONDS)
+        except ConnectionsInUse:
+            with self._error_context(function), self._pool.connect_once() as connection:
+                try:
+                    return connection.run(_call_of(self._schema, function, len(parameters)), parameters)
+                except _REFUSALS as error:
+                    raise self._pool.judge(connection, error) from error
 
     def _ensure_schema_exists(self) -> None:
         """Make an empty database ready, bring an older one up to date; see `infrastructure.migrations`."""
@@ -289,7 +314,7 @@ class PostgreSQLRepository(BaseRepository):
             return error
         cause = error.__cause__
         is_short = error.fault in {Fault.CHANGED, Fault.NOT_AS_EXPECTED}
-        return _MEANINGS[error.fault](operation, _first_line(cause) if is_short else reason_of(cause))
+        return _MEANINGS[error.fault](operation, first_line(cause) if is_short else reason_of(cause))
 
 
 def _explain_timeout(pool: "Pool", operation: str) -> DatabaseUnavailable:
@@ -300,13 +325,7 @@ def _explain_timeout(pool: "Pool", operation: str) -> DatabaseUnavailable:
         return DatabaseUnsuitable(operation, found.reason)
     if found is not None:
         return DatabaseUnavailable(operation, f"{expected}, found that none can be made: {found}")
-    return DatabaseUnavailable(
-        operation, f"{expected}, found all {pool.max_size} in use; COREMACHINE_POOL_SIZE sets how many there are"
-    )
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next(iter(str(error).splitlines()), "")
+    return ConnectionsInUse(operation, expected, pool.max_size)
 
 
 @cache

@@ -2426,6 +2426,10 @@ begin
   update "app".jobs j
   set step_lease = jsonb_build_object(
     'owner', p_owner, 'expires_at', "app".clock() + p_seconds * interval '1 second',
+    'since', case
+      when j.step_lease ->> 'owner' = p_owner
+        and "app".step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) > 0
+      then coalesce(j.step_lease -> 'since', to_jsonb("app".clock())) else to_jsonb("app".clock()) end,
     'at', jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt))
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
     and j.status in ('queued', 'finalizing')
@@ -5523,7 +5527,7 @@ comment on column "app"."jobs"."hold" is 'Legal hold: reason, actor, at. While i
 comment on column "app"."jobs"."traceparent" is 'The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.';
 comment on column "app"."jobs"."priority" is 'Its weight among others, as its submitter or an operator wished. Null: that of its definition.';
 comment on column "app"."jobs"."stall_noted_at" is 'When webhooks last learned that it does not move. Null: never.';
-comment on column "app"."jobs"."step_lease" is 'The process that takes the job''s step, if that lasts: owner, expires_at, and `at`. Its heartbeats renew it. It counts only while run, stage, status and attempt equal `at`.';
+comment on column "app"."jobs"."step_lease" is 'The process that takes the job''s step, if that lasts: owner, since, expires_at, and `at`. Its heartbeats renew it. It counts only while run, stage, status and attempt equal `at`.';
 
 comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
 comment on column "app"."job_runs"."job_id" is 'The job.';

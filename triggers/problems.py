@@ -20,6 +20,7 @@ from core.errors import (
     DeliveryError,
     IdempotencyKeyReused,
     InvalidParameters,
+    StoreBusy,
     StoreUnavailable,
     SubmissionRefused,
     UnknownWork,
@@ -198,7 +199,17 @@ def _author(error: Any) -> ProblemError:
 def _unavailable(error: Exception) -> ProblemError:
     """Of a submission among others; one alone is answered by `_from_unavailable`."""
     outage.note(redact(str(error)))
-    return ProblemError(503, "database_unavailable", "The database cannot be reached now; send it again later.")
+    return ProblemError(503, "database_unavailable", _away(error))
+
+
+def _away(error: Exception) -> str:
+    """Nothing of the reason, which may name hosts and users."""
+    if not isinstance(error, StoreBusy):
+        return "The database cannot be reached now; send the request again later."
+    return (
+        f"All {error.connections} database connections of this process are in use; send the request again later. "
+        "COREMACHINE_POOL_SIZE sets how many it has."
+    )
 
 
 # The nearest class of an error counts.
@@ -238,7 +249,7 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
     elif isinstance(error, DeliveryError):
         code, detail = "queue_unavailable", f"The request can be sent again without harm. {error}"
     else:
-        code, detail = "database_unavailable", "The database cannot be reached now; send the request again later."
+        code, detail = "database_unavailable", _away(error)
         outage.note(redact(str(error)))
     level = logging.DEBUG if code == "database_unavailable" else logging.WARNING
     log.log(level, "request_refused", extra={"path": request.scope["path"], "code": code, "reason": redact(str(error))})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.basics.first_imports import IMPORTS, keep_imported
 from core.basics.outage import outage
-from core.errors import StoreUnavailable
+from core.errors import StoreBusy, StoreUnavailable
 from core.isolation.function import process_pool
 from core.machine import CoreMachine
 from core.operating.bulk import BulkControl
@@ -139,7 +139,10 @@ class Services:
         except StoreUnavailable as error:
             # The reason goes to the log alone: it may name hosts and users.
             outage.note(str(error))
-            return Check("database", ok=False, detail="cannot be reached now; the log has the reason")
+            found = "cannot be reached"
+            if isinstance(error, StoreBusy):
+                found = f"all {error.connections} connections of this process are in use"
+            return Check("database", ok=False, detail=f"{found} now; the log has the reason")
         except RepositoryError as error:
             log.warning("database_not_ready", extra={"reason": str(error)})
             return Check("database", ok=False, detail=str(error))

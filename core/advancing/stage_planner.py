@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from threading import Lock
@@ -18,10 +18,22 @@ from core.models.context import CompletedTask
 from core.models.transition import ClaimedRow, ClaimOutcome, PlannedTask, PlanOutcome, SmallStage
 from core.running.engine_parts import EngineParts
 
-# This many earlier results are read before the planning transaction begins; more are streamed during it.
+# The tasks of a stage are collected up to this size, so that no connection is held while the author's code makes them.
+COLLECTED_BYTES = 16 * 1024 * 1024
+# What a collected task takes beside its parameters.
+_ROW_BYTES = 500
+# This many earlier results are read before the author is asked; more are read page by page.
 PREFETCHED_RESULTS = 1000
 # How long a measured duration is used before it is read again.
 MEAN_LIFE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """The first tasks of a draft, or all of them."""
+
+    rows: list[PlannedTask]
+    are_all: bool
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,8 @@ class StagePlanner:
         self._results = parts.results
         self._owner = parts.owner
         self._times = times
-        # A planner that streams holds a connection and asks for pages over another; several could starve the pool.
+        # A planner that streams holds a connection for as long as its author's code runs, and may ask for pages over
+        # another. Only one does so at a time: the others wait for it without a connection.
         self._streaming = Lock()
         self._mean_seconds: LatestCache[tuple[str, int], _MeanSeconds] = LatestCache(256)
 
@@ -60,10 +73,9 @@ class StagePlanner:
         Raises:
             Exception: Whatever the author's `create_tasks_for_stage` raises; nothing is written then.
         """
-        previous, streaming = self._previous(job, stage) if earlier is None else (earlier, nullcontext())
+        previous = self._previous(job, stage) if earlier is None else earlier
         count = None if earlier is None else len(earlier)
-        with streaming:
-            return self.write(self.draft(job, stage, previous, count), inline=inline)
+        return self.write(self.draft(job, stage, previous, count), inline=inline)
 
     def write(self, draft: Draft, *, inline: bool) -> Plan:
         """Write a draft: all of it, or nothing."""
@@ -91,21 +103,25 @@ class StagePlanner:
     def _write_many(self, draft: Draft) -> Plan:
         job, stage = draft.job, draft.stage
         plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=len(draft.first) > FEW_TASKS))
+        first_window = self._first_window(draft, plan.tasks_per_message)
+        collected = _collected(draft)
         large: list[tuple[str, int]] = []
 
         def noted() -> Iterator[PlannedTask]:
-            for row in chain(draft.first, draft.rest):
+            for row in chain(collected.rows, draft.rest):
                 if len(row.parameters) > LARGE_VALUE_BYTES:
                     large.append((row.task_id, len(row.parameters)))
                 yield row
 
-        plan.outcome, _ = self._state.plan_stage(
-            job.ref.at_stage(stage.number),
-            noted(),
-            tasks_per_message=plan.tasks_per_message,
-            first_window=self._first_window(draft, plan.tasks_per_message),
-            is_limited=draft.stage.limits is not None,
-        )
+        with nullcontext() if collected.are_all else self._streaming:
+            plan.outcome, _ = self._state.plan_stage(
+                job.ref.at_stage(stage.number),
+                noted(),
+                tasks_per_message=plan.tasks_per_message,
+                first_window=first_window,
+                is_limited=draft.stage.limits is not None,
+                is_stream=not collected.are_all,
+            )
         if plan.outcome is PlanOutcome.PLANNED:
             plan.is_windowed = True
             self._state.note_large_values(job.ref.at_stage(stage.number), "parameters", large)
@@ -156,16 +172,12 @@ class StagePlanner:
             rows = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
             return Draft(job, stage, _first_of(rows), rows)
 
-    def _previous(
-        self, job: JobRecord, stage: StageDefinition
-    ) -> tuple[Iterable[CompletedTask], AbstractContextManager[object]]:
-        """The earlier results, and the lock to have while they are read."""
+    def _previous(self, job: JobRecord, stage: StageDefinition) -> Iterable[CompletedTask]:
+        """The earlier results; what is many is read when it is asked for."""
         if stage.number == 1 or stage.parallelism is Parallelism.FAN_IN:
-            return (), nullcontext()
+            return ()
         first = list(islice(self._earlier(job, stage), PREFETCHED_RESULTS + 1))
-        if len(first) <= PREFETCHED_RESULTS:
-            return first, nullcontext()
-        return self._earlier(job, stage), self._streaming
+        return first if len(first) <= PREFETCHED_RESULTS else self._earlier(job, stage)
 
     def _earlier(self, job: JobRecord, stage: StageDefinition) -> Iterator[CompletedTask]:
         return self._results.stream_results(job.ref.at_stage(stage.number - 1))
@@ -181,6 +193,19 @@ def _first_of(rows: Iterator[PlannedTask]) -> list[PlannedTask]:
         if size > MOST_BYTES_AT_ONCE:
             break
     return first
+
+
+def _collected(draft: Draft) -> _Collected:
+    """Let the author's code run to its end, unless it makes more than is kept in memory."""
+    rows, size = list(draft.first), sum([len(row.parameters) + _ROW_BYTES for row in draft.first])
+    if size > COLLECTED_BYTES:
+        return _Collected(rows, are_all=False)
+    for row in draft.rest:
+        rows.append(row)
+        size += len(row.parameters) + _ROW_BYTES
+        if size > COLLECTED_BYTES:
+            return _Collected(rows, are_all=False)
+    return _Collected(rows, are_all=True)
 
 
 def plan_of(small: SmallStage, outcome: PlanOutcome) -> Plan:

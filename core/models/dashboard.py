@@ -146,6 +146,7 @@ class JobBrief:
         attempt: Failed attempts at its step. `step_error`: the latest.
         due_at: The step is not attempted before this time.
         announced_at: When the message for its step was sent.
+        step_owner: The process that takes its step now, if that lasts.
         unknown_step: What an app did not know that was to take its step.
         pause: The actor that paused it, and the reason.
         dead_letter: Why a queue gave up a message of it that nobody has dealt with.
@@ -166,6 +167,7 @@ class JobBrief:
     dead_letter: str | None
     failure: Mapping[str, Any] | None
     sample: OpenSample | None
+    step_owner: str | None = None
 
 
 @dataclass(frozen=True)

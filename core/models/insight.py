@@ -132,6 +132,15 @@ class UnknownFacts:
 
 
 @dataclass(frozen=True)
+class StepLeaseFacts:
+    """The process that takes the job's step, and when its lease ends unless it is renewed."""
+
+    owner: str
+    since: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
 class UnannouncedFacts:
     """Tasks without a message. `since` is None where it is not known; `held_until`: left alone until then."""
 
@@ -147,6 +156,7 @@ class JobFacts:
 
     Args:
         attempt: Failed attempts at planning or finalizing; `due_at` is the next, `step_error` the last error.
+        step_lease: The process that takes its step now, or did until its lease ran out; None: it was quick so far.
         stage_status: Of the job's current stage.
         waiting_queues: Queues (logical names) by which tasks of the stage still have to come: the first and the last.
         missing_queues: Configured queues that are not there, with what to do; not from rows.
@@ -184,6 +194,7 @@ class JobFacts:
     stage_name: str = ""
     stage_status: str | None = None
     step_error: Mapping[str, Any] | None = None
+    step_lease: StepLeaseFacts | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None
     pause_reason: str | None = None
@@ -213,6 +224,11 @@ class JobFacts:
     failures: tuple[FailureGroup, ...] = ()
     dead_letters: tuple[DeadLetterGroup, ...] = ()
     fleet: FleetFacts | None = None
+
+    @property
+    def is_step_taken(self) -> bool:
+        """Whether a process that lives takes the job's step."""
+        return self.step_lease is not None and self.step_lease.expires_at > self.now
 
     @property
     def step(self) -> str:

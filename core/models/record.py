@@ -160,8 +160,8 @@ class JobRecord(FrozenModel):
     step_lease: dict[str, Any] | None = Field(
         default=None,
         description=(
-            "The process that takes the job's step, if that lasts: owner, expires_at, and `at`. Its heartbeats renew "
-            "it. It counts only while run, stage, status and attempt equal `at`."
+            "The process that takes the job's step, if that lasts: owner, since, expires_at, and `at`. Its heartbeats "
+            "renew it. It counts only while run, stage, status and attempt equal `at`."
         ),
     )
 

@@ -84,6 +84,8 @@ def _paused(brief: JobBrief) -> BriefReason:
 def _waits_for_step(brief: JobBrief) -> BriefReason:
     job, now = brief.job, brief.now
     step = "finalizing" if job.status is JobStatus.FINALIZING else f"planning of stage {job.stage}"
+    if brief.step_owner is not None:
+        return BriefReason("step_running", Severity.INFO, f"{step.capitalize()} by {brief.step_owner}")
     if brief.attempt > 0:
         tried = "once" if brief.attempt == 1 else f"{brief.attempt} times"
         text = f"{step.capitalize()} failed {tried}: {_error_text(brief.step_error)}"

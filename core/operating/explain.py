@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.app_queues import JOBS_QUEUE
-from core.models.insight import Finding, InterruptedTask, JobFacts, LeaseFacts, Severity, UnknownFacts
+from core.models.insight import Finding, InterruptedTask, JobFacts, LeaseFacts, Severity, StepLeaseFacts, UnknownFacts
 from core.models.limit import LimitFacts
 from core.models.status import JobStatus
 from core.operating.fleet import find_missing_app, unread_queues
@@ -218,7 +218,9 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
         return
     if facts.unknown_step is not None:
         return
-    if facts.attempt > 0:
+    if facts.step_lease is not None:
+        yield _taken_step(facts, facts.step_lease)
+    elif facts.attempt > 0:
         yield Finding(
             "step_retry",
             Severity.WARNING,
@@ -248,6 +250,22 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
             since=facts.updated_at,
             advice="the janitor sends it at its next sweep",
         )
+
+
+def _taken_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:
+    """The author's code is at work on it, or its process was lost."""
+    took = f"{facts.step} by {lease.owner} since {_at(lease.since, facts.now)}"
+    ends = _at(lease.expires_at, facts.now)
+    if facts.is_step_taken:
+        message = f"under way: {took}; the heartbeat is fresh, the lease ends {ends} unless renewed"
+        return Finding("step_running", Severity.INFO, message, since=lease.since)
+    return Finding(
+        "step_lost",
+        Severity.WARNING,
+        f"begun and not ended: {took}; its lease ran out {ends}: its process died, or cannot reach the database",
+        since=lease.expires_at,
+        advice="the janitor announces the step again at its next sweep, and another process takes it",
+    )
 
 
 def _announced_step(facts: JobFacts) -> Iterator[Finding]:
@@ -564,7 +582,8 @@ def _sweep_is_late(facts: JobFacts) -> Iterator[Finding]:
         waits.append(facts.retries.next_at)
     if facts.unannounced is not None and facts.unannounced.count and facts.unannounced.since is not None:
         waits.append(facts.unannounced.since)
-    if facts.status in {JobStatus.QUEUED, JobStatus.FINALIZING} and facts.announced_at is None:
+    is_waiting = facts.status in {JobStatus.QUEUED, JobStatus.FINALIZING} and not facts.is_step_taken
+    if is_waiting and facts.announced_at is None:
         waits.append(max(facts.updated_at, facts.due_at or facts.updated_at))
     if facts.status in {JobStatus.PROCESSING, JobStatus.CANCELLING} and facts.open_count == 0:
         waits.append(facts.updated_at)

@@ -58,7 +58,10 @@ CODES = {
     "internal_error": ("500", "An error that is not the request's fault; the log has the trace."),
     "job_type_failed": ("500", "The job type's own code failed; nothing was written."),
     "app_not_ready": ("503", "The app cannot work as it is set up; the detail names the setting."),
-    "database_unavailable": ("503", "The database cannot be reached; `Retry-After` is when to ask again."),
+    "database_unavailable": (
+        "503",
+        "The database cannot be reached, or all connections to it are in use; `Retry-After` is when to ask again.",
+    ),
     "job_type_busy": (
         "503",
         "All threads that submissions of this job type may take run its code: its validation takes long or hangs.",

@@ -101,6 +101,10 @@ begin
   update {schema}.jobs j
   set step_lease = jsonb_build_object(
     'owner', p_owner, 'expires_at', {schema}.clock() + p_seconds * interval '1 second',
+    'since', case
+      when j.step_lease ->> 'owner' = p_owner
+        and {schema}.step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) > 0
+      then coalesce(j.step_lease -> 'since', to_jsonb({schema}.clock())) else to_jsonb({schema}.clock()) end,
     'at', jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt))
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
     and j.status in ({waiting_jobs})

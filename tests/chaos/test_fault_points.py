@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from core.advancing import stage_planner
 from core.advancing.steps import StepTimes
 from core.basics.faults import FAULT_POINTS
 from core.errors import RetryableTaskError
@@ -88,8 +89,9 @@ def test_process_dies_at(engine, request, monkeypatch, point, nth, how, loses_me
 
 @broker
 @pytest.mark.parametrize("hit", [2, 60, 102, 103, 130, 151])
-def test_process_dies_in_the_middle_of_planning_many(engine, hit, loses_messages):
+def test_process_dies_in_the_middle_of_planning_many(engine, hit, loses_messages, monkeypatch):
     """Row 1 is stage 1's. A hundred of stage 2 are asked for before its transaction begins, the others in it."""
+    monkeypatch.setattr(stage_planner, "COLLECTED_BYTES", 0)
     world = World(engine, loses_messages=loses_messages)
     with world.dying_at(("job.planning", hit)):
         job_id = world.submit(n=150)

@@ -12,6 +12,7 @@ from core.models.insight import (
     QueueFacts,
     RetryFacts,
     RetryingTask,
+    StepLeaseFacts,
     UnannouncedFacts,
     UnknownFacts,
 )
@@ -151,6 +152,18 @@ CASES = {
     "message on the jobs queue": (
         facts("queued", announced_at=ago(3)),
         [("step_announced", "info", "(convert); its message went to the jobs queue 11:59:57Z (3 s ago)")],
+    ),
+    "planner at work": (
+        facts("queued", announced_at=ago(300), step_lease=StepLeaseFacts("app:host:7", ago(60), ahead(8))),
+        [("step_running", "info", "under way: planning of stage 2 (convert) by app:host:7 since 11:59:00Z (60 s ago)")],
+    ),
+    "inline planner at work for long": (
+        facts("queued", updated_at=ago(900), step_lease=StepLeaseFacts("app:host:7", ago(900), ahead(8))),
+        [("step_running", "info", "the lease ends 12:00:08Z (in 8 s) unless renewed")],
+    ),
+    "planner lost": (
+        facts("queued", announced_at=ago(80), step_lease=StepLeaseFacts("app:host:7", ago(60), ago(8))),
+        [("step_lost", "warning", "its lease ran out 11:59:52Z (8 s ago)")],
     ),
     "message on the jobs queue for long": (
         facts("queued", announced_at=ago(300)),

@@ -96,5 +96,13 @@ _TABS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "waiting_for_retry": ("Tasks to retry", {"tab": "tasks", "status": "pending_retry"}),
 }
 _OF_APPS = frozenset(
-    {"step_announced", "janitor_late", "waits_for_release", "process_silent", "lease_expired", "task_type_without_app"}
+    {
+        "step_announced",
+        "step_lost",
+        "janitor_late",
+        "waits_for_release",
+        "process_silent",
+        "lease_expired",
+        "task_type_without_app",
+    }
 )

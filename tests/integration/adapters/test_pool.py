@@ -22,6 +22,7 @@ from infrastructure import postgresql
 from infrastructure.base import DatabaseUnavailable, ValuesRefused
 from infrastructure.parameters import JsonbArray, TextArray, UuidArray
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
+from tests.databases import Engine
 
 
 def ask(pool):
@@ -228,6 +229,20 @@ def test_a_pool_in_use_says_which_setting_helps(url):
         pytest.raises(DatabaseUnavailable, match="found all 1 in use; COREMACHINE_POOL_SIZE sets"),
     ):
         ask(pool)
+
+
+def test_a_renewal_of_leases_does_not_wait_for_the_pool(database_url, monkeypatch):
+    """While other calls held all connections, leases ran out, and healthy tasks began anew elsewhere."""
+    monkeypatch.setattr(postgresql, "_URGENT_SECONDS", 0.0)
+    with create_pool(database_url, max_size=1) as pool:
+        engine = Engine(pool)
+        job_id = engine.submit(stages=1)
+        step = engine.jobs.find_job(job_id).step_ref
+        with pool.connection() as connection:
+            assert engine.tasks.renew_step_lease(step, "me")
+            assert engine.tasks.renew_leases([]) == {}
+            assert connection.execute("select step_lease ->> 'owner' as name from app.jobs").fetchone()["name"] == "me"
+        assert pool.get_stats()["pool_size"] == 1
 
 
 def test_a_closed_pool_is_unavailable(url):

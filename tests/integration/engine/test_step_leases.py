@@ -12,7 +12,10 @@ import pytest
 from core.models.lease import STEP_LEASE_SECONDS
 from core.models.refs import StepRef
 from core.operating.announcer import step_message
+from core.operating.explain import explain
 from core.running import step_leases
+from infrastructure.insight import InsightQueries
+from infrastructure.job_briefs import JobBriefs
 
 from .machine_suite import Behaviours, Rig, ShapesJob, build_registry
 from .test_lease_stand_in import OPENS_WHEN_RENEWED, OTHER, OWNER, stand_ins  # noqa: F401 - a fixture
@@ -85,6 +88,19 @@ def test_a_step_that_is_taken_is_left_to_its_process(rigs, held, engine):
         ran.result(60)
     assert first.job(job_id).status == "completed"
     assert lease(engine, job_id) is None
+
+
+def test_a_step_that_is_taken_is_explained_by_its_process(at):
+    """It said that nobody had taken its message yet."""
+    engine, later = at(0), at(5)
+    job_id = engine.submit()
+    engine.jobs.mark_job_announced(engine.jobs.find_job(job_id).stage_ref)
+    for renewed in (engine, later):
+        assert renewed.tasks.renew_step_lease(step_of(engine, job_id), OWNER)
+    (finding,) = explain(InsightQueries(later.pool).get_job_facts(job_id))
+    assert finding.code == "step_running"
+    assert f"by {OWNER} since 00:00:00Z (5 s ago)" in finding.message
+    assert JobBriefs(later.pool).read_briefs([engine.jobs.find_job(job_id)])[job_id].step_owner == OWNER
 
 
 def test_a_step_whose_process_died_is_announced_again(rigs, held, engine, at):

@@ -22,7 +22,7 @@ from core.errors import (
     classify,
 )
 from core.models.submission import SubmissionOutcome
-from infrastructure.base import DatabaseUnsuitable
+from infrastructure.base import ConnectionsInUse, DatabaseUnsuitable
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
 from triggers.api import create_api
@@ -599,6 +599,14 @@ class TestErrors:
             problem = assert_problem(response, 503, code)
             assert response.headers["retry-after"] == "5"
             assert "10.0.0.4" not in problem["detail"]
+
+    def test_process_without_a_free_connection_says_so(self):
+        """It said that the database could not be reached."""
+        failure = ConnectionsInUse("get_job", "expected a connection within 10 s", 4)
+        api = Api(FakeServices(failure=failure))
+        for response in (api.get(f"/api/jobs/{JOB_ID}"), api.post("/api/jobs/submit/hello_world", json={})):
+            problem = assert_problem(response, 503, "database_unavailable")
+            assert problem["detail"].startswith("All 4 database connections of this process are in use")
 
     def test_unforeseen_error_is_a_problem_too_and_its_trace_is_logged(self, caplog):
         api = Api(FakeServices(failure=RuntimeError("secret detail")))
