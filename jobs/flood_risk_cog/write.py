@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
-from jobs.flood_risk_cog.facts import CELL, DamagedRaster, cause, read_pieces, windows
+from jobs.flood_risk_cog.facts import CELL, MOST_WINDOW_BYTES, DamagedRaster, cause, read_pieces, windows
 from jobs.flood_risk_cog.lost_pixels import MOST_COARSER, coarseness
 from jobs.flood_risk_cog.nodata import PER_BAND
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
@@ -143,7 +143,10 @@ def _is_added(warped: Any, dataset: Any, number: int) -> bool:
 
 
 def _plain_profile(dataset: Any, plan: ConversionPlan) -> dict[str, Any]:
+    tile = CELL**2 * dataset.count * np.dtype(dataset.dtypes[0]).itemsize
     profile = {
+        # A tile of many bands would be in memory several times, stored and decoded.
+        "interleave": "band" if tile > MOST_WINDOW_BYTES else "pixel",
         "driver": "GTiff",
         "count": dataset.count,
         "dtype": dataset.dtypes[0],
