@@ -58,6 +58,7 @@ from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, rem
 from jobs.flood_risk_cog.verification import verify_cog
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR
 from jobs.flood_risk_cog.write import write_cog, write_tiled, write_warped
+from jobs.flood_risk_cog.written import ValueChecksums
 
 Compression = Literal["deflate", "zstd", "lerc"]
 Report = Callable[[str, float], None]
@@ -276,7 +277,7 @@ def _write_and_verify(
     with ExitStack() as stack:
         dataset = stack.enter_context(_opened(path, source, options.tile_size))
         plan, facts, meter = _read_source(path, source, dataset, options, report)
-        copied = _write_copy(path, dataset, temporary, plan, report)
+        copied, made = _write_copy(path, dataset, temporary, plan, report)
         if copied is not None or not is_kept_whole(dataset, options.tile_size):
             # What is left of it in GDAL's cache is of no use to the write, which needs the memory.
             stack.close()
@@ -286,7 +287,7 @@ def _write_and_verify(
     check_alone(temporary)
     if problems := find_layout_problems(str(temporary)):
         raise InvalidOutput(f"{temporary.name}: expected a valid COG, found: {'; '.join(problems)}")
-    verification = _verify(path, source, facts, temporary, plan, report)
+    verification = _verify(path, source, facts, temporary, plan, made, report)
     if verification["problems"]:
         raise DifferentOutput(f"{temporary.name}: {'; '.join(verification['problems'])}; nothing was put in place")
     return {
@@ -299,7 +300,13 @@ def _write_and_verify(
 
 
 def _verify(
-    path: str, source: str, facts: Facts, temporary: Path, plan: ConversionPlan, report: Report
+    path: str,
+    source: str,
+    facts: Facts,
+    temporary: Path,
+    plan: ConversionPlan,
+    made: ValueChecksums | None,
+    report: Report,
 ) -> dict[str, Any]:
     """The source was read before: what cannot be read now is what was written.
 
@@ -307,7 +314,7 @@ def _verify(
     for in an ordinary result: that would take a twenty-fifth of the conversion's time.
     """
     try:
-        verification = verify_cog(source, facts, str(temporary), plan, lambda share: report("verify", share))
+        verification = verify_cog(source, facts, str(temporary), plan, lambda share: report("verify", share), made=made)
         if verification["problems"]:
             # Damage that GDAL reads over is no other result each time.
             check_every_block(str(temporary))
@@ -320,15 +327,17 @@ def _verify(
     return verification
 
 
-def _write_copy(path: str, dataset: Any, temporary: Path, plan: ConversionPlan, report: Report) -> Path | None:
+def _write_copy(
+    path: str, dataset: Any, temporary: Path, plan: ConversionPlan, report: Report
+) -> tuple[Path | None, ValueChecksums | None]:
     """What the COG is made of where that is not the source: one that is reprojected, or in tiles and not in strips."""
-    copied = temporary.with_name("copy.tif")
+    copied, made = temporary.with_name("copy.tif"), None
     if plan.warped:
-        write_warped(path, dataset, copied, plan, lambda share: report("warp", share))
+        made = write_warped(path, dataset, copied, plan, lambda share: report("warp", share))
     report("write", 0)
     if not plan.warped and is_too_wide(dataset, plan.tile_size):
         write_tiled(dataset, copied, rows_of_small_tiles(dataset, plan.tile_size))
-    return copied if copied.exists() else None
+    return copied if copied.exists() else None, made
 
 
 def check_alone(cog: Path) -> None:

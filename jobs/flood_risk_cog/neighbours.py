@@ -13,6 +13,9 @@ from jobs.flood_risk_cog.facts import validity
 
 # Methods whose results lie between the values that they are made of.
 BETWEEN = {"nearest", "bilinear", "average", "mode", "max", "min", "med", "q1", "q3"}
+# By how much others go beyond these at most, in parts of the difference between lowest and highest. Weights of the
+# first two are partly negative, by up to 0.3 and 0.5 of it; where levels are made one of the other, by more.
+OVERSHOOT = {"cubic": 1.0, "lanczos": 1.5, "cubic_spline": 0.1, "gauss": 0.1}
 # Bands are made alike; more of them would only take longer.
 MOST_BANDS = 4
 # Rounding of the type's own precision.
@@ -94,6 +97,14 @@ def _wrong(found: Any, valid: Any, span: Span, method: str, tolerance: float) ->
         with np.errstate(invalid="ignore", over="ignore"):
             outside = (found < low - slack) | (found > high + slack)
         wrong["with a value that nothing around it in the original has"] = judged & outside
+    elif method in OVERSHOOT:
+        low, high = span.low.astype("float64"), span.high.astype("float64")
+        with np.errstate(invalid="ignore", over="ignore"):
+            slack = OVERSHOOT[method] * (high - low) + tolerance * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1)
+            # Whole numbers are rounded. Beside what is not valid, weights do not add up to much.
+            slack += found.dtype.kind in "iu"
+            outside = (found < low - slack) | (found > high + slack)
+        wrong["with a value far from all around it in the original"] = valid & span.all_valid & outside
     return wrong
 
 

@@ -16,7 +16,9 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from jobs.flood_risk_cog.neighbours import (
+    MOST_BANDS,
     Span,
+    alpha_of,
     bands_to_look_at,
     block_span,
     disagreements,
@@ -33,8 +35,10 @@ MOST_FACTOR = 64
 SIDE = 128
 # Pixels of the full size along a sample.
 MOST_BELOW = 1024
-# How far a method looks beyond a pixel's own square, in pixels of the overview.
-_REACH = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3, "gauss": 2}
+# How far a method looks from the middle of a pixel, in pixels of the overview.
+_RADIUS = {"bilinear": 1.0, "cubic": 2.0, "cubic_spline": 2.0, "lanczos": 3.0, "gauss": 2.0}
+# Windows of the first overview in which bands are compared that are not in all.
+MOST_OTHER_WINDOWS = 4
 
 
 @contextmanager
@@ -93,9 +97,17 @@ class OverviewCheck:
     def problems(self) -> list[str]:
         """After all windows: what is wrong, in words."""
         smallest = [self._base, *self.overviews][-1]
+        alpha = alpha_of(self._base)
+        others = [number for number in self._base.indexes if number not in {alpha, *self._numbers}]
         for level in range(len(self.overviews)):
             if level in self._open or level not in self._compared:
-                self._compare_samples(level)
+                self._compare_samples(level, self._numbers, max(1, 16 >> level))
+            # A few at a time, for the memory.
+            for first in range(0, len(others), MOST_BANDS):
+                numbers = others[first : first + MOST_BANDS]
+                self._compare_samples(level, numbers, max(1, MOST_OTHER_WINDOWS >> level))
+            if alpha is not None:
+                self._compare_samples(level, [alpha], max(1, MOST_OTHER_WINDOWS >> level))
         if self._problem:
             return [self._problem]
         if max(smallest.width, smallest.height) > self._tile_size:
@@ -104,7 +116,7 @@ class OverviewCheck:
         return []
 
     def _compare(self, level: int, overview: Any, window: Window, numbers: list[int], pyramid: "Pyramid") -> None:
-        down, across = (_reach_of_axis(*axis, 2 << level, self._method) for axis in _axes(self._base, overview, window))
+        down, across = (_reach_of_axis(*axis, level, self._method) for axis in _axes(self._base, overview, window))
         above = left = 0
         if down.is_one_sided or across.is_one_sided:
             pyramid, above, left = self._margins[level, numbers[0]].around(window, pyramid)
@@ -119,22 +131,24 @@ class OverviewCheck:
         found, valid = self._read(overview, numbers, there)
         self._judge(level, there, found, valid, pyramid.span(down, across, rows, columns))
 
-    def _compare_samples(self, level: int) -> None:
+    def _compare_samples(self, level: int, numbers: list[int], most: int) -> None:
         base, overview = self._base, self.overviews[level]
         factor = math.ceil(max(base.width / overview.width, base.height / overview.height))
-        side, most = max(1, min(SIDE, MOST_BELOW // factor)), max(1, 16 >> level)
+        side, reach = max(1, min(SIDE, MOST_BELOW // factor)), _reach_of(self._method, level)
         for window in sample_windows(overview.width, overview.height, side, most):
-            reach = _REACH.get(self._method, 0)
             rows = _below(window.row_off, window.height, base.height / overview.height, base.height, reach)
             columns = _below(window.col_off, window.width, base.width / overview.width, base.width, reach)
             top, left = rows[0].min(), columns[0].min()
             below = Window(left, top, columns[1].max() - left, rows[1].max() - top)
-            values, valid = read_known(base, self._numbers, below)
+            values, valid = self._read(base, numbers, below)
             span = block_span(values, valid, [each - top for each in rows], [each - left for each in columns])
-            self._judge(level, window, *self._read(overview, self._numbers, window), span)
+            self._judge(level, window, *self._read(overview, numbers, window), span)
 
     def _read(self, overview: Any, numbers: list[int], window: Window) -> tuple[Any, Any]:
         found, valid = read_known(overview, numbers, window)
+        if numbers == [alpha_of(self._base)]:
+            # It has a value everywhere, whatever is nodata of the others.
+            return found, np.ones(found.shape, bool)
         if overview.nodata is None and self._base.nodata is not None and not has_mask(self._base):
             # Of 64-bit numbers, GDAL does not tell it of an overview.
             valid = valid & (found != self._base.nodata)
@@ -206,8 +220,13 @@ class Reach:
         return range(begin, min(end, self.count - self.first + margin))
 
 
-def _reach_of_axis(size: int, count: int, offset: int, length: int, factor: int, method: str) -> Reach:
-    reach = _REACH.get(method, 0)
+def _reach_of(method: str, level: int) -> int:
+    """How many squares beyond its own one a pixel is made of; each level adds half of what the one before did."""
+    return max(0, math.ceil((_RADIUS.get(method, 0.5) - 0.5) * (2 - 0.5**level)))
+
+
+def _reach_of_axis(size: int, count: int, offset: int, length: int, level: int, method: str) -> Reach:
+    reach, factor = _reach_of(method, level), 2 << level
     # Where a size was rounded up, pixels are a bit narrower than their squares, and begin before them; where it was
     # rounded down, they are wider and end after them.
     before, after = (reach + (count * factor > size), reach + (count * factor < size))

@@ -238,6 +238,9 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
         return False
     if method not in {"nearest", "mode"} and is_near_limit(dtype, facts):
         return False
+    if validity == "alpha" and nodata is not None:
+        # It heeds nodata alone then.
+        return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
         return False
     return validity != "alpha" or dtype in ALPHA_TYPES

@@ -20,6 +20,7 @@ from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
+from jobs.flood_risk_cog.written import ValueChecksums
 
 Progress = Callable[[float], None]
 
@@ -32,11 +33,20 @@ _BLACK = (0, 0, 0, 255)
 _MOST_SHIFT = 0.01
 
 
-def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progress: Progress) -> dict[str, Any]:
+def verify_cog(
+    source: str,
+    facts: Facts,
+    cog: str,
+    plan: ConversionPlan,
+    progress: Progress,
+    *,
+    made: ValueChecksums | None = None,
+) -> dict[str, Any]:
     """Compare a COG, pixel by pixel where it was not reprojected and in samples where it was, with its source.
 
     Args:
         facts: Of the source, as it was read before anything was written.
+        made: Of what the warp made, where it was reprojected.
 
     Returns:
         `problems` says in words what must not differ, `allowed` what may, `lost` names metadata that the COG does not
@@ -48,13 +58,22 @@ def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progre
             rasterio.Env(GDAL_CACHEMAX=cache_for_check(after)),
             overview_check(cog, after, plan.tile_size, plan.overview_resampling) as overviews,
         ):
-            found = read_facts(after, seen_bands=overviews.see, report=progress)
+            read = ValueChecksums(has_mask=plan.validity == "mask")
+
+            def see(window: Any, numbers: list[int], values: Any, valid: Any) -> None:
+                overviews.see(window, numbers, values, valid)
+                if made is not None:
+                    read.see(window, numbers, values, valid)
+
+            found = read_facts(after, seen_bands=see, report=progress)
             overview_problems = overviews.problems()
         problems = [*find_changed_meaning(before, after, plan), *find_problems(facts, found, plan, alpha_of(before))]
         check = WarpCheck(compared=after.width * after.height)
         if plan.warped and before.count == after.count and after.crs is not None:
             check = check_warp(before, after, plan, facts.bands[0].low, facts.bands[0].high)
             problems += check.problems
+        if made is not None and (difference := made.difference(read)) is not None:
+            problems.append(difference)
         problems += overview_problems
         return {
             "values": _verdict(facts, found, plan),

@@ -22,6 +22,7 @@ from jobs.flood_risk_cog.nodata import PER_BAND
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.target_grid import counted_from_its_middle
+from jobs.flood_risk_cog.written import ValueChecksums
 
 Progress = Callable[[float], None]
 
@@ -40,13 +41,17 @@ COMPUTED_AS_THEY_ARE = {"uint8", "uint16", "float32"}
 _MEASURED = "STATISTICS_"
 
 
-def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, progress: Progress) -> None:
+def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, progress: Progress) -> ValueChecksums:
     """Reproject into a plain GeoTIFF whose mask, nodata, palette and metadata are as the COG's are to be.
 
     Args:
         path: As people know the raster, for messages.
         dataset: What is read.
+
+    Returns:
+        The checksums of what was written.
     """
+    checksums = ValueChecksums(has_mask=plan.validity == "mask")
     with ExitStack() as stack:
         if plan.fill_nodata:
             filled = target.with_name("filled.tif")
@@ -79,12 +84,16 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
                         # All bands, as above: one alone GDAL places a bit otherwise.
                         values[alpha - 1] = of_alpha.read(bands, window=window)[alpha - 1]
                     written.write(values, window=window)
+                    valid = np.ones(values.shape[1:], bool)
                     if plan.validity == "mask":
-                        written.write_mask(warped.read(warped.count, window=window) > 0, window=window)
+                        valid = warped.read(warped.count, window=window) > 0
+                        written.write_mask(valid, window=window)
                 except CPLE_BaseError as error:
                     raise DamagedRaster("it", cause(error)) from error
+                checksums.see(window, bands, values, np.broadcast_to(valid, values.shape))
                 done += window.width * window.height
                 progress(done / total)
+    return checksums
 
 
 def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: ConversionPlan) -> None:

@@ -36,6 +36,17 @@ def test_alpha_hides_beside_nodata(tmp_path, dtype, target):
     assert result["statistics"]["valid_pixels"] == shown.sum()
 
 
+def test_what_alpha_hides_beside_nodata_is_not_mixed_into_overviews(tmp_path):
+    pixels = np.full((4, 600, 600), 50, "uint8")
+    pixels[3] = np.where(np.random.default_rng(0).random((600, 600)) > 0.5, 255, 0)
+    pixels[:3][:, pixels[3] == 0] = 200
+    path = write_raster(tmp_path / "a.tif", pixels, photometric="RGB", alpha="YES", nodata=0)
+    result = convert_raster(str(path), str(tmp_path / "out"), kind="continuous")
+    with rasterio.open(result["path"], overview_level=0) as overview:
+        values = overview.read()
+    assert np.unique(values[:3][:, values[3] > 0]).tolist() == [50]
+
+
 @pytest.mark.parametrize("nodata", [255, 100])
 def test_nodata_is_no_value_of_the_alpha_band_of_a_reprojected_raster(tmp_path, nodata):
     pixels = pixels_of("uint8", bands=4, side=200)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.shutil import copy
 from rasterio.transform import from_origin
 
@@ -116,3 +117,33 @@ def test_no_pixel_of_an_overview_of_many_wide_bands_is_made_of_nothing(tmp_path)
         with rasterio.open(result["path"], overview_level=level) as overview:
             values, valid = overview.read(), overview.read_masks() > 0
         assert np.allclose(values[valid], 7)
+
+
+def changed_overview(tmp_path, method, band, **profile):
+    """What is found where a band of the first overview is 1 everywhere."""
+    cog = tmp_path / "cog.tif"
+    shape = {"width": 300, "height": 300, "dtype": "uint8", "tiled": True, "blockxsize": 128, "blockysize": 128}
+    place = {"crs": "EPSG:32614", "transform": from_origin(600_000, 3_300_000, 1, 1)}
+    values = np.random.default_rng(0).integers(100, 120, (profile["count"], 300, 300)).astype("uint8")
+    with rasterio.open(cog, "w", driver="GTiff", **shape, **place, **profile) as dataset:
+        dataset.write(values)
+        dataset.build_overviews([2, 4], Resampling[method])
+    assert problems_of(cog, method) == []
+    with rasterio.open(cog, "r+", overview_level=0) as overview:
+        overview.write(np.ones((150, 150), "uint8"), band)
+    (problem,) = problems_of(cog, method)
+    return problem
+
+
+def test_bands_beyond_the_first_ones_are_compared_in_samples(tmp_path):
+    assert changed_overview(tmp_path, "average", 6, count=6).startswith("overview 1 at column 0, row 0: found 16384")
+
+
+def test_alpha_of_an_overview_is_compared_as_a_value(tmp_path):
+    found = changed_overview(tmp_path, "average", 4, count=4, photometric="RGB", alpha="YES")
+    assert found.startswith("overview 1 at column 0, row 0: found 16384")
+
+
+@pytest.mark.parametrize("method", ["cubic", "cubic_spline", "lanczos"])
+def test_methods_that_go_beyond_values_do_not_go_far(tmp_path, method):
+    assert "with a value far from all around it" in changed_overview(tmp_path, method, 1, count=1)

@@ -26,7 +26,7 @@ SMALL_SIDE = 600
 @pytest.fixture
 def verify(tmp_path, monkeypatch):
     """The verification of a result that was edited after it was made, and not verified before."""
-    monkeypatch.setattr(convert, "verify_cog", lambda *_given: {"problems": []})
+    monkeypatch.setattr(convert, "verify_cog", lambda *_given, **_named: {"problems": []})
 
     def verify(validity="none", edit=None, *, side=SIDE, pixels=None, describe=None, overviews="YES", **options):
         source = tmp_path / "source.tif"
@@ -265,3 +265,21 @@ def test_damage_of_the_output_is_no_fault_of_the_source(tmp_path, monkeypatch, i
     source = write_raster(tmp_path / "a.tif", pixels_of("float32", side=SMALL_SIDE))
     with pytest.raises(convert.InvalidOutput, match="written anew"):
         convert_raster(str(source), str(tmp_path / "cogs"))
+
+
+def test_a_reprojected_raster_that_changes_before_the_cog_is_made_is_found(tmp_path, monkeypatch):
+    write_warped = convert.write_warped
+
+    def write_and_change(path, dataset, target, plan, progress):
+        made = write_warped(path, dataset, target, plan, progress)
+        with rasterio.open(target, "r+") as copied:
+            set_pixel(copied.read(1)[300, 301], 300, 300)(copied)
+        return made
+
+    pixels = np.arange(SMALL_SIDE**2, dtype="float32").reshape(1, SMALL_SIDE, SMALL_SIDE)
+    source = write_raster(tmp_path / "a.tif", pixels)
+    options = {"target_crs": "EPSG:32615", "compression": "lerc"}
+    assert convert_raster(str(source), str(tmp_path / "good"), **options)["verification"]["problems"] == []
+    monkeypatch.setattr(convert, "write_warped", write_and_change)
+    with pytest.raises(DifferentOutput, match=r"at column 0, row 0 of band 1: expected the values that were made"):
+        convert_raster(str(source), str(tmp_path / "cogs"), **options)
