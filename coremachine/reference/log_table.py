@@ -177,6 +177,10 @@ TASKS = {
 }
 
 WORKERS = {
+    "late_call_failed": Record(
+        "Results that waited for a slow planner or finalizer could not be written beside it; they are, after it.",
+        level="error",
+    ),
     "lease_lost": Record(
         "A lease was not renewed: the task was taken back, or its job ended.",
         "LEASE",
