@@ -13,7 +13,7 @@ import rasterio
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, WktVersion
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
@@ -318,7 +318,7 @@ def _verify(
         if verification["problems"]:
             # Damage that GDAL reads over is no other result each time.
             check_every_block(str(temporary))
-    except (DamagedRaster, RasterioError, CPLE_BaseError) as error:
+    except (DamagedRaster, RasterioIOError) as error:
         failure = failure_of(path, error, None)
         if isinstance(failure, UnusableRaster):
             found = f"found damage in what was written ({cause(error)})"
