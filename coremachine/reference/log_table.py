@@ -229,7 +229,7 @@ WORKERS = {
         "The stand-in cannot reach the database; it tries again.", level="warning", fields="pid error"
     ),
     "thread_not_started": Record(
-        "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started"
+        "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started error"
     ),
     "stage_not_counted": Record(
         "The tasks of a large stage could not be counted; the next look at its job tries again.",
