@@ -99,7 +99,8 @@ class Submits:
     def __init__(self, services):
         self.services = services
 
-    def submit(self, request):
+    def submit(self, request, *, before_write):
+        before_write()
         return self.services.submit_job(request)
 
 
