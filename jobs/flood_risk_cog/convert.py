@@ -67,7 +67,7 @@ Report = Callable[[str, float], None]
 # Of classes, whose numbers are none.
 NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 5
+RELEASE = 6
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
@@ -289,7 +289,10 @@ def _write_and_verify(
         raise InvalidOutput(f"{temporary.name}: expected a valid COG, found: {'; '.join(problems)}")
     verification = _verify(path, source, facts, temporary, plan, made, report)
     if verification["problems"]:
-        raise DifferentOutput(f"{temporary.name}: {'; '.join(verification['problems'])}; nothing was put in place")
+        found = "; ".join(verification["problems"])
+        is_by_nearest = plan.overview_resampling == "nearest"
+        advice = "; set resampling to nearest" if found.startswith("overview") and not is_by_nearest else ""
+        raise DifferentOutput(f"{temporary.name}: {found}; nothing was put in place{advice}")
     return {
         **describe_cog(str(temporary)),
         **_decided(plan),

@@ -79,10 +79,11 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
             done, total = 0, warped.width * warped.height
             for window in windows(warped.width, warped.height, len(bands) * np.dtype(profile["dtype"]).itemsize):
                 try:
-                    values = warped.read(bands, window=window)
+                    values = _as(np.dtype(profile["dtype"]), warped.read(bands, window=window))
                     if of_alpha is not None:
                         # All bands, as above: one alone GDAL places a bit otherwise.
-                        values[alpha - 1] = of_alpha.read(bands, window=window)[alpha - 1]
+                        of_all = of_alpha.read(bands, window=window)
+                        values[alpha - 1] = _as(values.dtype, of_all[alpha - 1])
                     written.write(values, window=window)
                     valid = np.ones(values.shape[1:], bool)
                     if plan.validity == "mask":
@@ -137,6 +138,14 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         raise UnusableRaster(path, reason) from error
     with warped:
         yield warped
+
+
+def _as(dtype: Any, values: Any) -> Any:
+    """Signed bytes are warped as a wider type, which methods such as cubic may fill beyond theirs."""
+    if values.dtype == dtype:
+        return values
+    limits = np.iinfo(dtype)
+    return values.clip(limits.min, limits.max).astype(dtype)
 
 
 def _alpha_beside_nodata(dataset: Any, plan: ConversionPlan) -> int:

@@ -348,3 +348,13 @@ def test_names_and_tables_that_no_cog_holds_are_named(convert, tmp_path):
     )
     lost = convert_raster(path, str(tmp_path / "other"))["verification"]["lost"]
     assert lost == ["names of its categories", "its attribute table"]
+
+
+def test_signed_bytes_that_a_method_makes_too_large_are_the_largest(convert):
+    pixels = np.where(np.arange(300) % 8 < 4, -128, 127).astype("int8") * np.ones((1, 300, 1), "int8")
+    _, result = convert(pixels, target_crs="EPSG:32615", resampling="cubic", kind="continuous")
+    with rasterio.open(result["path"]) as cog:
+        values = cog.read(1)[cog.read_masks(1) > 0]
+    assert np.mean(values == 127) > 0.1
+    # One that went round would be next to the largest, and there would be more of the smallest.
+    assert np.mean(values < 0) == pytest.approx(0.5, abs=0.05)
