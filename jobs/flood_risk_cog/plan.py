@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 
-from jobs.flood_risk_cog.facts import Facts
+from jobs.flood_risk_cog.facts import CELL, Facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, is_partly_off_globe
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
@@ -279,6 +279,9 @@ def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
 
 def check_bands(path: str, dataset: Any, tile_size: int, *, warped: bool) -> None:
     """Refuse more bands than tiles of all of them can be made of within the bound of memory."""
+    if warped:
+        # Smaller ones take no less: the copy that was warped has these.
+        tile_size = max(tile_size, CELL)
     tile = tile_size**2 * np.dtype(dataset.dtypes[0]).itemsize * dataset.count
     # A reprojected one may be as long as a diagonal.
     side = math.hypot(dataset.width, dataset.height) if warped else max(dataset.width, dataset.height)
@@ -286,7 +289,7 @@ def check_bands(path: str, dataset: Any, tile_size: int, *, warped: bool) -> Non
     most = MOST_BLOCK_BYTES - (WARP_BYTES if warped else 0)
     if (needed := tile * (TILES_AT_ONCE + overviews * TILES_OF_AN_OVERVIEW)) <= most:
         return
-    smaller = "set tile_size to 256, or " if tile_size > LEAST_TILE else ""
+    smaller = "set tile_size to 256, or " if tile_size > LEAST_TILE and not warped else ""
     raise UnusableRaster(
         path,
         f"tiles of {tile_size} x {tile_size} pixels of its {dataset.count} bands take {needed / MEGABYTE:.0f} MB "
