@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 
-from jobs.flood_risk_cog.facts import Facts
+from jobs.flood_risk_cog.facts import CELL, Facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, is_partly_off_globe
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
@@ -30,6 +30,10 @@ ONLY_OF_OVERVIEWS = {"gauss"}
 # They give one of the values that they are given.
 OF_CLASSES = {"nearest", "mode", "min", "max"}
 LEAST_TILE = 256
+# GDAL has so many tiles of all bands in memory while it writes a COG; measured with tiles of 16 to 96 MB.
+TILES_AT_ONCE, TILES_OF_AN_OVERVIEW = 3, 2.5
+# What a warp leaves to the write that follows it.
+WARP_BYTES = 96 * MEGABYTE
 NO_LERC = {"int64", "uint64"}
 # GDAL reprojects in double precision.
 MOST_EXACT = 1 << 53
@@ -274,16 +278,23 @@ def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
 
 
 def check_bands(path: str, dataset: Any, tile_size: int, *, warped: bool) -> None:
-    """Refuse more bands than a tile of all of them can be made of within the bound of memory."""
+    """Refuse more bands than tiles of all of them can be made of within the bound of memory."""
+    if warped:
+        # Smaller ones take no less: the copy that was warped has these.
+        tile_size = max(tile_size, CELL)
     tile = tile_size**2 * np.dtype(dataset.dtypes[0]).itemsize * dataset.count
-    # As it is read and as it is written; a reprojected one as it is made, too.
-    if tile * (3 if warped else 2) <= MOST_BLOCK_BYTES:
+    # A reprojected one may be as long as a diagonal.
+    side = math.hypot(dataset.width, dataset.height) if warped else max(dataset.width, dataset.height)
+    overviews = max(0, math.ceil(math.log2(side / tile_size)))
+    most = MOST_BLOCK_BYTES - (WARP_BYTES if warped else 0)
+    if (needed := tile * (TILES_AT_ONCE + overviews * TILES_OF_AN_OVERVIEW)) <= most:
         return
-    smaller = "set tile_size to 256, or " if tile_size > LEAST_TILE else ""
+    smaller = "set tile_size to 256, or " if tile_size > LEAST_TILE and not warped else ""
     raise UnusableRaster(
         path,
-        f"a tile of {tile_size} x {tile_size} pixels of its {dataset.count} bands takes {tile // MEGABYTE} MB, more "
-        f"than a conversion has memory for; {smaller}divide its bands into several rasters (gdal_translate -b)",
+        f"tiles of {tile_size} x {tile_size} pixels of its {dataset.count} bands take {needed / MEGABYTE:.0f} MB "
+        f"(overviews: {overviews}), and a conversion has {most // MEGABYTE} MB of memory for them; {smaller}"
+        "divide its bands into several rasters (gdal_translate -b)",
     )
 
 

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import validity
 from jobs.flood_risk_cog.plan import UnusableRaster
-from tests.unit.raster.made import pixels_of, write_raster
+from tests.unit.raster.made import PLACE, pixels_of, write_raster
 
 
 def test_nan_of_another_pattern_of_bits_is_the_same_value(tmp_path):
@@ -248,8 +248,22 @@ def test_two_ways_to_hide_that_a_warp_would_mix_are_refused(tmp_path, validity, 
         convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
 
 
-def test_more_bands_than_a_tile_can_hold_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    path = write_raster(tmp_path / "a.tif", np.zeros((400, 4, 4), "float32"))
+@pytest.mark.parametrize(
+    ("bands", "side", "dtype", "options", "reason"),
+    [
+        (400, 4, "float32", {}, "of its 400 bands take 1200 MB .overviews: 0., and a conversion has 376 MB"),
+        (384, 600, "uint8", {}, "of its 384 bands take 528 MB .overviews: 1."),
+        (20, 1100, "float64", {"target_crs": "EPSG:4326", "tile_size": 256}, "20 bands take 320 MB .* has 280 MB"),
+    ],
+)
+def test_more_bands_than_tiles_can_hold_are_refused_before_they_are_read(
+    tmp_path, monkeypatch, bands, side, dtype, options, reason
+):
     monkeypatch.delattr("jobs.flood_risk_cog.convert.read_facts")
-    with pytest.raises(UnusableRaster, match=r"its 400 bands takes 400 MB.* set tile_size to 256, or divide its bands"):
-        convert_raster(str(path), str(tmp_path / "out"))
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "width": side, "height": side, "count": bands, "dtype": dtype, "sparse_ok": True}
+    with rasterio.open(path, "w", crs="EPSG:32614", transform=PLACE, **profile):
+        pass
+    advice = "" if options else "set tile_size to 256, or "
+    with pytest.raises(UnusableRaster, match=f"{reason}.*; {advice}divide its bands"):
+        convert_raster(str(path), str(tmp_path / "out"), **options)
