@@ -41,7 +41,9 @@ COMPUTED_AS_THEY_ARE = {"uint8", "uint16", "float32"}
 _MEASURED = "STATISTICS_"
 
 
-def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, progress: Progress) -> ValueChecksums:
+def write_warped(
+    path: str, dataset: Any, target: Path, plan: ConversionPlan, progress: Progress
+) -> ValueChecksums | None:
     """Reproject into a plain GeoTIFF whose mask, nodata, palette and metadata are as the COG's are to be.
 
     Args:
@@ -49,9 +51,9 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
         dataset: What is read.
 
     Returns:
-        The checksums of what was written.
+        The checksums of what was written; None of types of fewer bits (NBITS), which round what they are given.
     """
-    checksums = ValueChecksums(has_mask=plan.validity == "mask")
+    checksums = None if plan.nbits else ValueChecksums(has_mask=plan.validity == "mask")
     with ExitStack() as stack:
         if plan.fill_nodata:
             filled = target.with_name("filled.tif")
@@ -91,7 +93,8 @@ def write_warped(path: str, dataset: Any, target: Path, plan: ConversionPlan, pr
                         written.write_mask(valid, window=window)
                 except CPLE_BaseError as error:
                     raise DamagedRaster("it", cause(error)) from error
-                checksums.see(window, bands, values, np.broadcast_to(valid, values.shape))
+                if checksums is not None:
+                    checksums.see(window, bands, values, np.broadcast_to(valid, values.shape))
                 done += window.width * window.height
                 progress(done / total)
     return checksums
