@@ -29,6 +29,7 @@ from bench.workload import CHAIN_STAGES, RESULT, check_fan, summarize
 SERVER = "restate-server"
 CLIENTS = 8
 _START_SECONDS = 60
+_STOP_SECONDS = 5
 
 worker = restate.Service("worker")
 job = restate.Service("job")
@@ -96,9 +97,14 @@ class RestatePeer:
 
     def close(self) -> None:
         self._http.close()
-        for process in self._processes:
+        for process in reversed(self._processes):
             process.terminate()
-            process.wait()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                # The worker waits for streams that its server holds.
+                process.kill()
+                process.wait()
         self._opened.close()
         self._folder.cleanup()
 
