@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
+from core.running.threads import LookingThread
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -16,8 +17,6 @@ log = safe_logger(__name__)
 LONG_SECONDS = 0.5
 # The thread looks this often.
 LOOK_SECONDS = 0.5
-# How long the thread of a process without such calls stays.
-IDLE_SECONDS = 30.0
 
 
 @dataclass(eq=False, slots=True)
@@ -43,9 +42,8 @@ class Overtime:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
         self._calls: set[_Call] = set()
-        self._thread: threading.Thread | None = None
+        self._thread = LookingThread("overtime", LOOK_SECONDS, self.look_now, lambda: bool(self._calls))
 
     def call(self, do: Callable[[], None], late: Callable[[], None]) -> None:
         """Call `do`. If it lasts, call `late` beside it, in another thread; not once `do` has ended.
@@ -53,49 +51,22 @@ class Overtime:
         Returns when both have ended. `late` is called again if the database was away.
         """
         call = _Call(late, copy_context(), self._clock() + LONG_SECONDS)
-        with self._lock:
-            self._calls.add(call)
-            if self._thread is None:
-                self._start()
+        self._calls.add(call)
+        self._thread.need()
         try:
             do()
         finally:
             with call.lock:
                 call.due = None
-            with self._lock:
-                self._calls.discard(call)
+            self._calls.discard(call)
 
     def look_now(self) -> None:
         """Do what is to be done beside the calls that last."""
         now = self._clock()
-        with self._lock:
-            late = [call for call in self._calls if call.due is not None and call.due <= now]
-        for call in late:
+        for call in list(self._calls):
             with call.lock:
-                if call.due is not None:
+                if call.due is not None and call.due <= now:
                     call.due = self._clock() + LONG_SECONDS if _is_to_be_repeated(call) else None
-
-    def _start(self) -> None:
-        """If the system gives no thread, the call is made all the same; the next one asks again."""
-        thread = threading.Thread(target=self._run, name="overtime", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            log.warning("thread_not_started", extra={"checkpoint": "THREADS", "error": repr(error)})
-            return
-        self._thread = thread
-
-    def _run(self) -> None:
-        idle_since = time.monotonic()
-        while True:
-            time.sleep(LOOK_SECONDS)
-            self.look_now()
-            with self._lock:
-                if self._calls:
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > IDLE_SECONDS:
-                    self._thread = None
-                    return
 
 
 def _is_to_be_repeated(call: _Call) -> bool:

@@ -15,14 +15,13 @@ from core.errors import StoreUnavailable
 from core.models import JobRecord
 from core.models.refs import StepRef
 from core.ports import StandIn, StepLeaseStore
+from core.running.threads import LookingThread
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
 
 # A step that takes less leaves no lease.
 QUICK_SECONDS = 2.0
-# How long the thread of a process without steps stays.
-IDLE_SECONDS = 30.0
 # Several renewals may fail before a lease is over (`STEP_LEASE_SECONDS`).
 LOOK_SECONDS = 3.0
 
@@ -32,20 +31,17 @@ class StepLeases:
 
     def __init__(self, store: StepLeaseStore, owner: str, stand_in: StandIn | None = None) -> None:
         self._store, self._owner, self._stand_in = store, owner, stand_in
-        self._lock = threading.Lock()
         # When each began.
         self._held: dict[StepRef, float] = {}
-        self._thread: threading.Thread | None = None
+        self._thread = LookingThread("step-leases", LOOK_SECONDS, self._look, lambda: bool(self._held))
         self._closed = threading.Event()
 
     @contextmanager
     def hold(self, job: JobRecord) -> Iterator[None]:
         """Around the author's code for the job's step, and the write of what came of it."""
         step, began = job.step_ref, time.monotonic()
-        with self._lock:
-            self._held[step] = began
-            if self._thread is None:
-                self._start()
+        self._held[step] = began
+        self._thread.need()
         if self._stand_in is not None:
             self._stand_in.note_step(step, is_taken=True)
         try:
@@ -53,8 +49,7 @@ class StepLeases:
         finally:
             if self._stand_in is not None:
                 self._stand_in.note_step(step, is_taken=False)
-            with self._lock:
-                self._held.pop(step, None)
+            self._held.pop(step, None)
             if time.monotonic() - began >= QUICK_SECONDS:
                 self._release(step)
 
@@ -76,30 +71,11 @@ class StepLeases:
             if began <= before and not self._closed.is_set():
                 self._store.renew_step_lease(step, self._owner)
 
-    def _start(self) -> None:
-        """If the system gives no thread, the step is taken all the same; the next one asks again."""
-        thread = threading.Thread(target=self._run, name="step-leases", daemon=True)
+    def _look(self) -> None:
         try:
-            thread.start()
-        except RuntimeError as error:
-            log.warning("heartbeat_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
-            return
-        self._thread = thread
-
-    def _run(self) -> None:
-        """Looks from time to time, so that a quick step wakes nobody."""
-        idle_since = time.monotonic()
-        while not self._closed.wait(LOOK_SECONDS):
-            try:
-                self.renew_now()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
-                report_renewal_failed(error)
-            with self._lock:
-                if self._held:
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > IDLE_SECONDS:
-                    self._thread = None
-                    return
+            self.renew_now()
+        except Exception as error:  # noqa: BLE001 - an outage is noted once for all that meet it
+            report_renewal_failed(error)
 
     def _release(self, step: StepRef) -> None:
         """Without it, the lease runs out by itself."""

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from core.safety.safe_log import safe_logger
@@ -51,3 +52,45 @@ class ThreadReserve:
                 log.exception("background_call_failed")
             with self._lock:
                 self._idle += 1
+
+
+class LookingThread:
+    """Looks from time to time, as long as there is something to look after: what ends between two looks wakes nobody.
+
+    Args:
+        seconds: Between two looks.
+        look: One look. It should not raise: that is logged, and the next look comes.
+        is_needed: Whether there is something to look after.
+    """
+
+    def __init__(self, name: str, seconds: float, look: Callable[[], None], is_needed: Callable[[], bool]) -> None:
+        self._name, self._seconds, self._look, self._is_needed = name, seconds, look, is_needed
+        self._lock = threading.Lock()
+        self._is_running = False
+
+    def need(self) -> None:
+        """To be called when there is something new. If the system gives no thread, the next call asks again."""
+        with self._lock:
+            if self._is_running:
+                return
+            try:
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            except RuntimeError as error:
+                log.warning("thread_not_started", extra={"checkpoint": "THREADS", "error": repr(error)})
+                return
+            self._is_running = True
+
+    def _run(self) -> None:
+        idle_since = time.monotonic()
+        while True:
+            time.sleep(self._seconds)
+            try:
+                self._look()
+            except BaseException:
+                log.exception("background_call_failed")
+            with self._lock:
+                if self._is_needed():
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since > IDLE_SECONDS:
+                    self._is_running = False
+                    return

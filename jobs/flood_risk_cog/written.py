@@ -33,7 +33,7 @@ class ValueChecksums:
             for column in range(0, window.width, CELL):
                 place = (window.row_off // CELL, (window.col_off + column) // CELL, number)
                 part = np.ascontiguousarray(values[index, :, column : column + CELL])
-                self._cells[place] = zlib.adler32(part.data, self._cells.get(place, 1))
+                self._cells[place] = zlib.crc32(part.data, self._cells.get(place, 0))
 
     def difference(self, found: "ValueChecksums") -> str | None:
         """What differs from those that were found, in words."""
