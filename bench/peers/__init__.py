@@ -23,8 +23,8 @@ class Contender:
     needs: tuple[str, ...] = ()
 
 
-_ONE, _HUNDRED = "one attempt is repeated", "up to 100 attempts are repeated"
-_COUNTER = "one attempt is repeated; the counter of the fan-in is the benchmark's, and counts it twice or not at all"
+_ONE, _HUNDRED = "what runs is repeated", "up to 100 attempts per message that runs are repeated"
+_OWN_COUNTER = "; the counter of the fan-in is the benchmark's, and counts it twice or not at all"
 _REDIS = "what runs is lost, and all of it with Redis"
 
 CONTENDERS: dict[str, Contender] = {
@@ -50,8 +50,17 @@ CONTENDERS: dict[str, Contender] = {
     "durabletask": Contender(
         "Durable Task SDK, backend in memory", "durabletask_peer:DurableTaskPeer", "all is lost", largest=1_000
     ),
-    "procrastinate": Contender("Procrastinate, counter fan-in", "procrastinate_peer:ProcrastinatePeer", _COUNTER),
-    "pgqueuer": Contender("PgQueuer, counter fan-in", "pgqueuer_peer:PgQueuerPeer", _COUNTER),
+    "procrastinate": Contender(
+        "Procrastinate, counter fan-in", "procrastinate_peer:ProcrastinatePeer", _ONE + _OWN_COUNTER
+    ),
+    "pgqueuer": Contender(
+        "PgQueuer, 100 jobs at a time, counter fan-in",
+        "pgqueuer_peer:PgQueuerPeer",
+        "about 400 attempts are repeated, half of which had ended" + _OWN_COUNTER,
+    ),
+    "pgqueuer1": Contender(
+        "PgQueuer, one job at a time, counter fan-in", "pgqueuer_peer:one_by_one", _ONE + _OWN_COUNTER
+    ),
     "absurd_steps": Contender("absurd, steps", "absurd_peer:steps", "one step is repeated"),
     "absurd_tasks": Contender("absurd, child tasks", "absurd_peer:children", _ONE),
     # The Python SDK takes minutes, at full load, for a handler that waits for 10,000 calls.
