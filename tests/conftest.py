@@ -24,6 +24,7 @@ from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
 from tests.pgbouncer import pgbouncer
+from tests.rewriting import rewrite_ahead
 from tests.sockets import collect_quietly
 
 # No test asks the internet. Each HTTP client, in each process, would read the certificates of its authorities: 30 ms.
@@ -92,6 +93,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    rewrite_ahead(config)
 
 
 @pytest.hookimpl(optionalhook=True)
