@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from core.basics.first_imports import IMPORTS
 from core.basics.version import VERSION
 from coremachine.extras import find_extra, missing_text
 
@@ -16,8 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"coremachine {VERSION}\n")
         return 0
     try:
-        from coremachine.cli.main import main as run  # noqa: PLC0415 - needs the extra `local`
-
+        with IMPORTS:
+            from coremachine.cli.main import main as run  # noqa: PLC0415 - needs the extra `local`
         return run(given)
     except ModuleNotFoundError as error:
         extra = find_extra(error.name)

@@ -19,11 +19,17 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
 
 from coremachine.local.postgres import LocalPostgres
-from coremachine.testing.database import folder_for_servers, prefix_of_folders
+from coremachine.testing.database import (
+    SERVER_VARIABLE,
+    close_session_database,
+    folder_for_servers,
+    prefix_of_folders,
+)
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
 from tests.pgbouncer import pgbouncer
+from tests.rewriting import rewrite_ahead
 from tests.sockets import collect_quietly
 
 # No test asks the internet. Each HTTP client, in each process, would read the certificates of its authorities: 30 ms.
@@ -89,9 +95,13 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    rewrite_ahead(config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -123,7 +133,7 @@ def no_forgotten_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The embedded server; or the one that COREMACHINE_TEST_POSTGRES names: all of it belongs to one run of tests."""
-    if given := os.environ.get("COREMACHINE_TEST_POSTGRES"):
+    if given := os.environ.get(SERVER_VARIABLE):
         assert "PYTEST_XDIST_WORKER" not in os.environ, "COREMACHINE_TEST_POSTGRES is for one process: TESTERS=0"
         set_defaults(given)
         yield given
@@ -140,7 +150,11 @@ def postgres_url() -> Iterator[str]:
                 connection.execute(f"alter system set {setting}")
             connection.execute("select pg_reload_conf()")
         set_defaults(url)
+        # Jobs that run on the engine alone have their database there, instead of a second server.
+        os.environ[SERVER_VARIABLE] = url
         yield url
+        del os.environ[SERVER_VARIABLE]
+        close_session_database()
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,15 @@ def _run() -> None:
     pause = threading.Event()
     seconds = _FIRST_SECONDS
     while not pause.wait(seconds * random.uniform(0.8, 1.0)):
-        # An app that cannot work reports that elsewhere; it is retried ever more rarely.
-        seconds = _BEAT_SECONDS if _register() else min(max(seconds, _BEAT_SECONDS) * 2, _LONGEST_SECONDS)
+        shortest, longest = _register()
+        seconds = min(max(seconds * 2, shortest), longest)
 
 
-def _register() -> bool:
+def _register() -> tuple[float, float]:
+    """Register this process; returns the shortest and the longest pause until the next time.
+
+    Each pause is twice the one before, within these bounds.
+    """
     # Imported when the first registration is due, as for the first message.
     from triggers.ports import ServicesNotReady  # noqa: PLC0415
     from triggers.services import get_services  # noqa: PLC0415
@@ -40,9 +44,13 @@ def _register() -> bool:
     try:
         get_services().presence.register()
     except ServicesNotReady:
-        return False
+        # An app that cannot work reports that elsewhere; it is retried ever more rarely.
+        return 2 * _BEAT_SECONDS, _LONGEST_SECONDS
     except StoreUnavailable as error:
         outage.note(str(error))
     except Exception as error:  # noqa: BLE001 - the thread goes on; the next registration may succeed
         log.warning("presence_not_registered", extra={"reason": f"{type(error).__name__}: {error}"})
-    return True
+    else:
+        return _BEAT_SECONDS, _BEAT_SECONDS
+    # A process that was just started is soon known once the database can be used.
+    return _FIRST_SECONDS, _BEAT_SECONDS

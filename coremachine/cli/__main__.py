@@ -2,6 +2,6 @@
 
 import sys
 
-from coremachine.cli.main import main
+from coremachine.__main__ import main
 
 sys.exit(main())

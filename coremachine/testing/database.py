@@ -5,6 +5,7 @@ A server of its own starts in a temporary folder at the first use and ends with 
 """
 
 import atexit
+import itertools
 import os
 import shutil
 import tempfile
@@ -37,6 +38,8 @@ $$;
 """
 # Deleted: new files for each table would cost a test more than its job does.
 _EMPTY = "".join(f"delete from app.{table.name};" for table in TABLES)  # noqa: S608 - of the schema's own tables
+# Of this process's databases: a second one must not drop the first.
+_numbers = itertools.count(1)
 _RESTART_CLOCK = "update testing.clock set ahead = interval '0';"
 
 
@@ -81,7 +84,7 @@ class EngineDatabase:
         return url
 
     def _make_database(self, server_url: str) -> str:
-        name = f"coremachine_test_{os.getpid()}"
+        name = f"coremachine_test_{os.getpid()}_{next(_numbers)}"
         with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(SQL("drop database if exists {} with (force)").format(Identifier(name)))
             connection.execute(SQL("create database {}").format(Identifier(name)))

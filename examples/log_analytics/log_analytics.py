@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from coremachine import FanInResults, Job, Stage, TaskContext, handler
 
 REQUEST = re.compile(r'"[A-Z]+ (?P<path>[^ ?"]+)[^"]*" (?P<status>\d{3}) ')
+# What reading a damaged .gz raises: it is damaged the next time as well.
+DAMAGE = ["gzip.BadGzipFile", "EOFError", "zlib.error"]
 
 
 class LogAnalytics(Job):
@@ -20,7 +22,7 @@ class LogAnalytics(Job):
     }
     stages: ClassVar = [
         Stage("log_files"),
-        Stage("log_file", over="files", failure={"max_failed_percent": 10}),
+        Stage("log_file", over="files", retry={"never": DAMAGE}, failure={"max_failed_percent": 10}),
         Stage("log_report", "fan_in"),
     ]
 

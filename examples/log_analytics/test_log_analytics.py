@@ -34,4 +34,4 @@ def test_a_damaged_file_among_few_fails_the_job_with_its_name(tmp_path):
     (tmp_path / "bad.log.gz").write_bytes(b"no gzip")
     result = run_job(LogAnalytics, {"folder": str(tmp_path)})
     assert result.status == "failed"
-    assert [task.name for task in result.failures] == ["bad.log.gz"]
+    assert [(task.name, task.attempt) for task in result.failures] == [("bad.log.gz", 1)]

@@ -6,6 +6,9 @@ import pytest
 
 from coremachine.local.broker.config import default_config_path, load_config
 from coremachine.local.broker.thread import BrokerThread
+from tests.short_naps import shorten_naps
+
+shorten_naps()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from azure.servicebus.exceptions import OperationTimeoutError
 from coremachine.local.host.batch_pump import BatchPump, BatchReceiver
 from coremachine.local.host.blob_pump import BlobPump
 from coremachine.local.host.blob_receipts import BlobReceipts, host_id_of
-from coremachine.local.host.clients import service_bus_client
+from coremachine.local.host.clients import service_bus_client, turn_off_keep_alive
 from coremachine.local.host.direct.choice import ChosenPump, emulator_address
 from coremachine.local.host.direct.pump import DirectPump
 from coremachine.local.host.direct.wire import Wire
@@ -27,7 +27,7 @@ from coremachine.local.host.settings import HostSettings, ServiceBusOptions, sha
 from coremachine.local.host.storage import Storage
 from coremachine.local.host.storage_pump import StoragePump
 
-# How long a thread asks for a session: it cannot be interrupted meanwhile.
+# How long one request for a session stays open; the SDK repeats it twice.
 _SESSION_SECONDS = 3.0
 
 
@@ -40,7 +40,10 @@ class PlainReceivers:
         self._lock = threading.Lock()  # the client keeps its receivers in a set that is not made for threads
 
     def open(self) -> BatchReceiver:
-        return cast("BatchReceiver", _opened(self._make()))
+        receiver = _opened(self._make())
+        # Closing would wait for the thread of the keep-alive, which sleeps for a second at a time.
+        receiver._handler._keep_alive_thread = None  # noqa: SLF001
+        return cast("BatchReceiver", receiver)
 
     def _make(self, session_id: object = None, max_wait_time: float | None = None) -> ServiceBusReceiver:
         trigger = self._trigger
@@ -62,12 +65,36 @@ class PlainReceivers:
 class NextSessions(PlainReceivers):
     """Receivers of the real SDK that each hold one session."""
 
-    def open(self) -> SessionReceiver | None:  # type: ignore[override]
+    def open(self, stopping: threading.Event) -> SessionReceiver | None:  # type: ignore[override]
+        receiver = self._make(NEXT_AVAILABLE_SESSION, _SESSION_SECONDS)
+        turn_off_keep_alive(receiver)  # its lock is renewed, and it is asked for messages
+        _let_interrupt(receiver, stopping)
         try:
-            receiver = _opened(self._make(NEXT_AVAILABLE_SESSION, _SESSION_SECONDS))
-        except OperationTimeoutError:
+            return cast("SessionReceiver", _opened(receiver))
+        except (OperationTimeoutError, _Interrupted):
             return None
-        return cast("SessionReceiver", receiver)
+
+
+class _Interrupted(BaseException):
+    """The host ends while a session is waited for. Not an Exception: the SDK would try again."""
+
+
+def _let_interrupt(receiver: ServiceBusReceiver, stopping: threading.Event) -> None:
+    """Before it opens: the SDK asks several times a second whether its link is ready, which it is with a session."""
+    create = receiver._create_handler  # noqa: SLF001
+
+    def create_interruptible(auth: object) -> None:
+        create(auth)
+        is_ready = receiver._handler.client_ready  # noqa: SLF001
+
+        def is_ready_unless_stopping() -> bool:
+            if stopping.is_set() and not receiver._running:  # noqa: SLF001
+                raise _Interrupted
+            return bool(is_ready())
+
+        receiver._handler.client_ready = is_ready_unless_stopping  # type: ignore[method-assign]  # noqa: SLF001
+
+    receiver._create_handler = create_interruptible  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _opened(receiver: ServiceBusReceiver) -> ServiceBusReceiver:

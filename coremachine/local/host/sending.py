@@ -72,7 +72,8 @@ class OutputSender:
                     client = service_bus_client(target.connection, self._environment)
                     self._clients[target.connection] = client
                 get = client.get_topic_sender if target.is_topic else client.get_queue_sender
-                self._senders[target] = (get(target.entity), threading.Lock())
+                # No thread that keeps it alive: closing would wait for it, and a sender opens its link again.
+                self._senders[target] = (get(target.entity, keep_alive=0), threading.Lock())
             return self._senders[target]
 
 

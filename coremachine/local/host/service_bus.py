@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from azure.functions.meta import Datum
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiver, ServiceBusSubQueue
 from azure.servicebus.exceptions import ServiceBusError
 
-from coremachine.local.host.clients import service_bus_client
+from coremachine.local.host.clients import service_bus_client, turn_off_keep_alive
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.lock_times import is_done, seconds_until
@@ -81,7 +81,7 @@ class SdkReceivers:
     def open(self) -> Receiver:
         """A receiver whose link is open: one that opened it as it first receives would have to do so in that time."""
         receiver = self._make()
-        _turn_off_keep_alive(receiver)
+        turn_off_keep_alive(receiver)
         try:
             return contextlib.ExitStack().enter_context(receiver)
         except BaseException:
@@ -102,17 +102,6 @@ class SdkReceivers:
 
     def close(self) -> None:
         self._client.close()
-
-
-def _turn_off_keep_alive(receiver: ServiceBusReceiver) -> None:
-    """Before it opens. The SDK has an option for it, which counts for receivers that prefetch alone."""
-    create = receiver._create_handler  # noqa: SLF001
-
-    def create_without_thread(auth: Any) -> None:
-        create(auth)
-        receiver._handler._keep_alive_interval = 0  # noqa: SLF001
-
-    receiver._create_handler = create_without_thread  # type: ignore[method-assign]  # noqa: SLF001
 
 
 class QueuePump(LoopPump):

@@ -8,6 +8,7 @@ runs. With cardinality many the function gets what the session has ready, as a l
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -55,8 +56,8 @@ class SessionReceiver(Settler, Protocol):
 class SessionReceivers(Protocol):
     """Opens receivers for the next session that has messages."""
 
-    def open(self) -> SessionReceiver | None:
-        """A receiver that holds a session; None when none had messages within a few seconds."""
+    def open(self, stopping: threading.Event) -> SessionReceiver | None:
+        """A receiver that holds a session; None when none had messages within a few seconds, or the pump stops."""
         ...
 
     def close(self) -> None: ...
@@ -91,7 +92,7 @@ class SessionPump(LoopPump):
             self._waiting += 1
         try:
             with self._receiving():
-                receiver = self._receivers.open()
+                receiver = self._receivers.open(self._stopping)
         finally:
             with self._changed:
                 self._waiting -= 1

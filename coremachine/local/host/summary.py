@@ -1,24 +1,10 @@
-"""What a host reports about an app once it has loaded it."""
+"""What a host reports about an app once it has loaded it. Its supervisor reads it, which knows no function itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
-
-from coremachine.local.host.functions import (
-    BLOB,
-    HTTP,
-    QUEUE,
-    SERVICE_BUS,
-    TIMER,
-    AppIndex,
-    BlobTrigger,
-    HttpTrigger,
-    IndexedFunction,
-    QueueTrigger,
-    ServiceBusTrigger,
-)
 
 
 @dataclass(frozen=True)
@@ -48,29 +34,3 @@ class AppSummary:
     def from_message(cls, message: Mapping[str, Any]) -> Self:
         functions = tuple(FunctionSummary(**{**row, "methods": tuple(row["methods"])}) for row in message["functions"])
         return cls(functions, tuple(message["disabled"]), tuple(message["errors"]), tuple(message["warnings"]))
-
-
-def summary_of(index: AppIndex, route_prefix: str) -> AppSummary:
-    return AppSummary(
-        functions=tuple(_summaries(index.functions.values(), route_prefix)),
-        disabled=index.disabled,
-        errors=tuple(str(error) for error in index.errors),
-        warnings=index.warnings,
-    )
-
-
-def _summaries(functions: Iterable[IndexedFunction], route_prefix: str) -> Iterable[FunctionSummary]:
-    for function in functions:
-        trigger = function.trigger
-        if isinstance(trigger, HttpTrigger):
-            path = "/".join(part for part in (route_prefix, trigger.route.text.strip("/")) if part)
-            yield FunctionSummary(function.name, HTTP, tuple(sorted(trigger.methods)), f"/{path}")
-        elif isinstance(trigger, ServiceBusTrigger):
-            kinds = [word for word, is_so in (("batch", trigger.is_batch), ("sessions", trigger.has_sessions)) if is_so]
-            yield FunctionSummary(function.name, SERVICE_BUS, detail=" ".join([trigger.entity, *kinds]))
-        elif isinstance(trigger, BlobTrigger):
-            yield FunctionSummary(function.name, BLOB, detail=trigger.pattern.text)
-        elif isinstance(trigger, QueueTrigger):
-            yield FunctionSummary(function.name, QUEUE, detail=trigger.queue_name)
-        else:
-            yield FunctionSummary(function.name, TIMER, detail=trigger.schedule_text)

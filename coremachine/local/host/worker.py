@@ -33,6 +33,7 @@ from coremachine.local.host.errors import AppLoadError, HostError
 from coremachine.local.host.forks import keep_from_children
 from coremachine.local.host.functions import AppIndex, TimerTrigger
 from coremachine.local.host.http import HttpApp, build_routes
+from coremachine.local.host.index_summary import summary_of
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
 from coremachine.local.host.key_store import KeyStore
@@ -53,7 +54,6 @@ from coremachine.local.host.sending import OutputSender, StorageSource
 from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
 from coremachine.local.host.storage import Storage
-from coremachine.local.host.summary import summary_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
 from coremachine.local.host.worker_starter import import_ahead
 

@@ -133,7 +133,7 @@ def pump_session():
         recorder = Recorder()
         function, made = function_of(has_sessions=True)
         sources = deque([source])
-        opener = SimpleNamespace(open=lambda: sources.popleft() if sources else None, close=source.close)
+        opener = SimpleNamespace(open=lambda _: sources.popleft() if sources else None, close=source.close)
         dispatcher = Dispatcher(recorder, timeout_seconds=None)
         settings = ServiceBusOptions(**options)
         pumps.append(SessionPump(function, made, opener, dispatcher, settings, max_concurrent_sessions=2))

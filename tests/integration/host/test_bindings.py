@@ -7,7 +7,9 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import httpx
@@ -20,6 +22,8 @@ from azure.storage.queue import QueueClient
 from coremachine.local.broker.config import BrokerConfig, SubscriptionSettings, TopicSettings
 from coremachine.local.broker.stored import QueueSettings
 from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.host import pumps
+from coremachine.local.host.functions import ServiceBusTrigger
 
 from .conftest import SampleLog, starting_hosts, wait_until
 
@@ -29,7 +33,12 @@ AZURITE = shutil.which("azurite", path=f"{ROOT / '.node/node_modules/.bin'}{os.p
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 ENTITIES = BrokerConfig(
-    (QueueSettings(name="first"), QueueSettings(name="batches"), QueueSettings(name="talks", requires_session=True)),
+    (
+        QueueSettings(name="first"),
+        QueueSettings(name="batches"),
+        QueueSettings(name="talks", requires_session=True),
+        QueueSettings(name="quiet", requires_session=True),
+    ),
     (TopicSettings(QueueSettings(name="events"), (SubscriptionSettings(QueueSettings(name="all")),)),),
 )
 
@@ -121,6 +130,19 @@ def test_sessions_keep_their_order(broker, host, records):
     found = records.wait_for("session", len(pairs))
     for session in ("a", "b", "c"):
         assert [one["body"] for one in found if one["session"] == session] == ["0", "1", "2", "3"]
+
+
+def test_wait_for_a_session_ends_with_the_host(broker, monkeypatch):
+    """The SDK's own wait for the next session has no end but its timeout, and is then repeated twice."""
+    monkeypatch.setattr(pumps, "_SESSION_SECONDS", 1000.0)
+    trigger = ServiceBusTrigger("SB", "quiet", "", "", False, "STRING", None, has_sessions=True)
+    receivers = pumps.NextSessions(trigger, {"SB": broker.connection_string})
+    stopping, opened = threading.Event(), Future()
+    thread = threading.Thread(target=lambda: opened.set_result(receivers.open(stopping)), daemon=True)
+    thread.start()
+    stopping.set()
+    assert opened.result(60) is None
+    receivers.close()
 
 
 @pytest.mark.skipif(AZURITE is None, reason="azurite is not installed (make test-programs)")

@@ -1,5 +1,6 @@
 """Jobs in the test's process, on the real engine: what authors get from `coremachine.testing`."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -275,7 +276,8 @@ def test_a_failing_test_shows_the_tracebacks_of_its_jobs(tmp_path):
     """In a folder of its own: pytest finds the plugin by itself, and no server is left behind."""
     (tmp_path / "test_greetings.py").write_text(FAILING_TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "no:schemathesis", "-p", "no:cacheprovider"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    own = {name: value for name, value in os.environ.items() if name != SERVER_VARIABLE}
+    ended = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout + ended.stderr
     assert "1 failed, 1 passed" in ended.stdout
     _, _, report = ended.stdout.partition("CoreMachine job hello_world")

@@ -1,5 +1,7 @@
 """The words that the project does not use: documents and code are held to them, file by file."""
 
+import re
+
 import pytest
 
 from tests.documents import ROOT
@@ -19,6 +21,14 @@ def test_the_list_of_files_with_old_words_only_shrinks():
     assert sorted(OLD - set(known)) == [], "these are gone: remove them from tests/files_with_old_words.txt"
     clean = [name for name in sorted(OLD) if not findings(known[name])]
     assert clean == [], "these are clean: remove them from tests/files_with_old_words.txt"
+
+
+def test_the_glossary_is_short_and_has_each_word_once():
+    """A reader learns them all: what is explained where it is used, or usual in the field, is left out."""
+    terms = re.findall(r"(?m)^\*\*(.+)\*\*$", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    words = [word for term in terms for word in term.split(", ")]
+    assert len(terms) <= 40
+    assert len(words) == len(set(words))
 
 
 @pytest.mark.parametrize(

@@ -29,16 +29,17 @@ def test_app_registers_itself_from_its_start_if_it_can_at_all(monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("failure", "goes_on", "told"),
+    ("failure", "pauses", "told"),
     [
-        (None, True, []),
+        (None, [20, 20], []),
         # Logged once for the whole process.
-        (StoreUnavailable("away"), True, ["away"]),
-        (OSError("odd"), True, ["presence_not_registered"]),
-        (ServicesNotReady("no settings"), False, []),
+        (StoreUnavailable("away"), [2, 4, 8, 16, 20, 20], ["away"] * 6),
+        (OSError("odd"), [2, 4, 8, 16, 20, 20], ["presence_not_registered"] * 6),
+        (ServicesNotReady("no settings"), [40, 80, 160, 320, 320], []),
     ],
 )
-def test_failure_is_left_to_the_next_time(monkeypatch, caplog, failure, goes_on, told):
+def test_failure_is_left_to_the_next_time(monkeypatch, caplog, failure, pauses, told):
+    """A new process is known soon after its database can be used; one that never can asks ever more rarely."""
     caplog.set_level(logging.INFO, "triggers")
 
     def register():
@@ -49,7 +50,12 @@ def test_failure_is_left_to_the_next_time(monkeypatch, caplog, failure, goes_on,
     monkeypatch.setattr(presence, "outage", SimpleNamespace(note=noted.append))
     made = SimpleNamespace(presence=SimpleNamespace(register=register))
     monkeypatch.setattr(services, "get_services", lambda: made)
-    assert presence._register() is goes_on
+    waited = []
+    monkeypatch.setattr(presence.random, "uniform", lambda *_: 1.0)
+    ended = SimpleNamespace(wait=lambda seconds: waited.append(seconds) or len(waited) > len(pauses))
+    monkeypatch.setattr(presence.threading, "Event", lambda: ended)
+    presence._run()
+    assert waited == [1, *pauses]
     assert [*noted, *(record.message for record in caplog.records)] == told
 
 
