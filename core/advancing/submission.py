@@ -21,7 +21,7 @@ from core.errors import (
     OtherParameters,
     StoreUnavailable,
     SubmissionRefused,
-    UnknownWork,
+    WorkWaits,
 )
 from core.models import JobQueueMessage, JobRecord, JobRef, JobStatus
 from core.models.control import IfEnded
@@ -64,7 +64,7 @@ _FORCE = "submit with force (?force=true, --force) to make a new job of the same
 
 
 # What is wrong with a submission itself; nothing was written.
-REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, UnknownWork, AuthorError)
+REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, WorkWaits, AuthorError)
 
 
 @dataclass(frozen=True)

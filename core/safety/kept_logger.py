@@ -6,6 +6,7 @@ with the line that tried it. The author's call goes on. Before and after, the ap
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, ClassVar
@@ -112,6 +113,23 @@ class KeptLogger(logging.Logger):
         if what not in self._named and len(self._named) < _MOST_NAMED:
             self._named.add(what)
             KeptLogger.tell(*what)
+
+
+def make_record(logger: logging.Logger, level: int, *given: Any) -> logging.LogRecord:
+    """As `Logger.makeRecord`; a plain one where a factory that somebody set for the whole process makes none."""
+    try:
+        record = logger.makeRecord(logger.name, level, *given)
+        if issubclass(type(record), logging.LogRecord):
+            return record
+    except BaseException as error:
+        if may_be_a_signals(error):
+            raise
+    return logging.LogRecord(logger.name, level, *given)
+
+
+def may_be_a_signals(error: BaseException) -> bool:
+    """Whether it may come from a signal, which Python handles in the main thread between any two steps."""
+    return isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread()
 
 
 _BETWEEN = frozenset({"logging", __name__.partition(".")[0]})
