@@ -94,13 +94,13 @@ class KeptLogger(logging.Logger):
         """Whether a record that passes now may not pass any more."""
         if name == "level":
             above = self.parent.getEffectiveLevel() if self.parent is not None else logging.WARNING
-            return (value or above) > self.getEffectiveLevel()
+            return type(value) is not int or (value or above) > self.getEffectiveLevel()
         if name == "propagate":
             return self.propagate and not value
         if name == "filters":
-            return any(each not in self.filters for each in value)
+            return _lacks(self.filters, value)
         if name == "handlers":
-            return any(each not in value for each in self.handlers)
+            return _lacks(value, self.handlers)
         if name == "_cache":
             return not isinstance(value, _Levels)
         return callable(getattr(type(self), name, None))
@@ -113,6 +113,12 @@ class KeptLogger(logging.Logger):
         if what not in self._named and len(self._named) < _MOST_NAMED:
             self._named.add(what)
             KeptLogger.tell(*what)
+
+
+def _lacks(those: Iterable[object], wanted: Iterable[object]) -> bool:
+    """Whether one is not among those, itself: an author's class answers what its objects are equal to."""
+    held = set(map(id, those))
+    return any(id(each) not in held for each in wanted)
 
 
 def make_record(logger: logging.Logger, level: int, *given: Any) -> logging.LogRecord:
