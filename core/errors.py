@@ -316,6 +316,17 @@ class AuthorError(CoreMachineError):
         super().__init__(f"{told}\n{failure.traceback}" if failure.traceback else told)
 
 
+HANGING_REMEDY = "validate_job_parameters, or another method of the job class, takes long or hangs: fix it"
+
+
+class SubmissionHangs(AuthorError):
+    """A submission was given up before it wrote anything, and will write nothing."""
+
+    def __init__(self, expected: str) -> None:
+        message = f"expected {expected}; nothing was written. {HANGING_REMEDY}"
+        super().__init__(Failure("SubmissionHangs", message, retryable=True))
+
+
 def classify(error: BaseException) -> Failure:
     """Say whether trying again may help. An unknown type may: handlers meet the outside world.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.advancing.bounded_submission import BoundedSubmitter, SubmissionHangs
+from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
@@ -17,6 +17,7 @@ from core.errors import (
     InvalidParameters,
     MessageRefused,
     OtherParameters,
+    SubmissionHangs,
     SubmissionRefused,
     UnknownWork,
     WorkWaits,

@@ -94,6 +94,8 @@ class OrchestrationManager:
         self._catalog = catalog
         self._sender = sender
         self.role = role
+        # How many stages the class of a job type has.
+        self._stage_counts: dict[str, tuple[JobType, int]] = {}
 
     def tasks_of_stage(
         self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], *, previous_count: int
@@ -185,7 +187,11 @@ class OrchestrationManager:
         Raises:
             UnknownWork: Another release declares that stage, or the job's type.
         """
-        known = call_author(_count_stages, self._catalog.get_job(job.job_type))
+        job_class = self._catalog.get_job(job.job_type)
+        counted, known = self._stage_counts.get(job.job_type, (None, 0))
+        if counted is not job_class:
+            known = call_author(_count_stages, job_class)
+            self._stage_counts[job.job_type] = job_class, known
         if count > known:
             raise UnknownWork("stage", f"{count} of {job.job_type!r}, of which it has {known}")
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 
+from core.authors.bounded_checks import of_declarations
 from core.basics.canonical import job_id_for
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition
@@ -28,6 +29,7 @@ class JobBaseMixin:
         def definition(cls) -> JobDefinition: ...
 
     @classmethod
+    @of_declarations
     def validate_job_parameters(cls, params: Mapping[str, Any]) -> dict[str, Any]:
         """Validate against `parameters_schema`, then ask the resource validators.
 

@@ -20,8 +20,10 @@ from core.errors import (
     DeliveryError,
     IdempotencyKeyReused,
     InvalidParameters,
+    JobTypeBusy,
     StoreBusy,
     StoreUnavailable,
+    SubmissionHangs,
     SubmissionRefused,
     UnknownWork,
 )
@@ -220,6 +222,10 @@ _SUBMISSIONS: dict[type[Exception], Callable[[Any], ProblemError]] = {
     NotJson: lambda error: ProblemError(400, "invalid_parameters", str(error)),
     DataRefused: lambda error: ProblemError(400, "invalid_parameters", redact(str(error))),
     AuthorError: _author,
+    SubmissionHangs: lambda error: ProblemError(504, "validation_hangs", error.failure.message),
+    JobTypeBusy: lambda error: ProblemError(
+        503, "job_type_busy", f"{error}. Nothing was written.", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+    ),
     UnknownJobType: lambda error: ProblemError(404, "unknown_job_type", str(error)),
     UnknownWork: lambda error: ProblemError(409, "unknown_work", str(error)),
     IdempotencyKeyReused: lambda error: ProblemError(422, "idempotency_key_reused", str(error)),

@@ -14,7 +14,8 @@ from functools import partial
 from threading import Lock
 
 from core.advancing.submission import Submitter
-from core.errors import AuthorError, Failure, JobTypeBusy
+from core.authors.bounded_checks import MOST_HANGING, is_bounded
+from core.errors import HANGING_REMEDY, JobTypeBusy, SubmissionHangs
 from core.models.submission import Submission, SubmitRequest
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
@@ -23,17 +24,6 @@ from core.safety.safe_text import type_name
 log = safe_logger(__name__)
 
 SUBMIT_SECONDS = 20.0
-# Of one job type in one process. Beyond it no other is begun: threads do not pile up.
-MOST_HANGING = 8
-_REMEDY = "validate_job_parameters, or another method of the job class, takes long or hangs: fix it"
-
-
-class SubmissionHangs(AuthorError):
-    """A submission was given up before it wrote anything, and will write nothing."""
-
-    def __init__(self, expected: str) -> None:
-        message = f"expected {expected}; nothing was written. {_REMEDY}"
-        super().__init__(Failure("SubmissionHangs", message, retryable=True))
 
 
 class _GivenUp(Exception):
@@ -107,7 +97,8 @@ class BoundedSubmitter:
         if len(late) >= MOST_HANGING:
             raise JobTypeBusy(
                 f"expected fewer than {MOST_HANGING} submissions of {job_type!r} that hang in this process, found "
-                f"{len(late)}, the first since {late[0].began_at:%Y-%m-%d %H:%M:%SZ}; {_REMEDY}, and restart the app"
+                f"{len(late)}, the first since {late[0].began_at:%Y-%m-%d %H:%M:%SZ}; {HANGING_REMEDY}, and "
+                "restart the app"
             )
 
     def _note_late(self, job_type: str, call: _Call, is_so: Callable[[], bool]) -> bool:
@@ -118,6 +109,7 @@ class BoundedSubmitter:
         return is_late
 
     def _run(self, call: _Call, request: SubmitRequest) -> None:
+        is_bounded.set(True)  # in a context of its own
         try:
             submission = self._submitter.submit(request, before_write=call.begin_to_write)
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for

@@ -21,9 +21,9 @@ from core.errors import (
     OtherParameters,
     StoreUnavailable,
     SubmissionRefused,
-    UnknownWork,
+    WorkWaits,
 )
-from core.models import JobQueueMessage, JobRef, JobStatus
+from core.models import JobQueueMessage, JobRecord, JobRef, JobStatus
 from core.models.control import IfEnded
 from core.models.submission import (
     ForcedJob,
@@ -64,7 +64,7 @@ _FORCE = "submit with force (?force=true, --force) to make a new job of the same
 
 
 # What is wrong with a submission itself; nothing was written.
-REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, UnknownWork, AuthorError)
+REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, WorkWaits, AuthorError)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ class Submitter:
         job_class = self._catalog.get_job(job_type)
         with note_unchecked() as unchecked:
             validated, encoded = validate(job_class, job_type, request.parameters, self._orchestration.role.most_bytes)
-        record = call_author(new_record, job_class, job_type, validated, request.correlation_id or uuid4().hex)
+        correlation_id = request.correlation_id or uuid4().hex
+        record, outside_id = call_author(_record_and_outside, job_class, job_type, validated, correlation_id)
         record = with_limit_names(record)
         is_future = request.start_at is not None and request.start_at > datetime.now(UTC)
         wish = JobWish(
@@ -168,7 +169,7 @@ class Submitter:
             forced=_forced_job(job_type, validated) if request.makes_new_job else None,
             key=_keyed_payload(key, request) if key else None,
             if_ended=IfEnded.RETURN if request.force else request.if_ended,
-            outside_id=call_author(_outside_id, job_class),
+            outside_id=outside_id,
             tags=dict(request.tags),
             start_at=request.start_at if is_future else None,
             priority=request.priority,
@@ -204,8 +205,12 @@ class Submitter:
             return None
 
 
-def _outside_id(job_class: JobType) -> tuple[str, ...]:
-    return tuple(getattr(job_class, "parameters_outside_job_id", ()))
+def _record_and_outside(
+    job_class: JobType, job_type: str, validated: Mapping[str, Any], correlation_id: str
+) -> tuple[JobRecord, tuple[str, ...]]:
+    """The job's row, and which parameters its id does not come from. To be called by `call_author`."""
+    record = new_record(job_class, job_type, validated, correlation_id)
+    return record, tuple(getattr(job_class, "parameters_outside_job_id", ()))
 
 
 def _answer(draft: _Draft, submitted: Submitted) -> Submission:

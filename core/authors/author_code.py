@@ -9,11 +9,13 @@ span) is not seen by the next call in the same thread, which may be of another j
 
 import gc
 import inspect
-import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
+from gc import isenabled
+from sys import getprofile, getrecursionlimit, getswitchinterval, gettrace
 from typing import Any, ParamSpec, TypeVar
 
 from core.authors import forks
@@ -29,9 +31,13 @@ T = TypeVar("T")
 
 # The largest number of tasks of a stage: an endless generator ends here, before the memory does.
 MOST_TASKS = 1_000_000
+# Items that come quickly are read together, so that what surrounds a call is done once for them.
+READ_SECONDS = 0.001
 _END = object()
 # What the engine's own calls need; a handler that lowers it would break every request and message of its process.
-_FEWEST_FRAMES = sys.getrecursionlimit()
+_FEWEST_FRAMES = getrecursionlimit()
+# What `threading` holds, read without its functions: that is twice for each call.
+_threading = vars(threading)
 
 
 class _EngineStoreUnavailable(StoreUnavailable):
@@ -67,10 +73,10 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `call_author`, where `log_guard` was entered: once for many calls."""
-    process = forks.process
-    trace, profile = sys.gettrace(), sys.getprofile()
-    hooks = threading.gettrace(), threading.getprofile(), threading.excepthook
-    pace = gc.isenabled(), sys.getswitchinterval()
+    process, trace, profile = forks.process, gettrace(), getprofile()
+    # What a call may leave for all others, and for threads that the engine starts: a hook that raises ends them.
+    hook, gauge, uncaught = _threading.get("_trace_hook"), _threading.get("_profile_hook"), _threading.get("excepthook")
+    collects, interval = isenabled(), getswitchinterval()
     try:
         try:
             returned = copy_context().run(function, *args, **kwargs)
@@ -78,13 +84,13 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
             log_guard.release_locks()
             # In here, since a profiler that raises does so at the next call. Python drops it then.
             try:
-                if sys.getprofile() is not profile:
+                if getprofile() is not profile:
                     sys.setprofile(profile if callable(profile) else None)  # that of cProfile is its own matter
             finally:
-                if sys.gettrace() is not trace:
+                if gettrace() is not trace:
                     sys.settrace(trace)
     except BaseException as error:
-        _tidy(*hooks, *pace)
+        _tidy(hook, gauge, uncaught, collects, interval)
         if forks.process is not process:
             forks.end_forked_child(error)
         if type(error) is _EngineStoreUnavailable:
@@ -93,9 +99,15 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     else:
         if forks.process is not process:
             forks.end_forked_child()
-        is_slower = (gc.isenabled(), sys.getswitchinterval()) != pace or sys.getrecursionlimit() < _FEWEST_FRAMES
-        if is_slower or (threading.gettrace(), threading.getprofile(), threading.excepthook) != hooks:
-            _tidy(*hooks, *pace)
+        if (
+            _threading.get("_trace_hook") is not hook
+            or _threading.get("_profile_hook") is not gauge
+            or _threading.get("excepthook") is not uncaught
+            or isenabled() is not collects
+            or getswitchinterval() != interval
+            or getrecursionlimit() < _FEWEST_FRAMES
+        ):
+            _tidy(hook, gauge, uncaught, collects, interval)
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)
@@ -104,7 +116,7 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 def author_items(
     what: str, read: Callable[[int, Any], T], function: Callable[P, object], *args: P.args, **kwargs: P.kwargs
 ) -> Iterator[T]:
-    """What an author's function returns, one by one.
+    """What an author's function returns, one by one. Some are read ahead; an error among those comes before them.
 
     Args:
         what: Names it in messages.
@@ -115,16 +127,16 @@ def author_items(
     """
     # One for all steps of a generator, which is one call to its author.
     in_context: Callable[..., Any] = copy_context().run
+    count, has_ended = 0, False
     with log_guard:
         items = call_guarded(in_context, _iterator, what, function, *args, **kwargs)
-        for count in itertools.count():
-            item = call_guarded(in_context, _read_next, items, read, count)
-            if item is _END:
-                return
-            if count == MOST_TASKS:
+        while not has_ended:
+            some, has_ended = call_guarded(in_context, _read_some, items, read, count)
+            count += len(some)
+            if count > MOST_TASKS:
                 found = f"more; the generator of {what} may have no end, or split the job"
                 raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
-            yield item
+            yield from some
 
 
 def refusal(message: str) -> Failure:
@@ -176,24 +188,30 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
 
 
 def _tidy(trace: Any, profile: Any, uncaught: Any, collects: bool, interval: float) -> None:  # noqa: FBT001 - as Python gives it
-    """Undo what a call left for all others, and for threads that the engine starts: a hook that raises would end them.
+    """Undo what a call left for all others.
 
     Without the collector memory grows; where threads seldom take turns, heartbeats are late. A higher limit of
     recursion stays: other calls may need it.
     """
-    if collects and not gc.isenabled():
+    if collects and not isenabled():
         gc.enable()
-    sys.setswitchinterval(min(sys.getswitchinterval(), interval))
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), _FEWEST_FRAMES))
+    sys.setswitchinterval(min(getswitchinterval(), interval))
+    sys.setrecursionlimit(max(getrecursionlimit(), _FEWEST_FRAMES))
     threading.settrace(trace)
     threading.setprofile(profile)
     # Without one, no thread can be made.
     threading.excepthook = uncaught or threading.__excepthook__
 
 
-def _read_next(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> T | object:
-    item = next(items, _END)
-    return item if item is _END else read(place, item)
+def _read_some(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> tuple[list[T], bool]:
+    """The next item and those that come soon after it, and whether there are no others."""
+    some: list[T] = []
+    until = time.perf_counter() + READ_SECONDS
+    for item in items:
+        some.append(read(place + len(some), item))
+        if time.perf_counter() >= until:
+            return some, False
+    return some, True
 
 
 def _iterator(what: str, function: Callable[..., object], *args: Any, **kwargs: Any) -> Iterator[object]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.authors.author_code import call_author, describe_returned
+from core.authors.author_code import describe_returned
+from core.authors.bounded_checks import call_bounded
 from core.basics.cache import LatestCache
 from core.basics.canonical import ValueTooLarge, canonical_json, copied, encode_storable
 from core.basics.strict_json import EncodedJson
@@ -34,9 +35,10 @@ def validate(
 
     Raises:
         InvalidParameters, ValueTooLarge: What the caller must change.
-        AuthorError: The author's code failed, or gave what cannot be stored.
+        AuthorError: The author's code failed, took too long, or gave what cannot be stored.
+        JobTypeBusy: Too many validations of the job type hang.
     """
-    answer = call_author(_validated, job_class, job_type, parameters, most_bytes)
+    answer = call_bounded(job_type, job_class, _validated, job_class, job_type, parameters, most_bytes)
     if isinstance(answer, Exception):
         raise answer
     return answer

@@ -6,6 +6,7 @@ with the line that tried it. The author's call goes on. Before and after, the ap
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, ClassVar
@@ -93,13 +94,13 @@ class KeptLogger(logging.Logger):
         """Whether a record that passes now may not pass any more."""
         if name == "level":
             above = self.parent.getEffectiveLevel() if self.parent is not None else logging.WARNING
-            return (value or above) > self.getEffectiveLevel()
+            return type(value) is not int or (value or above) > self.getEffectiveLevel()
         if name == "propagate":
             return self.propagate and not value
         if name == "filters":
-            return any(each not in self.filters for each in value)
+            return _lacks(self.filters, value)
         if name == "handlers":
-            return any(each not in value for each in self.handlers)
+            return _lacks(value, self.handlers)
         if name == "_cache":
             return not isinstance(value, _Levels)
         return callable(getattr(type(self), name, None))
@@ -112,6 +113,29 @@ class KeptLogger(logging.Logger):
         if what not in self._named and len(self._named) < _MOST_NAMED:
             self._named.add(what)
             KeptLogger.tell(*what)
+
+
+def _lacks(those: Iterable[object], wanted: Iterable[object]) -> bool:
+    """Whether one is not among those, itself: an author's class answers what its objects are equal to."""
+    held = set(map(id, those))
+    return any(id(each) not in held for each in wanted)
+
+
+def make_record(logger: logging.Logger, level: int, *given: Any) -> logging.LogRecord:
+    """As `Logger.makeRecord`; a plain one where a factory that somebody set for the whole process makes none."""
+    try:
+        record = logger.makeRecord(logger.name, level, *given)
+        if issubclass(type(record), logging.LogRecord):
+            return record
+    except BaseException as error:
+        if may_be_a_signals(error):
+            raise
+    return logging.LogRecord(logger.name, level, *given)
+
+
+def may_be_a_signals(error: BaseException) -> bool:
+    """Whether it may come from a signal, which Python handles in the main thread between any two steps."""
+    return isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread()
 
 
 _BETWEEN = frozenset({"logging", __name__.partition(".")[0]})

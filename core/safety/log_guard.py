@@ -17,33 +17,37 @@ from typing import Any, Self
 class _Settings:
     """Settings of `logging` at one moment."""
 
-    __slots__ = ("_disable", "_handlers", "_held", "_level", "_root", "_was_off", "_witness", "locks")
+    __slots__ = ("_disable", "_handlers", "_held", "_level", "_root", "_same", "_was_off", "_witness", "locks")
 
     def __init__(self, witness: logging.Logger, was_off: frozenset[str]) -> None:
         self._root, self._witness, self._was_off = logging.root, witness, was_off
         self._level, self._disable = self._root.level, self._root.manager.disable
         self._handlers = list(self._root.handlers)
         self._held = [(each, each.level, each.filters[:], vars(each).copy()) for each in self._handlers]
+        self._same = self._identities()
         locks: list[Any] = [each.lock for each in self._handlers if type(getattr(each, "lock", None)) is _RLOCK]
         self.locks: list[tuple[Callable[[], bool], Any]] = [(each._is_owned, each) for each in locks]  # noqa: SLF001
 
     def is_quieter(self) -> bool:
         """Whether a logger may refuse what it would have taken then."""
         root = self._root
-        return root.level > self._level or root.manager.disable > self._disable or self._witness.disabled
+        return (
+            _is_more(root.level, self._level) or _is_more(root.manager.disable, self._disable) or self._witness.disabled
+        )
 
     def is_same(self) -> bool:
         """Whether nothing was set since: neither what makes fewer records pass nor what makes more pass."""
+        return self._identities() == self._same and not self._witness.disabled
+
+    def _identities(self) -> list[int]:
+        """Of all that is held, which keeps them: an author's class answers what its objects are equal to."""
         root = self._root
-        if root.level != self._level or root.manager.disable != self._disable or root.handlers != self._handlers:
-            return False
-        try:
-            for handler, _, filters, held in self._held:
-                if handler.__dict__ != held or handler.filters != filters:
-                    return False
-        except Exception:  # noqa: BLE001 - attributes of a handler that cannot be compared, as arrays
-            return False
-        return not self._witness.disabled
+        found = [id(root.level), id(root.manager.disable), *map(id, root.handlers)]
+        for each in self._handlers:
+            held = each.__dict__
+            found += map(id, held.values())
+            found += map(id, held.get("filters", ()))
+        return found
 
     def put_back(self) -> None:
         """Undo what makes fewer records pass."""
@@ -53,18 +57,23 @@ class _Settings:
             _put_back_stream(handler, held.get("stream"))
             if handler.formatter is not held.get("formatter"):
                 handler.setFormatter(held.get("formatter"))
-            if handler.level > level:
+            if _is_more(handler.level, level):
                 handler.setLevel(level)
-            if handler.filters != filters:
-                handler.filters[:] = filters
-            root.addHandler(handler)  # once, however often it is added
-        if root.level > self._level:
+            handler.filters[:] = filters
+            if all(each is not handler for each in root.handlers):
+                root.handlers.append(handler)
+        if _is_more(root.level, self._level):
             root.setLevel(self._level)
-        if root.manager.disable > self._disable:
+        if _is_more(root.manager.disable, self._disable):
             logging.disable(self._disable)
         if self._witness.disabled:
             for name in disabled_loggers() - self._was_off:
                 logging.getLogger(name).disabled = False
+
+
+def _is_more(level: Any, usual: int) -> bool:
+    """Whether fewer records pass. A level of an author's class answers as it likes, also whom `logging` asks."""
+    return type(level) is not int or level > usual
 
 
 _RLOCK = type(threading.RLock())

@@ -10,14 +10,13 @@ level is what silences them, which no author's code sets (`core.safety.kept_logg
 
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from core.safety.credentials import redact
-from core.safety.kept_logger import KeptLogger, keep
+from core.safety.kept_logger import KeptLogger, keep, make_record, may_be_a_signals
 from core.safety.log_guard import log_guard
 from core.safety.safe_text import text_of, trace_of, type_name
 
@@ -78,12 +77,12 @@ class SafeLogger:
             error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
             trace = None if error is None else without_credentials(error)
             path, line, function, _ = logger.findCaller(stacklevel=_CALLERS)
-            record = logger.makeRecord(logger.name, level, path, line, message, args, trace, function)
+            record = make_record(logger, level, path, line, message, args, trace, function)
             # Here and not in `makeRecord`, which refuses a record with a field whose name is taken.
             _add_fields(record, extra or {})
             logger.handle(record)
         except BaseException as error:
-            if _may_be_a_signals(error):
+            if may_be_a_signals(error):
                 raise
             _losses.note(self._logger.name, message, error)
 
@@ -149,8 +148,3 @@ def _add_fields(record: logging.LogRecord, fields: Mapping[str, Any]) -> None:
         while free in held or free in _RESERVED:
             free = PREFIX + free
         held[free] = value
-
-
-def _may_be_a_signals(error: BaseException) -> bool:
-    """Whether it may come from a signal, which Python handles in the main thread between any two steps."""
-    return isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread()

@@ -66,6 +66,7 @@ CODES = {
         "503",
         "All threads that submissions of this job type may take run its code: its validation takes long or hangs.",
     ),
+    "validation_hangs": ("504", "The job type's own validation lasts too long; nothing was written."),
     "database_unsuitable": ("503", "The database answers, but not as the app needs it."),
     "queue_unavailable": ("503", "A queue cannot be reached; repeating the request does no harm."),
 }

@@ -247,11 +247,50 @@ def test_planner_that_fails_between_two_items_or_at_its_end_is_the_same_error():
         yield 1
         raise SystemExit(2)
 
-    items = author_items("plan", as_it_is, one_then_exit)
-    assert next(items) == 1
     with pytest.raises(AuthorError) as told:
-        next(items)
+        list(author_items("plan", as_it_is, one_then_exit))
     assert told.value.failure.error_type == "SystemExit"
+
+
+def test_items_that_come_quickly_are_read_in_one_call_and_slow_ones_each_alone(monkeypatch):
+    calls = []
+    call = author_code.call_guarded
+    monkeypatch.setattr(author_code, "call_guarded", lambda *given: calls.append(1) or call(*given))
+
+    monkeypatch.setattr(author_code, "READ_SECONDS", 60)
+    assert list(author_items("plan", lambda place, item: (place, item), lambda: "abc")) == [*enumerate("abc")]
+    assert len(calls) == 2  # the planner, and its items
+
+    calls.clear()
+    monkeypatch.setattr(author_code, "READ_SECONDS", 0)
+    assert list(author_items("plan", lambda place, item: (place, item), lambda: "abc")) == [*enumerate("abc")]
+    assert len(calls) == 5  # the last one finds the end
+
+
+class _Alike:
+    """Equal to everything."""
+
+    def __call__(self, *_):
+        raise SystemExit
+
+    def __eq__(self, _):
+        return True
+
+    def __hash__(self):
+        return 0
+
+
+def test_hooks_that_claim_to_be_the_usual_ones_or_are_gone_are_put_back():
+    usual = threading.excepthook
+
+    def replace():
+        threading.excepthook = _Alike()
+        threading.settrace(_Alike())
+
+    call_author(replace)
+    assert (threading.excepthook, threading.gettrace()) == (usual, None)
+    call_author(lambda: delattr(threading, "excepthook"))
+    assert threading.excepthook is usual
 
 
 @pytest.mark.parametrize("returned", [None, 5, object()])

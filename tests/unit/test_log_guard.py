@@ -39,12 +39,12 @@ class Kept(logging.Handler):
 def kept():
     """What comes out of the process: the messages of a handler of the root logger, at level INFO."""
     root, before = logging.getLogger(), (logging.getLogger().level, logging.root.manager.disable)
-    off = disabled_loggers()
+    off, handlers = disabled_loggers(), list(root.handlers)
     handler = Kept()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     yield handler.messages
-    root.removeHandler(handler)
+    root.handlers[:] = handlers
     root.setLevel(before[0])
     logging.disable(before[1])
     for name in disabled_loggers() - off:
@@ -74,6 +74,57 @@ def break_format_of_handlers():
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Kept):  # pytest's raise
             handler.setFormatter(logging.Formatter("%(nothing)s"))
+
+
+class _Odd:
+    """Equal to everything, no more than anything."""
+
+    def __eq__(self, _):
+        return True
+
+    def __ne__(self, _):
+        return False
+
+    def __gt__(self, _):
+        return False
+
+    def __hash__(self):
+        return 0
+
+
+class _OddHandler(_Odd, logging.Handler):
+    def emit(self, _):
+        """Nothing of it."""
+
+
+class _OddFilter(_Odd, logging.Filter):
+    def filter(self, _):
+        return False
+
+
+class _OddLevel(_Odd, int):
+    """As a level: no record's is as high."""
+
+    def __le__(self, _):
+        return False
+
+
+def replace_handlers_by_what_claims_to_be_them():
+    logging.getLogger().handlers[:] = [_OddHandler() for _ in logging.getLogger().handlers]
+
+
+def replace_filters_by_what_claims_to_be_them():
+    for handler in logging.getLogger().handlers:
+        handler.filters.append(_OddFilter())
+    logging.getLogger("core.of.the.engine").addFilter(_OddFilter())
+
+
+def raise_levels_that_claim_to_be_low():
+    for logger in (logging.getLogger(), logging.getLogger("core"), logging.getLogger("core.of.the.engine")):
+        logger.setLevel(_OddLevel(logging.CRITICAL + 1))
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(_OddLevel(logging.CRITICAL + 1))
+    logging.root.manager.disable = _OddLevel(logging.CRITICAL + 1)
 
 
 def filter_all():
@@ -115,6 +166,9 @@ SILENCED = {
     "filters of handlers": filter_all,
     "format of handlers": break_format_of_handlers,
     "methods of handlers": replace_methods_of_handlers,
+    "handlers that claim to be them": replace_handlers_by_what_claims_to_be_them,
+    "filters that claim to be them": replace_filters_by_what_claims_to_be_them,
+    "levels that claim to be low": raise_levels_that_claim_to_be_low,
     "dictConfig": lambda: logging.config.dictConfig({"version": 1}),
     "dictConfig of root": lambda: logging.config.dictConfig(
         {"version": 1, "root": {"level": "CRITICAL", "handlers": []}, "disable_existing_loggers": True}

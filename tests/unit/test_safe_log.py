@@ -86,6 +86,23 @@ def test_fields_named_as_a_records_own_are_kept(caplog):
     assert (record.coremachine_name, record.coremachine_coremachine_name) == ("n", "c")
 
 
+@pytest.mark.parametrize("made", [RuntimeError("no record"), None, "text", object()])
+def test_factory_that_makes_no_record_loses_none(monkeypatch, caplog, made):
+    def make(*_, **__):
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    monkeypatch.setattr(logging, "_logRecordFactory", make)
+    log.error("job_failed", extra={"job_id": "j"})
+    (record,) = caplog.records
+    assert (record.getMessage(), record.job_id, record.funcName) == (
+        "job_failed",
+        "j",
+        "test_factory_that_makes_no_record_loses_none",
+    )
+
+
 @pytest.mark.parametrize("error", [RuntimeError("collector gone"), SystemExit(3), RecursionError(), BaseException()])
 def test_handler_that_raises_in_a_thread_costs_the_record_alone(broken_handler, capsys, error):
     broken_handler.error = error

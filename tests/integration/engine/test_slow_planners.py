@@ -9,6 +9,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import scalar_row
 
 from core.advancing import stage_planner
+from core.authors import author_code
 from core.models import TaskDefinition
 from infrastructure.postgresql import create_pool
 from tests.databases import Engine
@@ -66,6 +67,7 @@ def test_a_slow_planner_of_many_tasks_holds_no_connection(slow, engine):
 
 def test_of_planners_that_stream_one_writes_at_a_time(slow, engine, monkeypatch):
     monkeypatch.setattr(stage_planner, "COLLECTED_BYTES", 0)
+    monkeypatch.setattr(author_code, "READ_SECONDS", 0)
     lock, streams, most = threading.Lock(), [], []
     both = threading.Barrier(2)
 

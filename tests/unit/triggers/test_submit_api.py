@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from core.errors import StoreUnavailable
+from core.errors import JobTypeBusy, StoreUnavailable, SubmissionHangs
 from core.models.job_filter import JobSort
 from core.models.submission import SubmissionOutcome
 from jobs.hello_world import HelloWorldJob
@@ -82,6 +82,21 @@ class TestCodeOfAuthors:
         assert_problem(busy, 503, "job_type_busy")
         assert listed.status_code == 200
         assert "SystemExit" in assert_problem(first, 500, "job_type_failed")["detail"]
+
+    @pytest.mark.parametrize("query", ["", "?dry_run=true"])
+    def test_that_hangs_is_answered_and_names_its_job_type(self, query):
+        api = Api()
+        problems = iter([SubmissionHangs("parameters of 'hello_world' to be validated"), JobTypeBusy("8 hang")])
+
+        def give_up(_):
+            raise next(problems)
+
+        api.services.submit_job = api.services.draft_job = give_up
+        hangs, busy = (api.post(f"/api/jobs/submit/hello_world{query}", json={}) for _ in range(2))
+        detail = assert_problem(hangs, 504, "validation_hangs")["detail"]
+        assert detail.startswith("expected parameters of 'hello_world' to be validated; nothing was written.")
+        assert "Nothing was written" in assert_problem(busy, 503, "job_type_busy")["detail"]
+        assert busy.headers["retry-after"] == "5"
 
     def test_of_several_job_types_hangs_apart_too(self, monkeypatch):
         monkeypatch.setattr(author_threads, "SHARE", 1)
