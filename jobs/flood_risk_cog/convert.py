@@ -37,6 +37,7 @@ from jobs.flood_risk_cog.plan import (
     ConversionPlan,
     UnusableRaster,
     check_form,
+    check_masks,
     check_source,
     check_types,
     make_plan,
@@ -356,6 +357,7 @@ def _read_source(
         check_source(path, dataset)
         check_form(path, dataset, options)
         check_mask_size(path, dataset)
+        check_masks(path, dataset)
         footprint_of(dataset)
         meter = FloodMeter(dataset, PurePosixPath(path).name)
         check_blocks(f"{source}{MASK}")

@@ -55,6 +55,7 @@ class BandFacts:
     # At most MOST_CLASSES values, None once there are more or where they are no whole numbers.
     classes: set[int] | None = field(default_factory=set)
     has_nan: bool = False
+    has_infinity: bool = False
 
     def see(self, values: Any, valid: Any) -> None:
         count = int(np.count_nonzero(valid))
@@ -68,6 +69,7 @@ class BandFacts:
             low, high = known.min(), known.max()
             if not (np.isfinite(low) and np.isfinite(high)):
                 self.has_nan = self.has_nan or bool(np.isnan(known).any())
+                self.has_infinity = self.has_infinity or bool(np.isinf(known).any())
                 known = known[np.isfinite(known)]
                 if not known.size:
                     return

@@ -24,6 +24,8 @@ USUAL_CACHE = 96 * MEGABYTE
 # Of a source that is kept whole while it is read, its overviews are made and it is written.
 MOST_WHOLE = 192 * MEGABYTE
 MOST_CHECK_CACHE = 160 * MEGABYTE
+# Place and size of a block, as GDAL has them and as they are read here.
+BYTES_OF_AN_ENTRY = 32
 SMALL_ROW_BYTES = 8 * MEGABYTE
 IN_TILES = "write it anew in tiles (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE) and submit that"
 
@@ -84,6 +86,11 @@ def block_bytes(dataset: Any) -> int:
 
 def problem_with_blocks(dataset: Any) -> str | None:
     """Why the blocks of an open raster cannot be read within the bound, in words; None when they can."""
+    if (table := _table_bytes(dataset)) > MOST_BLOCK_BYTES:
+        return (
+            f"the table of its {table // BYTES_OF_AN_ENTRY} blocks alone needs {table // MEGABYTE} MB of memory, and a "
+            f"conversion has {MOST_BLOCK_BYTES // MEGABYTE} MB; divide it into smaller rasters (gdal_retile)"
+        )
     needed = block_bytes(dataset) + stored_bytes(dataset)
     if needed <= MOST_BLOCK_BYTES:
         return None
@@ -92,6 +99,13 @@ def problem_with_blocks(dataset: Any) -> str | None:
         f"its blocks of {columns} x {rows} pixels need {math.ceil(needed / MEGABYTE)} MB of memory each, and a "
         f"conversion has {MOST_BLOCK_BYTES // MEGABYTE} MB for them; {IN_TILES}"
     )
+
+
+def _table_bytes(dataset: Any) -> int:
+    rows, columns = dataset.block_shapes[0]
+    blocks = math.ceil(dataset.height / rows) * math.ceil(dataset.width / columns)
+    is_by_pixel = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    return int(blocks * (1 if is_by_pixel else dataset.count) * BYTES_OF_AN_ENTRY)
 
 
 def stored_bytes(dataset: Any) -> int:

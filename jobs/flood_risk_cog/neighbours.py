@@ -13,6 +13,8 @@ from jobs.flood_risk_cog.facts import validity
 
 # Methods whose results lie between the values that they are made of.
 BETWEEN = {"nearest", "bilinear", "average", "mode", "max", "min", "med", "q1", "q3"}
+# The root of the mean of squares lies between the magnitudes of the values.
+OF_SQUARES = "rms"
 # By how much others go beyond these at most, in parts of the difference between lowest and highest. Weights of the
 # first two are partly negative, by up to 0.3 and 0.5 of it; where levels are made one of the other, by more.
 OVERSHOOT = {"cubic": 1.0, "lanczos": 1.5, "cubic_spline": 0.1, "gauss": 0.1}
@@ -90,8 +92,10 @@ def _wrong(found: Any, valid: Any, span: Span, method: str, tolerance: float) ->
         "valid where nothing of the original is": valid & ~span.any_valid,
         "not valid where all of the original is": ~valid & span.all_valid,
     }
-    if method in BETWEEN:
+    if method in BETWEEN or method == OF_SQUARES:
         low, high = span.low.astype("float64"), span.high.astype("float64")
+        if method == OF_SQUARES:
+            low, high = np.maximum(np.maximum(low, -high), 0), np.maximum(high, -low)
         slack = tolerance * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1)
         judged = valid & span.any_valid
         with np.errstate(invalid="ignore", over="ignore"):

@@ -2,10 +2,13 @@
 
 import math
 import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobs.flood_risk_cog.stage import AUX
 from jobs.flood_risk_cog.tiff import nodata_text
 
 # GDAL's tag of a nodata value per band: a pixel is hidden where all bands have theirs.
@@ -23,6 +26,8 @@ def problem_with_nodata(dataset: Any) -> str | None:
     GDAL takes a text that is no number for 0, and of 64-bit whole numbers the digits that it begins with.
     """
     if problem := _problem_with_values_per_band(dataset):
+        return problem
+    if problem := _problem_with_metadata_file(dataset):
         return problem
     text = nodata_text(dataset.name)
     if text is None:
@@ -46,6 +51,20 @@ def _problem_with_values_per_band(dataset: Any) -> str | None:
                 f"its {PER_BAND} have the text {text[:50]!r}, which is no value of its type {dataset.dtypes[0]} and "
                 f"would hide another one; correct or remove them (gdal_edit -mo)"
             )
+    return None
+
+
+def _problem_with_metadata_file(dataset: Any) -> str | None:
+    """GDAL takes its nodata in the place of the raster's own, and what is no number for 0 here too."""
+    file = Path(f"{dataset.name}{AUX}")
+    if not file.is_file():
+        return None
+    for element in ET.parse(file).iter("NoDataValue"):  # noqa: S314 - it was read before, by `stage`
+        text = (element.text or "").strip()
+        # Of bytes that are not those of a number there is a form in base64.
+        if not element.get("le_hex_equiv") and not _is_number(text):
+            found = f"its metadata file ({AUX}) has the nodata {text[:50]!r}"
+            return f"{found}, which is no number and would hide the value 0; {_ADVICE}"
     return None
 
 

@@ -15,20 +15,21 @@ import numpy as np
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog.facts import CELL
 from jobs.flood_risk_cog.neighbours import (
     MOST_BANDS,
     Span,
     alpha_of,
-    bands_to_look_at,
     block_span,
     disagreements,
     first_disagreement,
     read_known,
     sample_windows,
 )
+from jobs.flood_risk_cog.nodata import exact_nodata
 from jobs.flood_risk_cog.source import open_raster
 
-# Of larger rasters every second, third, ... window is compared, evenly over the whole.
+# Of all bands; of larger rasters every second, third, ... window is compared, evenly over the whole.
 MOST_PIXELS = 64 << 20
 # Of higher levels a window has too few pixels: samples of them are compared.
 MOST_FACTOR = 64
@@ -37,8 +38,10 @@ SIDE = 128
 MOST_BELOW = 1024
 # How far a method looks from the middle of a pixel, in pixels of the overview.
 _RADIUS = {"bilinear": 1.0, "cubic": 2.0, "cubic_spline": 2.0, "lanczos": 3.0, "gauss": 2.0}
-# Windows of the first overview in which bands are compared that are not in all.
-MOST_OTHER_WINDOWS = 4
+# Samples of the first overview; fewer of many bands, whose tiles take long to decode.
+MOST_SAMPLES, FEW_SAMPLES = 16, 4
+# Windows of large rasters that are compared at least.
+LEAST_WINDOWS = 4
 
 
 @contextmanager
@@ -57,11 +60,13 @@ class OverviewCheck:
 
     def __init__(self, base: Any, overviews: list[Any], tile_size: int, method: str) -> None:
         self._base, self.overviews, self._tile_size, self._method = base, overviews, tile_size, method
-        self._numbers = bands_to_look_at(base)
-        self._step = max(1, math.ceil(base.width * base.height * len(self._numbers) / MOST_PIXELS))
+        self._alpha = alpha_of(base)
+        self._hidden = None if has_mask(base) else exact_nodata(base)
+        self._numbers = [number for number in base.indexes if number != self._alpha]
+        self._step = _step(base.width, base.height, len(self._numbers))
         self._count = -1
-        # Of the window that is seen: what some of its bands have.
-        self._seen: list[tuple[list[int], Any, Any]] = []
+        # Of the window that is seen: squares of 2 x 2 pixels of some of its bands.
+        self._seen: list[tuple[list[int], Pyramid]] = []
         # Levels that were compared, and those of which some pixels have bounds in samples alone.
         self._compared: set[int] = set()
         self._open: set[int] = set()
@@ -72,42 +77,42 @@ class OverviewCheck:
         """Take in some bands (bands, rows, columns) of a window of the full size; bands come in their order."""
         if numbers[0] == 1:
             self._count += 1
-        if self._problem or self._count % self._step:
+        if self._problem or self._count % self._step or not self._fits(0, window):
             return
-        wanted = [index for index, number in enumerate(numbers) if number in self._numbers]
-        if len(wanted) == len(numbers):
-            self._seen.append((numbers, values, valid))
-        elif wanted:
-            self._seen.append(([numbers[index] for index in wanted], values[wanted], valid[wanted]))
-        if numbers[-1] == self._base.count:
+        if self._alpha in numbers:
+            wanted = [index for index, number in enumerate(numbers) if number != self._alpha]
+            numbers, values, valid = [numbers[index] for index in wanted], values[wanted], valid[wanted]
+        if numbers:
+            self._seen.append((numbers, Pyramid.of(values, valid).halved()))
+        if numbers[-1:] == self._numbers[-1:]:
             # After its last band: tiles of overviews are in GDAL's cache longer than those of the window then.
             seen, self._seen = self._seen, []
             for each in seen:
                 self._see(window, *each)
 
-    def _see(self, window: Window, numbers: list[int], values: Any, valid: Any) -> None:
-        pyramid = Pyramid.of(values, valid)
-        for level, overview in enumerate(self.overviews):
-            factor = 2 << level
-            if factor > MOST_FACTOR or not _fits(self._base, overview, window, factor):
+    def _see(self, window: Window, numbers: list[int], pyramid: "Pyramid") -> None:
+        for level in range(len(self.overviews)):
+            if not self._fits(level, window):
                 break
-            pyramid = pyramid.halved()
-            self._compare(level, overview, window, numbers, pyramid)
+            if level:
+                pyramid = pyramid.halved()
+            self._compare(level, self.overviews[level], window, numbers, pyramid)
+
+    def _fits(self, level: int, window: Window) -> bool:
+        """Whether the window is made of squares of pixels of this level."""
+        if level >= len(self.overviews) or (factor := 2 << level) > MOST_FACTOR:
+            return False
+        return _fits(self._base, self.overviews[level], window, factor)
 
     def problems(self) -> list[str]:
         """After all windows: what is wrong, in words."""
         smallest = [self._base, *self.overviews][-1]
-        alpha = alpha_of(self._base)
-        others = [number for number in self._base.indexes if number not in {alpha, *self._numbers}]
         for level in range(len(self.overviews)):
             if level in self._open or level not in self._compared:
-                self._compare_samples(level, self._numbers, max(1, 16 >> level))
-            # A few at a time, for the memory.
-            for first in range(0, len(others), MOST_BANDS):
-                numbers = others[first : first + MOST_BANDS]
-                self._compare_samples(level, numbers, max(1, MOST_OTHER_WINDOWS >> level))
-            if alpha is not None:
-                self._compare_samples(level, [alpha], max(1, MOST_OTHER_WINDOWS >> level))
+                most = MOST_SAMPLES if len(self._numbers) <= MOST_BANDS else FEW_SAMPLES
+                self._compare_samples(level, self._numbers, max(1, most >> level))
+            if self._alpha is not None:
+                self._compare_samples(level, [self._alpha], max(1, FEW_SAMPLES >> level))
         if self._problem:
             return [self._problem]
         if max(smallest.width, smallest.height) > self._tile_size:
@@ -140,18 +145,21 @@ class OverviewCheck:
             columns = _below(window.col_off, window.width, base.width / overview.width, base.width, reach)
             top, left = rows[0].min(), columns[0].min()
             below = Window(left, top, columns[1].max() - left, rows[1].max() - top)
-            values, valid = self._read(base, numbers, below)
-            span = block_span(values, valid, [each - top for each in rows], [each - left for each in columns])
-            self._judge(level, window, *self._read(overview, numbers, window), span)
+            parts = [each - top for each in rows], [each - left for each in columns]
+            # A few bands at a time, for the memory.
+            for first in range(0, len(numbers), MOST_BANDS):
+                some = numbers[first : first + MOST_BANDS]
+                span = block_span(*self._read(base, some, below), *parts)
+                self._judge(level, window, *self._read(overview, some, window), span)
 
     def _read(self, overview: Any, numbers: list[int], window: Window) -> tuple[Any, Any]:
         found, valid = read_known(overview, numbers, window)
         if numbers == [alpha_of(self._base)]:
             # It has a value everywhere, whatever is nodata of the others.
             return found, np.ones(found.shape, bool)
-        if overview.nodata is None and self._base.nodata is not None and not has_mask(self._base):
-            # Of 64-bit numbers, GDAL does not tell it of an overview.
-            valid = valid & (found != self._base.nodata)
+        if self._hidden is not None and overview.nodata is None:
+            # Of 64-bit numbers, GDAL does not tell it of an overview, nor rasterio what no double holds.
+            valid = valid & (found != found.dtype.type(self._hidden))
         return found, valid
 
     def _judge(self, level: int, window: Window, found: Any, valid: Any, span: Span) -> None:
@@ -160,6 +168,12 @@ class OverviewCheck:
         row, column = first_disagreement(found, valid, span, self._method)
         place = f"overview {level + 1} at column {window.col_off + column}, row {window.row_off + row}"
         self._problem = f"{place}: found {', '.join(wrong)}"
+
+
+def _step(width: int, height: int, bands: int) -> int:
+    """Of how many windows one is compared."""
+    windows = math.ceil(width / CELL) * math.ceil(height / CELL)
+    return max(1, min(math.ceil(width * height * bands / MOST_PIXELS), windows // LEAST_WINDOWS))
 
 
 def _fits(base: Any, overview: Any, window: Window, factor: int) -> bool:

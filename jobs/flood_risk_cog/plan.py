@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +15,10 @@ from jobs.flood_risk_cog.facts import CELL, Facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, is_partly_off_globe
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
+from jobs.flood_risk_cog.neighbours import OF_SQUARES
 from jobs.flood_risk_cog.nodata import PER_BAND, exact_nodata, problem_outside, problem_with_nodata
 from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
+from jobs.flood_risk_cog.stage import MASK
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS, TargetGrid, lost_rows, own_grid
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
@@ -29,6 +31,8 @@ OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos"
 ONLY_OF_OVERVIEWS = {"gauss"}
 # They give one of the values that they are given.
 OF_CLASSES = {"nearest", "mode", "min", "max"}
+# And these one of them, or what is between two; none computes with infinities.
+OF_ORDER = OF_CLASSES | {"med", "q1", "q3"}
 LEAST_TILE = 256
 # GDAL has so many tiles of all bands in memory while it writes a COG; measured with tiles of 16 to 96 MB.
 TILES_AT_ONCE, TILES_OF_AN_OVERVIEW = 3, 2.5
@@ -151,9 +155,15 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
             changed.append(f"its {PER_BAND} become a mask")
         found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
         changed += words
+        if warp not in OF_ORDER and any(band.has_infinity for band in facts.bands):
+            changed.append(f"what {warp} makes of infinities and the pixels around them is infinite or no number")
         changed += _beyond_mercator(path, dataset, CRS.from_user_input(target_crs))
         if is_partly_off_globe(dataset):
             changed.append("pixels that are off the globe are left out")
+    hidden = exact_nodata(dataset)
+    if isinstance(hidden, int) and abs(hidden) > MOST_EXACT:
+        # GDAL computes averages in double precision, which makes another number of it.
+        overview = "nearest"
     if not makes_overviews_right(overview, found, dtype, nodata, facts):
         overview = "nearest"
     return ConversionPlan(
@@ -237,10 +247,11 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     GDAL takes for no mask.
     """
     has_nan = any(band.has_nan for band in facts.bands) or (nodata is not None and math.isnan(nodata))
-    if validity == "nodata" and method not in {"nearest", "mode"} and nodata is not None and is_among(nodata, facts):
-        # An average that happens to be nodata would be a hole.
+    is_mixed = method not in {"nearest", "mode"}
+    if is_mixed and validity in {"nodata", "mask"} and nodata is not None and is_among(nodata, facts):
+        # An average that happens to be nodata would be a hole; GDAL makes another value of it, beside a mask too.
         return False
-    if method not in {"nearest", "mode"} and is_near_limit(dtype, facts):
+    if is_mixed and is_near_limit(dtype, facts, is_squared=method == OF_SQUARES):
         return False
     if validity == "alpha" and nodata is not None:
         # It heeds nodata alone then.
@@ -250,16 +261,22 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     return validity != "alpha" or dtype in ALPHA_TYPES
 
 
-def is_near_limit(dtype: str, facts: Facts) -> bool:
-    """Whether sums of its values would go beyond its type of floats."""
+def is_near_limit(dtype: str, facts: Facts, *, is_squared: bool = False) -> bool:
+    """Whether sums of its values, or of their squares, would go beyond its type of floats."""
     if not dtype.startswith("float"):
         return False
     most = float(np.finfo(dtype).max) / 64
+    if is_squared:
+        # Computed in double precision.
+        most = min(most, math.sqrt(float(np.finfo("float64").max) / 64))
     return any(abs(value) > most for band in facts.bands for value in (band.low, band.high) if value is not None)
 
 
 def is_among(value: float, facts: Facts) -> bool:
-    return any(band.low is not None and band.high is not None and band.low < value < band.high for band in facts.bands)
+    """Whether values, or what is between them, may be equal to it; one that is hidden by it is no value."""
+    return any(
+        band.low is not None and band.high is not None and band.low <= value <= band.high for band in facts.bands
+    )
 
 
 def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
@@ -367,6 +384,8 @@ def check_source(path: str, dataset: Any) -> None:
         )
     if not all(map(math.isfinite, (*dataset.scales, *dataset.offsets))):
         raise UnusableRaster(path, "its scale or offset is no finite number; give it one (gdal_edit -scale -offset)")
+    if not all(dataset.scales):
+        raise UnusableRaster(path, "its scale is 0, by which all values are the same; correct it (gdal_edit -scale)")
     nodata = {repr(each) for each in dataset.nodatavals}
     if len(nodata) > 1:
         found = ", ".join(sorted(nodata))
@@ -377,6 +396,22 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, problem)
     check_grid(path, dataset)
     check_place(path, dataset)
+
+
+def check_masks(path: str, dataset: Any) -> None:
+    """Refuse masks of single bands, which a GeoTIFF cannot hold, and mask files that contradict themselves."""
+    beside = Path(f"{dataset.name}{MASK}").is_file()
+    for number, flags in enumerate(dataset.mask_flag_enums, start=1):
+        if not flags:
+            reason = (
+                f"band {number} has a mask of its own (per-band masks), and a GeoTIFF has one for all bands; "
+                "give it one (gdal_translate -mask mask,1)"
+            )
+            raise UnusableRaster(path, reason)
+        if beside and flags != [MaskFlags.per_dataset]:
+            found = ", ".join(each.name for each in flags)
+            reason = f"band {number} is {found!r} for GDAL in spite of its mask file ({MASK}), which has no"
+            raise UnusableRaster(path, f"{reason} INTERNAL_MASK_FLAGS_{number}=2; set that, or remove the file")
 
 
 def check_types(path: str, dataset: Any) -> None:
@@ -391,6 +426,9 @@ def check_types(path: str, dataset: Any) -> None:
 
 def check_grid(path: str, dataset: Any) -> None:
     transform = dataset.transform
+    if not all(map(math.isfinite, (transform.c, transform.f))):
+        reason = f"its corner ({transform.c:g}, {transform.f:g}) is no place; assign one (gdal_edit -a_ullr)"
+        raise UnusableRaster(path, reason)
     if not all(map(math.isfinite, transform)) or not (transform.is_identity or transform.determinant):
         size = f"{transform.a:g} x {transform.e:g}"
         raise UnusableRaster(

@@ -1,5 +1,6 @@
 """What a TIFF's directories say and GDAL does not pass on: its text of nodata, and where its blocks are."""
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,6 +121,9 @@ def _values(file: BinaryIO, order: str, entry: list[Any] | None) -> Any:
     if size <= len(inline):
         content = inline[:size]
     else:
-        file.seek(int.from_bytes(inline, "little" if order == "<" else "big"))
-        content = file.read(size)
+        place = int.from_bytes(inline, "little" if order == "<" else "big")
+        # Python takes the memory for all that is asked for, and a damaged count may be any.
+        rest = max(0, file.seek(0, os.SEEK_END) - place)
+        file.seek(place)
+        content = file.read(min(size, rest))
     return np.frombuffer(content[: len(content) // dtype.itemsize * dtype.itemsize], dtype)

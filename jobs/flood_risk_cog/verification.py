@@ -24,7 +24,11 @@ from jobs.flood_risk_cog.written import ValueChecksums
 
 Progress = Callable[[float], None]
 
-_TABLES = {"CategoryNames": "names of its categories", "GDALRasterAttributeTable": "its attribute table"}
+_TABLES = {
+    "CategoryNames": "names of its categories",
+    "GDALRasterAttributeTable": "its attribute table",
+    "Histograms": "its histograms",
+}
 _COMPUTED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}
 # Measured on the source's grid, they are none of the reprojected one's.
 _MEASURED = "STATISTICS_"

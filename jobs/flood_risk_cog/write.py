@@ -105,6 +105,10 @@ def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: Convers
     found = coarseness(dataset, crs, grid)
     if found > MOST_COARSER:
         size = f"pixels {found:.3g} times as large as its own" if math.isfinite(found) else "no place for most of it"
+        across, down = abs(dataset.transform.a), abs(dataset.transform.e)
+        if math.isfinite(found) and max(across, down) > MOST_COARSER * min(across, down):
+            reason = f"as its pixels are no squares ({across:g} x {down:g}); give it such first (gdalwarp -tr)"
+            raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it would have {size}, {reason}")
         raise _no_grid(path, plan, f"it would have {size}")
 
 

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import validity
 from jobs.flood_risk_cog.plan import UnusableRaster
-from tests.unit.raster.made import PLACE, pixels_of, write_raster
+from tests.unit.raster.made import PLACE, pixels_of, write_nodata_text, write_raster
 
 
 def test_nan_of_another_pattern_of_bits_is_the_same_value(tmp_path):
@@ -267,3 +267,84 @@ def test_more_bands_than_tiles_can_hold_are_refused_before_they_are_read(
     advice = "" if options else "set tile_size to 256, or "
     with pytest.raises(UnusableRaster, match=f"{reason}.*; {advice}divide its bands"):
         convert_raster(str(path), str(tmp_path / "out"), **options)
+
+
+def write_mask_file(path, flags):
+    """A mask beside a raster of one band, which says this of itself."""
+    mask = np.full((1, 300, 300), 255, "uint8")
+    mask[:, :100] = 0
+    with rasterio.open(f"{path}.msk", "w", driver="GTiff", width=300, height=300, count=1, dtype="uint8") as dataset:
+        dataset.write(mask)
+        dataset.update_tags(**({} if flags is None else {"INTERNAL_MASK_FLAGS_1": flags}))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [(0, "band 1 has a mask of its own"), (1, "'all_valid' for GDAL"), (8, "'nodata'"), (None, "'all_valid'")],
+)
+def test_masks_of_single_bands_and_mask_files_that_are_none_are_named(tmp_path, flags, reason):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    write_mask_file(path, flags)
+    with pytest.raises(UnusableRaster, match=reason):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_a_scale_of_zero_is_refused(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("int16"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales = (0.0,)
+    with pytest.raises(UnusableRaster, match="its scale is 0, by which all values are the same"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_averages_that_would_be_nodata_are_not_made_beside_a_mask(tmp_path):
+    """GDAL makes another value of an average that is equal to nodata, whatever hides pixels."""
+    path = write_raster(tmp_path / "a.tif", np.full((1, 600, 600), 99, "uint16"), "nodata and mask")
+    result = convert_raster(str(path), str(tmp_path / "out"), kind="continuous")
+    assert result["resampling"]["overviews"] == "nearest"
+
+
+def test_nodata_that_no_double_holds_is_nodata_of_overviews_too(tmp_path):
+    most = np.iinfo("uint64").max
+    pixels = pixels_of("uint64", side=600)
+    pixels[:, :200, :200] = most
+    path = write_nodata_text(write_raster(tmp_path / "a.tif", pixels), str(most))
+    result = convert_raster(str(path), str(tmp_path / "out"), kind="continuous")
+    assert (result["nodata"], result["resampling"]["overviews"]) == (most, "nearest")
+
+
+def test_roots_of_squares_beyond_their_type_are_not_made(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.full((1, 600, 600), 1e200))
+    result = convert_raster(str(path), str(tmp_path / "out"), resampling="rms")
+    assert result["resampling"]["overviews"] == "nearest"
+
+
+def test_histograms_beside_a_raster_are_named_as_lost(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    histogram = "<HistItem><HistMin>0</HistMin><HistMax>9</HistMax><BucketCount>1</BucketCount></HistItem>"
+    band = f'<PAMRasterBand band="1"><Histograms>{histogram}</Histograms></PAMRasterBand>'
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    assert "its histograms" in convert_raster(str(path), str(tmp_path / "out"))["verification"]["lost"]
+
+
+def test_infinities_that_are_mixed_are_recorded(tmp_path):
+    pixels = pixels_of("float32", side=64)
+    pixels[0, 30, 30] = np.inf
+    path = str(write_raster(tmp_path / "a.tif", pixels))
+    words = "what bilinear makes of infinities and the pixels around them is infinite or no number"
+    assert words in convert_raster(path, str(tmp_path / "out"), target_crs="EPSG:4326")["changed"]
+    nearest = convert_raster(path, str(tmp_path / "out"), target_crs="EPSG:4326", resampling="nearest")
+    assert not any("infinities" in each for each in nearest["changed"])
+
+
+def test_pixels_that_are_no_squares_are_named_where_a_reprojection_would_be_coarse(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=64), transform=PLACE * PLACE.scale(1, 100))
+    with pytest.raises(UnusableRaster, match=r"as its pixels are no squares \(10 x 1000\); give it such first"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+def test_a_corner_that_is_no_place_is_named(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=64), transform=(10, 0, np.inf, 0, -10, 0))
+    with pytest.raises(UnusableRaster, match=r"its corner .* is no place"):
+        convert_raster(str(path), str(tmp_path / "out"))

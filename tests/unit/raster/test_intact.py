@@ -1,6 +1,8 @@
 """Damage that GDAL reads over is a reason, and not a COG of the values that it made of it."""
 
 import logging
+import struct
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
@@ -13,7 +15,7 @@ from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
 from jobs.flood_risk_cog.intact import BlockCheck, check_blocks
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.tiff import full_size_directories
+from jobs.flood_risk_cog.tiff import directories, full_size_directories
 from tests.unit.raster.made import hidden, pixels_of, write_raster
 
 FORMS = [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}, {"ENDIANNESS": "BIG", "BIGTIFF": "YES"}]
@@ -184,3 +186,16 @@ def test_a_block_with_another_checksum_is_named(tmp_path, layout, predictor):
             read_facts(dataset, seen_bands=blocks.see)
         with pytest.raises(DamagedRaster, match=r"block 3 of \d+ \(.*incorrect data check"):
             blocks.finish()
+
+
+def test_a_damaged_count_takes_no_more_memory_than_the_file_is_long(tmp_path):
+    """Of an entry that says to have four thousand million values."""
+    path = tmp_path / "a.tif"
+    entries = struct.pack("<HHII", 256, 4, 1, 1) + struct.pack("<HHII", 273, 4, 0xFFFFFFFF, 8)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
+    tracemalloc.start()
+    (found,) = directories(str(path))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.offsets.size == 7
+    assert most < 1 << 20

@@ -138,3 +138,12 @@ def test_a_window_without_nodata_is_decided_as_any_other(tmp_path, dtype, nodata
             values = dataset.read(window=window)
             expected = dataset.read_masks(window=window) > 0
             assert np.array_equal(validity(dataset, [1], window, values), expected)
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-nan"])
+def test_nodata_of_the_metadata_file_must_be_a_number_too(tmp_path, text):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    band = f'<PAMRasterBand band="1"><NoDataValue>{text}</NoDataValue></PAMRasterBand>'
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    with pytest.raises(UnusableRaster, match=r"its metadata file .* is no number and would hide the value 0"):
+        convert_raster(str(path), str(tmp_path / "out"))

@@ -10,6 +10,7 @@ from rasterio.transform import from_origin
 from jobs.flood_risk_cog import facts
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import read_facts
+from jobs.flood_risk_cog.neighbours import Span, disagreements
 from jobs.flood_risk_cog.overview_check import OverviewCheck, overview_check
 from jobs.flood_risk_cog.source import open_raster
 
@@ -33,10 +34,10 @@ def problems_of(cog, method):
         return check.problems()
 
 
-def noise(height, width, dtype="float32"):
+def noise(height, width, dtype="float32", bands=2):
     random = np.random.default_rng(height)
-    values = random.integers(1, 200, (2, height, width)).astype(dtype)
-    values[:, height // 3 :][random.random((2, height - height // 3, width)) > 0.6] = 0
+    values = random.integers(1, 200, (bands, height, width)).astype(dtype)
+    values[:, height // 3 :][random.random((bands, height - height // 3, width)) > 0.6] = 0
     return values
 
 
@@ -98,10 +99,11 @@ def test_pixels_at_the_edge_of_a_window_have_bounds_too(tmp_path, monkeypatch, m
         assert check.problems()[0].startswith(f"overview 1 at column {at[1]}, row {at[0]}: found ")
 
 
-@pytest.mark.parametrize("bands", [1, 2])
+@pytest.mark.parametrize("bands", [1, 6])
 def test_an_average_needs_no_samples_where_a_side_is_no_multiple(tmp_path, monkeypatch, bands):
+    """For a sample of some bands, tiles of all bands would be decoded again."""
     monkeypatch.setattr(facts, "MOST_WINDOW_BYTES", 1)
-    cog = make_cog(tmp_path / "cog.tif", noise(613, 1101)[:bands], "average")
+    cog = make_cog(tmp_path / "cog.tif", noise(613, 1101, bands=bands), "average")
     monkeypatch.setattr(OverviewCheck, "_compare_samples", lambda _check, level: pytest.fail(f"samples of {level}"))
     assert problems_of(cog, "average") == []
 
@@ -135,13 +137,24 @@ def changed_overview(tmp_path, method, band, **profile):
     return problem
 
 
-def test_bands_beyond_the_first_ones_are_compared_in_samples(tmp_path):
-    assert changed_overview(tmp_path, "average", 6, count=6).startswith("overview 1 at column 0, row 0: found 16384")
+def test_bands_beyond_the_first_ones_are_compared_too(tmp_path):
+    assert changed_overview(tmp_path, "average", 6, count=6).startswith("overview 1 at column 0, row 0: found 22500")
 
 
 def test_alpha_of_an_overview_is_compared_as_a_value(tmp_path):
     found = changed_overview(tmp_path, "average", 4, count=4, photometric="RGB", alpha="YES")
     assert found.startswith("overview 1 at column 0, row 0: found 16384")
+
+
+def test_a_root_of_squares_has_bounds_too(tmp_path):
+    assert "with a value that nothing around it" in changed_overview(tmp_path, "rms", 1, count=1)
+
+
+@pytest.mark.parametrize(("low", "high", "root", "is_right"), [(-9, -4, 5, True), (-9, -4, 3, False), (-2, 8, 0, True)])
+def test_a_root_of_squares_lies_between_magnitudes(low, high, root, is_right):
+    value, known = np.full((1, 1, 1), float(root)), np.ones((1, 1, 1), bool)
+    span = Span(np.full((1, 1, 1), low), np.full((1, 1, 1), high), known, known)
+    assert (disagreements(value, known, span, "rms") == []) is is_right
 
 
 @pytest.mark.parametrize("method", ["cubic", "cubic_spline", "lanczos"])

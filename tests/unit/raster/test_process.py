@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -316,3 +317,9 @@ def test_no_option_of_gdals_is_left_in_the_worker(processes, request_for):
     before = get_gdal_config("GDAL_CACHEMAX")
     processes.convert(request_for(), ignore, ignore)
     assert get_gdal_config("GDAL_CACHEMAX") == before
+
+
+def test_a_raster_whose_table_of_blocks_alone_is_too_large_is_refused_before_it_is_read():
+    shape = {"width": 2_000_000, "height": 800_000, "count": 1, "block_shapes": [(256, 256)], "dtypes": ["uint8"]}
+    dataset = SimpleNamespace(**shape, tags=lambda **_domain: {})
+    assert "the table of its 24415625 blocks alone needs 745 MB" in (problem_with_blocks(dataset) or "")
