@@ -30,7 +30,7 @@ def problem_with_nodata(dataset: Any) -> str | None:
     if dataset.dtypes[0] in _LONG:
         return _problem_of_long(dataset, text)
     # Where a metadata file beside it has another one, that is its nodata.
-    if dataset.nodata == 0 and not _is_number(text):
+    if dataset.nodata == 0 and not is_number(text):
         return f"its nodata is the text {text[:50]!r}, which is no number and would hide the value 0; {_ADVICE}"
     return None
 
@@ -41,7 +41,7 @@ def _problem_with_values_per_band(dataset: Any) -> str | None:
     is_whole = np.dtype(dataset.dtypes[0]).kind in "iu"
     # Of another number of them GDAL makes nothing.
     for text in texts if len(texts) == dataset.count else []:
-        if not _is_number(text) or (is_whole and not _is_whole(text)):
+        if not is_number(text) or (is_whole and not _is_whole(text)):
             return (
                 f"its {PER_BAND} have the text {text[:50]!r}, which is no value of its type {dataset.dtypes[0]} and "
                 f"would hide another one; correct or remove them (gdal_edit -mo)"
@@ -97,7 +97,8 @@ def _problem_of_long(dataset: Any, text: str) -> str | None:
     return f"its nodata is the text {found}: GDAL would hide another value; {_ADVICE}"
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether GDAL takes a text for the number that it is."""
     if _SPECIAL.fullmatch(text):
         return True
     try:

@@ -122,8 +122,18 @@ def test_a_raster_of_alpha_alone_is_kept_and_not_reprojected(tmp_path, dtype):
         dataset.colorinterp = [ColorInterp.alpha]
     result = convert_raster(str(path), str(tmp_path / "out"))
     assert result["verification"]["values"] == "identical"
+    assert (result["kind"], result["statistics"]["max_depth"]) == ("classes", None)
     with pytest.raises(UnusableRaster, match="an alpha band and no other to reproject"):
         convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+def test_an_alpha_band_before_the_depths_is_refused(tmp_path):
+    """Depths are measured, drawn and classified by the first band."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", bands=2, side=20))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.alpha, ColorInterp.gray]
+    with pytest.raises(UnusableRaster, match=r"its first band.* is an alpha band; put it last"):
+        convert_raster(str(path), str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("target", [None, "EPSG:4326"])
