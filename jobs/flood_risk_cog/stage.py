@@ -29,8 +29,8 @@ AUX_OF_IMAGINE, IMAGINE_BEGINS = ".aux", b"EHFA_HEADER_TAG"
 _NUMBERS = {"nodatavalue", "scale", "offset"}
 # They take the place of the name's suffix.
 WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld")
-# What GDAL's readers of satellites' metadata look for, and ArcGIS writes: it stays beside the raster. In lower case.
-NOT_TAKEN = (".aux", ".imd", ".rpb", ".rpc", ".pvl", ".eph", ".pass", ".xml")
+# What GDAL's readers of satellites' metadata look for, and ArcGIS and MapInfo write, in lower case: it is not read.
+NOT_TAKEN = (".aux", ".imd", ".rpb", ".rpc", ".pvl", ".eph", ".pass", ".xml", ".vat.dbf", ".clr", ".prj", ".tab")
 NOT_TAKEN_OF_STEM = ("_rpc.txt", "_metadata.txt", "_metadata.xml", "_mtl.txt")
 MOST_AUX_BYTES = 32 << 20
 

@@ -103,6 +103,11 @@ def write_warped(
 def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: ConversionPlan) -> None:
     """Refuse a grid that is much coarser than the source: across a seam or a pole it spans the world."""
     found = coarseness(dataset, crs, grid)
+    wide, high = abs(dataset.transform.a), abs(dataset.transform.e)
+    if found > MOST_COARSER and max(wide, high) > MOST_COARSER * min(wide, high):
+        shape = f"its pixels are {wide:g} x {high:g}, and reprojected ones are square"
+        advice = "give it such pixels first (gdalwarp -tr), or leave target_crs out"
+        raise UnusableRaster(path, f"{shape} and {found:.3g} times as large; {advice}")
     if found > MOST_COARSER:
         size = f"pixels {found:.3g} times as large as its own" if math.isfinite(found) else "no place for most of it"
         raise _no_grid(path, plan, f"it would have {size}")

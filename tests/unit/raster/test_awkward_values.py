@@ -10,7 +10,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.facts import validity
 from jobs.flood_risk_cog.plan import UnusableRaster
 from tests.unit.raster.made import PLACE, pixels_of, write_raster
@@ -277,3 +277,13 @@ def test_more_bands_than_tiles_can_hold_are_refused_before_they_are_read(
     advice = "" if options else "set tile_size to 256, or "
     with pytest.raises(UnusableRaster, match=f"{reason}.*; {advice}divide its bands"):
         convert_raster(str(path), str(tmp_path / "out"), **options)
+
+
+def test_colours_that_differ_are_named_alone(tmp_path):
+    """Of a palette with a second band GDAL makes an alpha band; both tables begin with the same colours."""
+    pixels = pixels_of("uint8", bands=2, side=20)
+    path = write_raster(tmp_path / "a.tif", pixels, photometric="PALETTE")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {value: (value, 0, 0, 255) for value in range(90)})
+    with pytest.raises(DifferentOutput, match=r"expected colours \[\{\}, 'gray'\], found \[\{\}, 'alpha'\]"):
+        convert_raster(str(path), str(tmp_path / "out"))

@@ -125,10 +125,10 @@ def test_remote_files_are_copied_beside_the_copy_of_the_raster(tmp_path):
 
 def test_files_that_describe_a_raster_and_are_not_taken_are_named(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
-    for name in ("a.IMD", "a_RPC.TXT", "a.tif.AUX.XML", "b.IMD", "a.txt"):
+    for name in ("a.IMD", "a_RPC.TXT", "a.tif.AUX.XML", "a.tif.vat.dbf", "b.IMD", "a.txt"):
         path.with_name(name).touch()
     (found,) = list_rasters(str(tmp_path)).rasters
-    names = ["a.IMD", "a.tif.AUX.XML", "a_RPC.TXT"]
+    names = ["a.IMD", "a.tif.AUX.XML", "a.tif.vat.dbf", "a_RPC.TXT"]
     assert found["sidecars"] == names
     assert "a.IMD" in [each["name"] for each in list_rasters(str(tmp_path)).ignored]
     fsspec.filesystem("memory").pipe("/described/a.tif", path.read_bytes())
