@@ -60,6 +60,17 @@ class PlanningCancelled(RepositoryError):
         super().__init__("plan_stage", reason)
 
 
+class TasksKeptOut(RepositoryError):
+    """A stage that counts tasks without rows would end without them; `insert_few_tasks` raises CM006 for the same."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        reason = (
+            f"expected {expected} tasks to be inserted, found {found}: a trigger or a rule of the table tasks keeps "
+            "rows out; drop it"
+        )
+        super().__init__("plan_stage", reason)
+
+
 class BaseRepository:
     """Names its operations in errors and logs."""
 

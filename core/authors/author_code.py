@@ -69,8 +69,8 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     """As `call_author`, where `log_guard` was entered: once for many calls."""
     process = forks.process
     trace, profile = sys.gettrace(), sys.getprofile()
-    hooks = threading.gettrace(), threading.getprofile(), threading.excepthook
-    pace = gc.isenabled(), sys.getswitchinterval()
+    hooks = threading.gettrace(), threading.getprofile(), threading.excepthook, sys.excepthook
+    pace = gc.isenabled(), sys.getswitchinterval(), threading.stack_size()
     try:
         try:
             returned = copy_context().run(function, *args, **kwargs)
@@ -93,8 +93,9 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     else:
         if forks.process is not process:
             forks.end_forked_child()
-        is_slower = (gc.isenabled(), sys.getswitchinterval()) != pace or sys.getrecursionlimit() < _FEWEST_FRAMES
-        if is_slower or (threading.gettrace(), threading.getprofile(), threading.excepthook) != hooks:
+        found = gc.isenabled(), sys.getswitchinterval(), threading.stack_size()
+        is_slower = found != pace or sys.getrecursionlimit() < _FEWEST_FRAMES
+        if is_slower or (threading.gettrace(), threading.getprofile(), threading.excepthook, sys.excepthook) != hooks:
             _tidy(*hooks, *pace)
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
@@ -175,7 +176,15 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
         raise ContractViolationError(f"handler of {task_type!r}: {text_of(problem)}") from problem
 
 
-def _tidy(trace: Any, profile: Any, uncaught: Any, collects: bool, interval: float) -> None:  # noqa: FBT001 - as Python gives it
+def _tidy(
+    trace: Any,
+    profile: Any,
+    uncaught: Any,
+    uncaught_anywhere: Any,
+    collects: bool,  # noqa: FBT001 - as Python gives it
+    interval: float,
+    stack_size: int,
+) -> None:
     """Undo what a call left for all others, and for threads that the engine starts: a hook that raises would end them.
 
     Without the collector memory grows; where threads seldom take turns, heartbeats are late. A higher limit of
@@ -187,8 +196,10 @@ def _tidy(trace: Any, profile: Any, uncaught: Any, collects: bool, interval: flo
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _FEWEST_FRAMES))
     threading.settrace(trace)
     threading.setprofile(profile)
-    # Without one, no thread can be made.
+    # Without either, no thread can be made; nor with stacks that the system does not give.
     threading.excepthook = uncaught or threading.__excepthook__
+    sys.excepthook = uncaught_anywhere or sys.__excepthook__
+    threading.stack_size(stack_size)
 
 
 def _read_next(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> T | object:
