@@ -26,7 +26,10 @@ class ConnectionsInUse(DatabaseUnavailable, StoreBusy):
 
     def __init__(self, operation: str, expected: str, connections: int) -> None:
         self.connections = connections
-        found = f"found all {connections} in use; COREMACHINE_POOL_SIZE sets how many there are"
+        found = (
+            f"found all {connections} in use; COREMACHINE_POOL_SIZE sets how many there are, and pg_blocking_pids "
+            "names the session of a lock that they wait for"
+        )
         super().__init__(operation, f"{expected}, {found}")
 
 
