@@ -36,7 +36,7 @@ from core.models.transition import (
     TakenBack,
     TaskRow,
 )
-from infrastructure.base import PlanningCancelled, PreconditionFailed
+from infrastructure.base import PlanningCancelled, PreconditionFailed, TasksKeptOut
 from infrastructure.database_errors import CANCELLED, first_line
 from infrastructure.job_control import JobControlRepository
 from infrastructure.parameters import JsonbArray, TextArray, UuidArray, as_jsonb
@@ -248,6 +248,7 @@ class TaskRepository(PostgreSQLRepository):
 
         Raises:
             PlanningCancelled: The server cancelled it.
+            TasksKeptOut: The table took some of the tasks only.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
@@ -269,6 +270,8 @@ class TaskRepository(PostgreSQLRepository):
                 with cursor.copy(copy_in) as copy:
                     for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
                         copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed, is_limited))
+                if cursor.rowcount != count:
+                    raise TasksKeptOut(count, cursor.rowcount)
                 cursor.execute(seal, (*ref, count, tasks_per_message))
                 if is_windowed:
                     cursor.execute(open_window, (*ref, first_window))

@@ -2330,6 +2330,8 @@ comment on function "app"."end_job"(p_job_id text, p_run integer, p_status text,
 -- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
 -- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
 -- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
+-- A row that somebody has locked is not waited for, since all other leases of the process would wait too: it counts as
+-- renewed and stays as it is, and the next call finds out.
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -2347,8 +2349,20 @@ begin
     select t.ctid as place from "app".tasks t
     where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
       and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
-    for update
+    for update skip locked
   ) h;
+  if cardinality(v_places) is distinct from cardinality(p_task_ids) then
+    return query
+    select asked.lease_id, asked.task_id, 'renewed'
+    from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids) as asked(job_id, run, task_id, lease_id)
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
+        and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
+      offset 0
+    ) h
+    where h.place <> all (coalesce(v_places, array[]::tid[]));
+  end if;
   return query
   update "app".tasks t
   set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
@@ -2415,7 +2429,8 @@ begin
 end $$;
 
 -- Extends the lease of the process that takes a job's step: plans its stage, or makes its summary. False: the job does
--- not wait for that step any more, or another process has its lease.
+-- not wait for that step any more, or another process has its lease. A row that somebody has locked is not waited for, as
+-- in renew_leases.
 -- Fence: the step, and the lease. Locks: the job row.
 create or replace function "app".renew_step_lease(
   p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
@@ -2423,6 +2438,10 @@ create or replace function "app".renew_step_lease(
 ) returns boolean
 language plpgsql as $$
 begin
+  perform from "app".jobs j where j.job_id = p_job_id for no key update skip locked;
+  if not found then
+    return exists (select from "app".jobs j where j.job_id = p_job_id);
+  end if;
   update "app".jobs j
   set step_lease = jsonb_build_object(
     'owner', p_owner, 'expires_at', "app".clock() + p_seconds * interval '1 second',
@@ -3093,6 +3112,7 @@ begin
 end $$;
 
 -- Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.
+-- Raises CM006 when not all of them were inserted: a stage that counts tasks without rows would end without them.
 create or replace function "app".insert_few_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
   p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision
@@ -3100,6 +3120,7 @@ create or replace function "app".insert_few_tasks(
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
+  v_inserted bigint;
 begin
   insert into "app".tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
@@ -3114,6 +3135,11 @@ begin
     t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
+  get diagnostics v_inserted = row_count;
+  if v_inserted <> coalesce(cardinality(p_task_ids), 0) then
+    raise exception 'expected % tasks to be inserted, found %: a trigger or a rule of the table tasks keeps rows out; '
+      'drop it', cardinality(p_task_ids), v_inserted using errcode = 'CM006';
+  end if;
 end $$;
 
 comment on function "app"."begin_stage_plan"(p_job_id text, p_run integer, p_stage integer) is 'Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.';
