@@ -179,8 +179,9 @@ class StageDefinition(FrozenModel):
     )
     tasks_per_message: Annotated[int, Field(ge=1, le=MOST_TASKS_PER_MESSAGE)] | None = Field(
         default=None,
-        description="How many tasks one message carries. Without it the number is chosen when the stage is planned, "
-        "from the duration of its tasks in the last job of the type, and corrected while a large stage runs.",
+        description="The most tasks that one message carries. In a large stage it carries fewer where they last, as is "
+        "measured while the stage runs. Without it the first number is chosen when the stage is planned, from the "
+        "duration of its tasks in the last job of the type.",
     )
     max_parallel: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

@@ -36,7 +36,7 @@ class StageWindows:
         self._owed: set[StageRef] = set()
 
     def note_times(self, ref: StageRef, tasks: int, mean_seconds: float) -> float:
-        """So long did the tasks of a message last, each in its slot: what is known now, for the size of the next."""
+        """Note how long tasks of a message lasted, each in its slot; what is known now, for the size of the next."""
         known = self._mean_seconds.get(ref)
         weight = 1.0 if known is None else tasks / (tasks + KNOWN_TASKS)
         seconds = mean_seconds * weight + (known or 0.0) * (1.0 - weight)

@@ -63,11 +63,11 @@ class MessageRunner:
                 the stage's next tasks, one after the other, as long as its time lasts.
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
-        self._young.note(ref, len(task_ids))
+        is_young = self._young.note(ref, len(task_ids))
         # Its tasks may last longest. Under `max_parallel`, ends alone make room; a rate may have room now.
         announces_first = bool(stage.limits or (takes_next and stage.max_parallel is None))
         is_filled = False
-        slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
+        slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse, is_ahead=is_young)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
             writer = OutcomeWriter(
