@@ -5153,6 +5153,7 @@ $$;
 -- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
 -- (claim_tasks_in_line), the rows are locked, so that no task is given to both.
 -- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one.
+-- is_again: a message may have named it before, so the next one needs an id that no message had.
 -- tasks_per_message: what the caller knows of how long its tasks last decides (next_message_size); null: nothing.
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
 -- window's, then task rows by id, then the stage row.
@@ -5160,7 +5161,7 @@ create or replace function "app".take_next_tasks(
   p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision
 ) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
-  correlation_id text, tasks_per_message integer, mark_each integer
+  correlation_id text, tasks_per_message integer, mark_each integer, is_again boolean
 )
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -5240,13 +5241,14 @@ begin
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
-    case when v_max_parallel is null then greatest(v_look.size / v_per_message / 2, 1) else 1 end
+    case when v_max_parallel is null then greatest(v_look.size / v_per_message / 2, 1) else 1 end,
+    t.place <= v_again.count
   from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
-    as t(task_id, queue, attempt);
+    with ordinality as t(task_id, queue, attempt, place);
 end $$;
 
 -- How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than
--- 0.5 seconds; else as many as last 0.1. At most ten times as many as before, since quick tasks
+-- 0.5 seconds; else as many as last 0.2. At most ten times as many as before, since quick tasks
 -- end first; what differs by less than a half stays.
 create or replace function "app".next_message_size(p_size integer, p_most integer, p_mean_seconds double precision)
 returns integer
@@ -5255,7 +5257,7 @@ language sql immutable as $$
     when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
   from (
     select least(p_most, p_size * 10, case when p_mean_seconds * p_most <= 0.5 then p_most
-      else greatest(floor(0.1 / p_mean_seconds), 1) end)::integer as size
+      else greatest(floor(0.2 / p_mean_seconds), 1) end)::integer as size
   ) w
 $$;
 
@@ -5444,7 +5446,7 @@ comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage in
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
-comment on function "app"."next_message_size"(p_size integer, p_most integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than {whole_seconds} seconds; else as many as last {slice_seconds}.';
+comment on function "app"."next_message_size"(p_size integer, p_most integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than {whole_seconds} seconds; else as many as last {message_seconds}.';
 comment on function "app"."release_tasks_into_line"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_mean_seconds double precision) is 'Releases claimed tasks as release_tasks does, and those of a stage that has a window into its line: they are pending, and have no message until somebody takes them again.';
 comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
 comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The tasks of a stage after the one with this id that wait in line, in order.';
@@ -5649,7 +5651,7 @@ comment on column "app"."tasks"."lease_id" is 'The running attempt''s random lea
 comment on column "app"."tasks"."lease_expires_at" is 'When the lease runs out unless a heartbeat extends it by lease_seconds of the stage. The janitor takes the task back after it. Null unless the task is processing.';
 comment on column "app"."tasks"."lease_owner" is 'Name of the process that has, or last had, the lease.';
 comment on column "app"."tasks"."due_at" is 'The task is not announced before this time, and not claimed before it while it is pending_retry: after a failed attempt, after a dead letter, or while a janitor sends its message. Null: at once.';
-comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
+comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one. Of a pending task: when a process released it into its stage''s line, where it waits for its turn.';
 comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
 comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
 comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt (its number, interrupted ones counted, as in the column), traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
@@ -5660,7 +5662,7 @@ comment on column "app"."tasks"."is_watched" is 'True for one open task of a run
 comment on column "app"."tasks"."timed_out_at" is 'When a heartbeat of the running attempt was first refused, since task_timeout_seconds of the stage were over. Its lease then runs out. Cleared by the next claim.';
 comment on column "app"."tasks"."parked_at" is 'It needs another message, since its own came while the job was paused, or since a rerun wrote it. A time in the future: one sender holds it until then. Cleared when the message is confirmed, or by a claim.';
 comment on column "app"."tasks"."from_run" is 'The run in which it ran, where a rerun kept it; else null.';
-comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, it waits in line, and no message is sent for it.';
+comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, or it has been released into the line, it waits in line, and no message is sent for it.';
 comment on column "app"."tasks"."waiting_for" is 'What the app that claimed it did not know: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, and `at`. It counts only while attempt equals that of `at`.';
 comment on column "app"."tasks"."is_limited" is 'True: its stage has limits, so that a claim needs a place in each. Written when it is planned.';
 comment on column "app"."tasks"."held_for" is 'The limit that it waits for since its message came, or whose rate its message is scheduled for. Written by its claim and by who takes the next tasks; cleared when it is announced again or claimed.';

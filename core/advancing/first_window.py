@@ -4,6 +4,7 @@ import math
 
 from core.models.definition import (
     FIRST_MESSAGES,
+    MESSAGE_SECONDS,
     MOST_TASKS_PER_MESSAGE,
     SLICE_SECONDS,
     WHOLE_SECONDS,
@@ -58,4 +59,4 @@ def tasks_per_message(mean_seconds: float | None, *, is_many: bool) -> int:
         return UNKNOWN_MANY if is_many else UNKNOWN_FEW
     if mean_seconds * MOST_TASKS_PER_MESSAGE <= WHOLE_SECONDS:
         return MOST_TASKS_PER_MESSAGE
-    return max(1, int(SLICE_SECONDS / mean_seconds))
+    return max(1, int(MESSAGE_SECONDS / mean_seconds))

@@ -33,10 +33,12 @@ class Parallelism(StoredEnum):
 # The number of messages of a large stage that are sent at first, where nothing is known of how long its tasks last.
 FIRST_MESSAGES = 32
 MOST_TASKS_PER_MESSAGE = 100
-# A message of one short task goes on with the next ones of its stage for this long, and one of several tasks that last
-# has as many as take this long. It is also what a message of another job waits for, once for each of those before it in
-# the queue that runs side by side with others.
+# A message of one short task goes on with the next ones of its stage for this long, and one of several tasks gives up
+# what it has not begun then, if that lasts. It is also what a message of another job waits for, once for each of those
+# before it in the queue that runs side by side with others.
 SLICE_SECONDS = 0.1
+# A message of a large stage has as many tasks as take this long, if they last.
+MESSAGE_SECONDS = 0.2
 # A message whose work lasts no longer than this is not divided: a hundred short tasks cost no more than they must.
 WHOLE_SECONDS = 0.5
 

@@ -7,6 +7,7 @@ from core.basics.cache import LatestCache
 from core.basics.faults import fault_point
 from core.errors import StoreUnavailable
 from core.models import StageRef
+from core.operating.announcer import new_cause
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
@@ -84,6 +85,8 @@ class StageWindows:
             return 0
         fault_point("window.taken")
         first = tasks[0]
+        if first.is_again:
+            cause = cause or new_cause("again")
         return self._orchestration.announce_tasks(
             first,
             first.stage,

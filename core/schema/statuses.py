@@ -4,7 +4,7 @@ A set of statuses is a list of literals, so a new status is added to a set here 
 `{stage_is_open}` is a condition on a stage `s` and its job `j`: tasks of that stage may be claimed, and their results
 count. `{cancel_deadline}` is the time when a job `j` that is being cancelled ends anyway. `{first_messages}` is how
 many messages of a large stage are sent at first; `{most_per_message}` is how many tasks one may name, `{whole_seconds}`
-how long its work may last, and `{slice_seconds}` how long if it would last longer.
+how long its work may last, and `{message_seconds}` how long if it would last longer.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from enum import StrEnum
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
-from core.models.definition import FIRST_MESSAGES, MOST_TASKS_PER_MESSAGE, SLICE_SECONDS, WHOLE_SECONDS
+from core.models.definition import FIRST_MESSAGES, MESSAGE_SECONDS, MOST_TASKS_PER_MESSAGE, WHOLE_SECONDS
 from core.models.schedule import TickStatus
 from core.models.status import JobStatus, StageStatus, TaskStatus
 from core.models.webhook import DeliveryStatus
@@ -118,7 +118,7 @@ _NAMES: dict[str, Composed] = {
     "is_back_in_line": IS_BACK_IN_LINE,
     "cancel_deadline": CANCEL_DEADLINE,
     "first_messages": SQL("{}").format(Literal(FIRST_MESSAGES)),
-    "slice_seconds": SQL("{}").format(Literal(SLICE_SECONDS)),
+    "message_seconds": SQL("{}").format(Literal(MESSAGE_SECONDS)),
     "whole_seconds": SQL("{}").format(Literal(WHOLE_SECONDS)),
     "most_per_message": SQL("{}").format(Literal(MOST_TASKS_PER_MESSAGE)),
     "cancel_grace_seconds": SQL("{}").format(Literal(DEFAULT_CANCEL_GRACE_SECONDS)),

@@ -53,6 +53,7 @@ $$;
 -- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
 -- (claim_tasks_in_line), the rows are locked, so that no task is given to both.
 -- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one.
+-- is_again: a message may have named it before, so the next one needs an id that no message had.
 -- tasks_per_message: what the caller knows of how long its tasks last decides (next_message_size); null: nothing.
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
 -- window's, then task rows by id, then the stage row.
@@ -60,7 +61,7 @@ create or replace function {schema}.take_next_tasks(
   p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision
 ) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
-  correlation_id text, tasks_per_message integer, mark_each integer
+  correlation_id text, tasks_per_message integer, mark_each integer, is_again boolean
 )
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -140,13 +141,14 @@ begin
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
-    case when v_max_parallel is null then greatest(v_look.size / v_per_message / 2, 1) else 1 end
+    case when v_max_parallel is null then greatest(v_look.size / v_per_message / 2, 1) else 1 end,
+    t.place <= v_again.count
   from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
-    as t(task_id, queue, attempt);
+    with ordinality as t(task_id, queue, attempt, place);
 end $$;
 
 -- How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than
--- {whole_seconds} seconds; else as many as last {slice_seconds}. At most ten times as many as before, since quick tasks
+-- {whole_seconds} seconds; else as many as last {message_seconds}. At most ten times as many as before, since quick tasks
 -- end first; what differs by less than a half stays.
 create or replace function {schema}.next_message_size(p_size integer, p_most integer, p_mean_seconds double precision)
 returns integer
@@ -155,7 +157,7 @@ language sql immutable as $$
     when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
   from (
     select least(p_most, p_size * 10, case when p_mean_seconds * p_most <= {whole_seconds} then p_most
-      else greatest(floor({slice_seconds} / p_mean_seconds), 1) end)::integer as size
+      else greatest(floor({message_seconds} / p_mean_seconds), 1) end)::integer as size
   ) w
 $$;
 

@@ -521,10 +521,10 @@ def test_messages_of_tasks_that_last_become_small(rig, monkeypatch):
     job_id = run_to_tasks(rig, n=MANY)
     seconds = [0.05]
     monkeypatch.setattr(TaskBatch, "mean_seconds", property(lambda _: seconds[0]))
-    while 2 not in sizes_of(rig):
+    while 4 not in sizes_of(rig):
         assert rig.queues.deliver(rig.machine)
-    assert set(sizes_of(rig)) <= {2, 10}
-    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == 2
+    assert set(sizes_of(rig)) <= {4, 10}
+    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == 4
 
 
 def test_a_declared_size_is_the_most_that_a_message_has(rig, monkeypatch):
@@ -562,6 +562,12 @@ def test_what_lasts_goes_back_into_the_line_and_not_into_the_queue(engine, monke
         TaskBatch, "mean_seconds", property(lambda batch: 1.0 if batch._since and not released.is_set() else 0.0)
     )
     job_id = run_to_tasks(rig, n=400)
+    # A queue drops a message whose id it knows.
+    sent = []
+    send = rig.queues.send_messages
+    monkeypatch.setattr(
+        rig.queues, "send_messages", lambda *given: sent.extend(each.message_id for each in given[1]) or send(*given)
+    )
     before = messages_of(rig)
     for task_id in before[0]["task_ids"]:
         rig.behave.before[task_id] = lambda _: None if released.wait(60) else {}
@@ -577,6 +583,7 @@ def test_what_lasts_goes_back_into_the_line_and_not_into_the_queue(engine, monke
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
     assert set(rig.behave.calls.values()) == {1}
+    assert len(set(sent)) == len(sent)
     assert rig.janitor.sweep().repairs == 0
     assert verify(engine.pool) == []
 
@@ -598,8 +605,10 @@ def released(engine, count, *, late_mark=False):
 @pytest.mark.parametrize("late_mark", [False, True])
 def test_what_went_back_into_the_line_is_taken_once_before_what_is_new(engine, late_mark):
     ref, ids = released(engine, 10, late_mark=late_mark)
-    taken = [task.task_id for task in engine.tasks.take_next_tasks(ref)]
+    found = engine.tasks.take_next_tasks(ref)
+    taken = [task.task_id for task in found]
     assert taken[:10] == ids
+    assert [task.task_id for task in found if task.is_again] == ids
     assert len(set(taken)) == len(taken)
     assert engine.tasks.take_next_tasks(ref) == []
     engine.tasks.mark_tasks_announced(ref.job_ref, taken)
@@ -611,7 +620,7 @@ def test_what_went_back_into_the_line_is_found_by_a_sweep_if_its_process_dies(en
     janitor = JanitorRepository(engine.pool)
     assert janitor.find_unannounced_tasks(1000, 0.0, 0.0) == []
     assert janitor.find_idle_windows(100, 0.0, 0.0) == [ref]
-    assert {task.task_id for task in engine.tasks.take_next_tasks(ref)} == set(ids)
+    assert {task.task_id for task in engine.tasks.take_next_tasks(ref)} >= set(ids)
 
 
 def test_tasks_of_a_paused_job_go_back_into_the_line_and_are_cancelled_with_it(engine):
@@ -658,16 +667,16 @@ def test_a_declared_size_stays(rig):
         (10, 100, 0.0, 100),
         (1, 100, 0.0, 10),
         (100, 100, 0.005, 100),  # half a second
-        (100, 100, 0.00501, 19),
+        (100, 100, 0.00501, 39),
         (100, 100, 1.0, 1),
         (10, 100, 600.0, 1),
         (1, 1, 0.0, 1),
         (8, 8, 0.06, 8),
-        (8, 8, 0.07, 1),
-        (10, 100, 0.008, 10),  # twelve is not much more
-        (10, 100, 0.006, 16),
-        (10, 100, 0.012, 10),
-        (10, 100, 0.02, 5),
+        (8, 8, 0.07, 2),
+        (10, 100, 0.016, 10),  # twelve is not much more
+        (10, 100, 0.012, 16),
+        (10, 100, 0.024, 10),
+        (10, 100, 0.04, 5),
     ],
 )
 def test_next_size_of_messages(engine, size, most, mean_seconds, found):

@@ -9,7 +9,7 @@ from core.advancing.steps import FEW_TASKS
 from core.authors.author_code import MOST_TASKS
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_JSONB_BYTES, MOST_LEVELS, MOST_VALUE_BYTES
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
-from core.models.definition import SLICE_SECONDS, RetryPolicy, StageDefinition
+from core.models.definition import MESSAGE_SECONDS, SLICE_SECONDS, RetryPolicy, StageDefinition
 from core.models.definition import MOST_TASKS_PER_MESSAGE as TASKS_PER_MESSAGE
 from core.models.retry import GIVE_BACK_SECONDS
 from core.operating.announcer import SEND_SECONDS
@@ -83,7 +83,7 @@ SAID = [
     ),
     (WRITE, f"{RETRY.max_attempts} attempts, with a jittered delay of {RETRY.base_delay_seconds:g} s"),
     (WRITE, f"doubles up to {RETRY.max_delay_seconds:g} s"),
-    (WRITE, f"as many as take about {SLICE_SECONDS:g} s"),
+    (WRITE, f"as many as take about {MESSAGE_SECONDS:g} s"),
     (WRITE, f"All checks of one submission have {default('check_seconds')} seconds together"),
     (WRITE, f"as JSON | {LARGE_VALUE_BYTES // KB} KB | stored, and reported as `large_value`"),
     (WRITE, f"{MOST_VALUE_BYTES // MB} MB, or `COREMACHINE_MAX_VALUE_BYTES` (at most {MOST_JSONB_BYTES // MB} MB)"),
