@@ -5248,7 +5248,7 @@ begin
 end $$;
 
 -- How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than
--- 0.5 seconds; else as many as last 0.2. At most ten times as many as before, since quick tasks
+-- 0.5 seconds; else as many as last 0.1. At most ten times as many as before, since quick tasks
 -- end first; what differs by less than a half stays.
 create or replace function "app".next_message_size(p_size integer, p_most integer, p_mean_seconds double precision)
 returns integer
@@ -5257,7 +5257,7 @@ language sql immutable as $$
     when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
   from (
     select least(p_most, p_size * 10, case when p_mean_seconds * p_most <= 0.5 then p_most
-      else greatest(floor(0.2 / p_mean_seconds), 1) end)::integer as size
+      else greatest(floor(0.1 / p_mean_seconds), 1) end)::integer as size
   ) w
 $$;
 

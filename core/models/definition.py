@@ -38,7 +38,7 @@ MOST_TASKS_PER_MESSAGE = 100
 # before it in the queue that runs side by side with others.
 SLICE_SECONDS = 0.1
 # A message of a large stage has as many tasks as take this long, if they last.
-MESSAGE_SECONDS = 0.2
+MESSAGE_SECONDS = 0.1
 # A message whose work lasts no longer than this is not divided: a hundred short tasks cost no more than they must.
 WHOLE_SECONDS = 0.5
 

@@ -521,10 +521,10 @@ def test_messages_of_tasks_that_last_become_small(rig, monkeypatch):
     job_id = run_to_tasks(rig, n=MANY)
     seconds = [0.05]
     monkeypatch.setattr(TaskBatch, "mean_seconds", property(lambda _: seconds[0]))
-    while 4 not in sizes_of(rig):
+    while 2 not in sizes_of(rig):
         assert rig.queues.deliver(rig.machine)
-    assert set(sizes_of(rig)) <= {4, 10}
-    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == 4
+    assert set(sizes_of(rig)) <= {2, 10}
+    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == 2
 
 
 def test_a_declared_size_is_the_most_that_a_message_has(rig, monkeypatch):
@@ -667,16 +667,16 @@ def test_a_declared_size_stays(rig):
         (10, 100, 0.0, 100),
         (1, 100, 0.0, 10),
         (100, 100, 0.005, 100),  # half a second
-        (100, 100, 0.00501, 39),
+        (100, 100, 0.00501, 19),
         (100, 100, 1.0, 1),
         (10, 100, 600.0, 1),
         (1, 1, 0.0, 1),
         (8, 8, 0.06, 8),
-        (8, 8, 0.07, 2),
-        (10, 100, 0.016, 10),  # twelve is not much more
-        (10, 100, 0.012, 16),
-        (10, 100, 0.024, 10),
-        (10, 100, 0.04, 5),
+        (8, 8, 0.07, 1),
+        (10, 100, 0.008, 10),  # twelve is not much more
+        (10, 100, 0.006, 16),
+        (10, 100, 0.012, 10),
+        (10, 100, 0.02, 5),
     ],
 )
 def test_next_size_of_messages(engine, size, most, mean_seconds, found):
