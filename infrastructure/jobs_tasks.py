@@ -29,6 +29,7 @@ from core.models.transition import (
     PostponedStep,
     PostponedTask,
     PostponeOutcome,
+    Released,
     RetryAnswer,
     RetryOutcome,
     SmallStage,
@@ -290,9 +291,9 @@ class TaskRepository(PostgreSQLRepository):
         (row,) = self._call("mark_tasks_announced", (*ref, TextArray(task_ids)))
         return int(row["mark_tasks_announced"])
 
-    def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
+    def take_next_tasks(self, ref: StageRef, mean_seconds: float | None = None) -> list[TakenTask]:
         """Take the next tasks of a stage into its window, for the caller to announce; none if it is full."""
-        return [TakenTask(**row) for row in self._call("take_next_tasks", ref)]
+        return [TakenTask(**row) for row in self._call("take_next_tasks", (*ref, mean_seconds))]
 
     def take_limited_tasks(self, ref: StageRef) -> list[LimitedTask]:
         """Take the next tasks of a stage with limits, as many as these let begin, for the caller to announce."""
@@ -361,6 +362,20 @@ class TaskRepository(PostgreSQLRepository):
         """Release tasks before their lease ends. Returns those that are pending again and want a message."""
         (row,) = self._call("release_tasks", (*ref, lease_id, TextArray(task_ids), started))
         return list(row["release_tasks"])
+
+    def release_tasks_into_line(
+        self,
+        ref: StageRef,
+        *,
+        lease_id: UUID,
+        task_ids: Sequence[str],
+        started: bool,
+        mean_seconds: float | None = None,
+    ) -> Released:
+        """The same; those of a stage with a window wait for their turn, and want no message now."""
+        values = (*ref, lease_id, TextArray(task_ids), started, mean_seconds)
+        (row,) = self._call("release_tasks_into_line", values)
+        return Released(row["released_ids"], is_in_line=row["is_in_line"])
 
     def postpone_tasks(
         self,
