@@ -437,6 +437,11 @@ APP = {
     "migration_waits": Record("A migration waits for a lock.", "MIGRATION_WAITS", "warning", "attempt"),
     "function_dropped": Record("A function of an older release was dropped.", "FUNCTION_DROPPED", fields="function"),
     "services_not_ready": Record("The app cannot work as it is set up.", "SERVICES_NOT_READY", "error"),
+    "database_has_triggers": Record(
+        "Triggers of others on the engine's tables may leave changes out: once, with what to do.",
+        level="warning",
+        fields="reason",
+    ),
     "database_not_ready": Record("The database does not suit this app yet.", level="warning", fields="reason"),
     "app_misconfigured": Record("A setting cannot be used; the app serves HTTP alone to report it.", level="error"),
     "request_refused": Record("A request was answered with 503.", level="debug, warning", fields="path code reason"),
