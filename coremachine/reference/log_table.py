@@ -231,6 +231,12 @@ WORKERS = {
     "thread_not_started": Record(
         "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started error"
     ),
+    "limits_restored": Record(
+        "A handler had lowered limits of its whole process (found); they are as at the start again.",
+        "LIMITS",
+        "warning",
+        "found",
+    ),
     "stage_not_counted": Record(
         "The tasks of a large stage could not be counted; the next look at its job tries again.",
         level="error",
