@@ -1,5 +1,7 @@
 """Facts of real rows, and what they are explained as."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 from psycopg import IsolationLevel
@@ -246,3 +248,18 @@ def test_session_that_has_rows_locked_is_named(rig, engine, insight, monkeypatch
         assert (holder.state, holder.tables, holder.waiting) == ("idle in transaction", ("jobs",), 0)
         monkeypatch.undo()
         assert insight.get_job_facts(job_id).holders == (), "too short to matter"
+
+
+def test_sessions_that_wait_for_the_lock_are_counted(rig, engine, insight, monkeypatch):
+    job_id = rig.submit(n=1)
+    lock = "select from app.jobs where job_id = %s for update"
+    with psycopg.connect(engine.pool.conninfo) as person, ThreadPoolExecutor() as others:
+        person.execute(lock, [job_id])
+        waits = others.submit(engine.execute, lock, job_id)
+        engine.wait_for_lock()
+        monkeypatch.setattr(insight_module, "HELD_SECONDS", 0.0)
+        holders = {holder.pid: holder.waiting for holder in insight.get_job_facts(job_id).holders}
+        assert holders.pop(person.info.backend_pid) == 1
+        assert list(holders.values()) == [0], "who waits holds up nobody"
+        person.rollback()
+        waits.result()
