@@ -132,8 +132,12 @@ _CONNINFO_DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-# Of what libpq reads from the environment: without a value, as if it were not set.
-_MAY_BE_EMPTY = ("password", "passfile", "dbname", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
+# Of what libpq reads from the environment: without a value, as if it were not set. Not so `service`, `sslcertmode` and
+# the versions of the protocol: an empty one is refused.
+_MAY_BE_EMPTY = (
+    *("host", "hostaddr", "dbname", "password", "passfile", "application_name", "requirepeer", "require_auth"),
+    *("sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "ssl_max_protocol_version", "gsslib"),
+)
 
 
 class _JsonLoader(Loader):
@@ -348,7 +352,8 @@ def _surroundings(given: Mapping[str, Any]) -> dict[str, str]:
         if option.envvar
     }
     settled = {name: value for name, value in found.items() if value is not None and name not in left}
-    return {name: "" for name in _MAY_BE_EMPTY if name not in left} | settled
+    # An older libpq knows fewer.
+    return {name: "" for name in _MAY_BE_EMPTY if name in found and name not in left} | settled
 
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:

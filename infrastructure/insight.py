@@ -11,6 +11,7 @@ from core.models.insight import (
     InterruptedTask,
     JobFacts,
     LeaseFacts,
+    LockHolder,
     QueueFacts,
     RetryFacts,
     RetryingTask,
@@ -24,6 +25,7 @@ from infrastructure.apps import AppRepository
 from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import GROUPED_ROWS, FailureQueries
+from infrastructure.foreign_triggers import find_foreign_triggers
 from infrastructure.limits import LimitRepository
 from infrastructure.postgresql import Pool, PostgreSQLRepository
 from infrastructure.queries import JobNotFound
@@ -126,6 +128,34 @@ _QUEUES = SQL(
     " order by q.queue"
 )
 
+# A row's lock is in no view; but who has one has also locked its table, in one of these modes. Transactions of the
+# engine are short, but for planners that make tasks while they are copied. Those of another role have no times here
+# without pg_read_all_stats: they count while others wait.
+_HOLDERS = """
+with held as (
+  select l.pid, array_agg(distinct c.relname::text order by c.relname::text) as tables
+  from pg_locks l join pg_class c on c.oid = l.relation join pg_namespace n on n.oid = c.relnamespace
+  where l.locktype = 'relation' and l.granted and l.mode not in ('AccessShareLock', 'ShareUpdateExclusiveLock')
+    and l.database = (select oid from pg_database where datname = current_database())
+    and n.nspname = %(schema)s and c.relkind = 'r' and l.pid <> pg_backend_pid()
+  group by l.pid
+), seen as (
+  select a.pid, coalesce(a.application_name, '') as application, coalesce(a.usename::text, '') as "user", a.state,
+    extract(epoch from clock_timestamp() - a.xact_start)::double precision as open_seconds, held.tables,
+    coalesce(a.state = 'active' and a.query ilike 'copy %%', false) as is_copy
+  from held join pg_stat_activity a on a.pid = held.pid
+), counted as (
+  select seen.*, (select count(distinct w.pid)::integer from pg_locks w
+    where not w.granted and seen.pid = any (pg_blocking_pids(w.pid))) as waiting
+  from seen where open_seconds is null or open_seconds >= %(seconds)s
+)
+select pid, application, "user", state, open_seconds, tables, waiting from counted
+where (open_seconds is not null and not is_copy) or waiting > 0
+order by waiting desc, open_seconds desc nulls last limit %(most)s
+"""
+# Of a transaction that has something of the engine locked: beyond it somebody's work waits, or soon will.
+HELD_SECONDS = 30.0
+
 
 class InsightQueries(PostgreSQLRepository):
     """Reads for people who ask why a job does not move."""
@@ -152,9 +182,20 @@ class InsightQueries(PostgreSQLRepository):
         facts["dead_letters"] = tuple(self._dead_letters.group_dead_letters(job_id=job_id))
         if not facts["status"].is_terminal:
             facts["fleet"] = self._apps.read_fleet(job_id)
+            facts |= self._read_others()
         if limit_names := facts.pop("limit_names"):
             facts["limits"] = self._limits.read_limits(limit_names)
         return JobFacts(**facts)
+
+    def _read_others(self) -> dict[str, Any]:
+        """What others did to the tables, and have locked there."""
+        wanted = {"schema": self._schema, "seconds": HELD_SECONDS, "most": _EXAMPLES}
+        with self._get_cursor("get_job_facts") as cursor:
+            held = cursor.execute(_HOLDERS, wanted).fetchall()
+            return {
+                "foreign": find_foreign_triggers(cursor, self._schema),
+                "holders": tuple(_as(LockHolder, row, "tables") for row in held),
+            }
 
     def _read(self, cursor: Cursor[DictRow], job_id: str) -> dict[str, Any]:
         rows = self._select(cursor, _JOB, {"job_id": job_id})

@@ -13,6 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from core.models.foreign import ForeignTrigger
 from core.safety.safe_log import safe_logger
 from core.schema.migration import Migration, in_order, load_migrations, text_checksum
 from core.schema.sql_generator import generate_replaceable
@@ -20,6 +21,7 @@ from core.schema.tables import TABLES
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable, RepositoryError
 from infrastructure.connections import at_read_committed
 from infrastructure.database_errors import Fault, fault_of, reason_of
+from infrastructure.foreign_triggers import find_foreign_triggers
 
 VERSIONS_TABLE = "schema_versions"
 # The row of the functions and guards that were applied last; migrations count from 1.
@@ -82,6 +84,7 @@ class SchemaStatus:
     Args:
         database_version: Number of its last migration; 0 is an empty database. `code_version`: of this release's last.
         refuses_writes: Why it takes no writes now, and what to do; None where it takes them.
+        foreign: Triggers and rules of others on the tables that may leave changes out.
     """
 
     database_version: int
@@ -89,6 +92,7 @@ class SchemaStatus:
     pending: tuple[str, ...]
     functions_current: bool
     refuses_writes: str | None = None
+    foreign: tuple[ForeignTrigger, ...] = ()
 
     @property
     def is_newer(self) -> bool:
@@ -146,7 +150,11 @@ class Migrator:
         """
         with self._transaction(patience_seconds) as cursor:
             self._expect_all_rows(cursor)
-            return replace(self._status(self._history(cursor)), refuses_writes=_why_read_only(cursor))
+            return replace(
+                self._status(self._history(cursor)),
+                refuses_writes=_why_read_only(cursor),
+                foreign=find_foreign_triggers(cursor, self._schema),
+            )
 
     def _expect_all_rows(self, cursor: Cursor[DictRow]) -> None:
         rows = cursor.execute(

@@ -17,6 +17,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.authors import forks
 from core.basics.outage import outage
+from core.basics.process_limits import restore_limits
 from core.models.definition import FrozenModel
 from infrastructure import parameters as sent_types  # noqa: F401 - registers them, before a connection is made
 from infrastructure.base import (
@@ -188,7 +189,13 @@ def create_pool(
         @classmethod
         def connect(cls, conninfo: str = "", **settings: Any) -> Self:
             try:
-                connection = connect_with(super().connect, conninfo, settings, password)
+                try:
+                    connection = connect_with(super().connect, conninfo, settings, password)
+                except (psycopg.OperationalError, OSError, MemoryError):
+                    # libpq gives no code of what the system refused.
+                    if not restore_limits():
+                        raise
+                    connection = connect_with(super().connect, conninfo, settings, password)
                 try:
                     connection.prepare(is_pooled=pool.is_pooled, needs_transaction=pool.needs_transaction)
                 except BaseException:

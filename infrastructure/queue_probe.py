@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from core.basics.process_limits import start_thread
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -59,7 +60,7 @@ class QueueProbe:
         # A daemon: a process that ends does not wait for it.
         thread = threading.Thread(target=self._look_at_all, args=(ended,), name="queue-probe", daemon=True)
         try:
-            thread.start()
+            start_thread(thread)
         except RuntimeError as error:  # the system gives none: what was found before stays, the next call tries again
             log.warning("queues_not_looked_at", extra={"error": repr(error)})
             return

@@ -14,6 +14,7 @@ import weakref
 from json import dumps
 from typing import Any
 
+from core.basics.process_limits import start_thread
 from core.models.refs import StepRef
 from core.safety.safe_log import safe_logger
 from infrastructure.settings import Settings
@@ -104,7 +105,7 @@ class LeaseStandIn:
     def _start_ticking(self) -> bool:
         thread = threading.Thread(target=self._tick, name="stand-in", daemon=True)
         try:
-            thread.start()
+            start_thread(thread)
         except RuntimeError as error:  # the system gives none; the next call tries again
             _tell_not_started(error)
             return False

@@ -26,23 +26,30 @@ def start_presence() -> None:
 
 def _run() -> None:
     pause = threading.Event()
-    seconds = _FIRST_SECONDS
+    seconds, shortest = _FIRST_SECONDS, 0.0
     while not pause.wait(seconds * random.uniform(0.8, 1.0)):
-        shortest, longest = _register()
+        shortest, longest = _register(look=shortest != _BEAT_SECONDS)
         seconds = min(max(seconds * 2, shortest), longest)
 
 
-def _register() -> tuple[float, float]:
+def _register(*, look: bool) -> tuple[float, float]:
     """Register this process; returns the shortest and the longest pause until the next time.
 
     Each pause is twice the one before, within these bounds.
+
+    Args:
+        look: At the database as well, since no registration succeeded before.
     """
     # Imported when the first registration is due, as for the first message.
     from triggers.ports import ServicesNotReady  # noqa: PLC0415
     from triggers.services import get_services  # noqa: PLC0415
 
     try:
-        get_services().presence.register()
+        services = get_services()
+        services.presence.register()
+        if look:
+            # What is wrong with the database is in the log from the start, also where nobody asks for it.
+            services.check_database()
     except ServicesNotReady:
         # An app that cannot work reports that elsewhere; it is retried ever more rarely.
         return 2 * _BEAT_SECONDS, _LONGEST_SECONDS

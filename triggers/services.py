@@ -13,6 +13,7 @@ from core.basics.outage import outage
 from core.errors import StoreBusy, StoreUnavailable
 from core.isolation.function import process_pool
 from core.machine import CoreMachine
+from core.models.foreign import why_doubtful, why_not_ready
 from core.operating.bulk import BulkControl
 from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
@@ -147,13 +148,27 @@ class Services:
             log.warning("database_not_ready", extra={"reason": str(error)})
             return Check("database", ok=False, detail=str(error))
         outage.end()
-        if status.refuses_writes is not None:
-            log.warning("database_not_ready", extra={"reason": status.refuses_writes})
-            return Check("database", ok=False, detail=status.refuses_writes)
+        refused = status.refuses_writes or why_not_ready(status.foreign)
+        if refused is not None:
+            log.warning("database_not_ready", extra={"reason": refused})
+            return Check("database", ok=False, detail=refused)
         found = f"schema version {status.database_version}, this release has {status.code_version}"
+        if (triggers := why_doubtful(status.foreign)) is not None:
+            found = f"{found}; {triggers}"
+            _tell_triggers(triggers)
         if status.is_current:
             return Check("database", ok=True, detail=found)
         return Check("database", ok=False, detail=f"{found}; run `coremachine db migrate`")
+
+
+# Each once for the process: a probe asks often.
+_told_triggers: set[str] = set()
+
+
+def _tell_triggers(reason: str) -> None:
+    if reason not in _told_triggers:
+        _told_triggers.add(reason)
+        log.warning("database_has_triggers", extra={"reason": reason})
 
 
 def load_registry(name: str, queues: Iterable[str]) -> "Registry":

@@ -138,14 +138,17 @@ def author_items(
             some, has_ended = call_guarded(in_context, _read_some, items, read, count)
             count += len(some)
             if count > MOST_TASKS:
-                found = f"more; the generator of {what} may have no end, or split the job"
-                raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
+                raise AuthorError(_too_many(what, f"more; the generator of {what} may have no end, or split the job"))
             yield from some
 
 
 def refusal(message: str) -> Failure:
     """What is stored where an author's code gave something that it must not."""
     return Failure(ContractViolationError.__name__, message, retryable=False)
+
+
+def _too_many(what: str, found: str) -> Failure:
+    return refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}")
 
 
 def describe_returned(value: object) -> str:
@@ -230,6 +233,9 @@ def _read_some(items: Iterator[object], read: Callable[[int, Any], T], place: in
 
 def _iterator(what: str, function: Callable[..., object], *args: Any, **kwargs: Any) -> Iterator[object]:
     returned = function(*args, **kwargs)
+    # Before a million of them are written, only to be taken back.
+    if isinstance(returned, list | tuple | set | frozenset) and len(returned) > MOST_TASKS:
+        raise AuthorError(_too_many(what, f"{len(returned):,}; split the job"))
     try:
         return iter(returned)  # type: ignore[call-overload, no-any-return]
     except TypeError as error:

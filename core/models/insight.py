@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 
 from core.models.app import FleetFacts
 from core.models.dead_letter import DeadLetterGroup, FailureGroup
+from core.models.foreign import ForeignTrigger
 from core.models.limit import LimitFacts
 from core.models.status import JobStatus, StoredEnum
 
@@ -151,6 +152,25 @@ class UnannouncedFacts:
 
 
 @dataclass(frozen=True)
+class LockHolder:
+    """A session whose open transaction has rows or tables of the engine locked.
+
+    Args:
+        open_seconds: Since its transaction began; None where the role of this app may not see that.
+        state: As PostgreSQL has it, such as `idle in transaction`; None as before.
+        waiting: How many sessions wait for it now.
+    """
+
+    pid: int
+    application: str
+    user: str
+    state: str | None
+    open_seconds: float | None
+    tables: tuple[str, ...]
+    waiting: int
+
+
+@dataclass(frozen=True)
 class JobFacts:
     """What one look at a job's rows found.
 
@@ -171,6 +191,8 @@ class JobFacts:
         held_back_until: When the first of those begins that a rate holds back.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
+        foreign: Triggers and rules of others on the engine's tables.
+        holders: Other sessions that have locked rows of the engine's tables for long.
         fleet: The apps that run, and the work of this job that waits for one; None where it is over.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
     """
@@ -224,6 +246,8 @@ class JobFacts:
     failures: tuple[FailureGroup, ...] = ()
     dead_letters: tuple[DeadLetterGroup, ...] = ()
     fleet: FleetFacts | None = None
+    foreign: tuple[ForeignTrigger, ...] = ()
+    holders: tuple[LockHolder, ...] = ()
 
     @property
     def is_step_taken(self) -> bool:

@@ -316,7 +316,7 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
                 f"out {_at(lease.first_expires_at, facts.now)}: {_WHY_SILENT}",
                 since=lease.first_expires_at,
                 advice="the janitor takes them back at its next sweep; that is an interruption and spends no retry; if "
-                "that does not come, somebody has their rows locked: end that transaction (pg_blocking_pids names it)",
+                "that does not come, somebody has their rows locked (`locked_by_session` names that session)",
             )
 
 
@@ -576,6 +576,37 @@ def _stalled(facts: JobFacts) -> Iterator[Finding]:
         )
 
 
+def _holders(facts: JobFacts) -> Iterator[Finding]:
+    """Sessions of others, in transactions that are open for long."""
+    for holder in facts.holders:
+        since = None if holder.open_seconds is None else facts.now - timedelta(seconds=holder.open_seconds)
+        begun = f" open since {_at(since, facts.now)}" if since else ""
+        waits = f"; {_count(holder.waiting, 'session waits', 'sessions wait')} for it" if holder.waiting else ""
+        yield Finding(
+            "locked_by_session",
+            Severity.WARNING,
+            f"session {holder.pid} (application {holder.application or 'without a name'}, user {holder.user}, "
+            f"{holder.state or 'state not visible to this role'}) has rows or all of {', '.join(holder.tables)} "
+            f"locked, in a transaction{begun}{waits}",
+            since=since,
+            advice="what needs these rows waits until it commits or rolls back; if its owner cannot do that: "
+            f"select pg_terminate_backend({holder.pid})",
+        )
+
+
+def _foreign(facts: JobFacts) -> Iterator[Finding]:
+    """What may keep the job's rows as they are, named while nothing of the job runs."""
+    if facts.is_step_taken or facts.paused_at is not None or any(each.count > each.expired for each in facts.leases):
+        return
+    for each in facts.foreign:
+        yield Finding(
+            "foreign_trigger",
+            Severity.ERROR if each.is_rule else Severity.WARNING,
+            f"the {each.text} is not the engine's, and may leave out changes of this job's rows without an error",
+            advice=each.advice,
+        )
+
+
 def _sweep_is_late(facts: JobFacts) -> Iterator[Finding]:
     """What only a janitor repairs, and none did in time."""
     if facts.status.is_terminal or facts.paused_at is not None:
@@ -618,6 +649,8 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _retries,
     _unannounced,
     _stalled,
+    _holders,
+    _foreign,
     _interrupted,
     _running,
     _deadlines,
@@ -653,6 +686,10 @@ def _rerun(facts: JobFacts) -> str:
 
 def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _times(count: int) -> str:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from core.basics.process_limits import start_thread
 from core.models.lease import HeldTask, LeaseOutcome
 from core.ports import LeaseStore, StandIn
 from core.running.step_leases import StepLeases, report_renewal_failed
@@ -61,7 +62,7 @@ class LeaseKeeper:
         """If the system gives no thread, the tasks run all the same; the next call of `hold` starts one."""
         thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         try:
-            thread.start()
+            start_thread(thread)
         except RuntimeError as error:
             log.warning("heartbeat_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
             return

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from core.basics.process_limits import start_thread
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -33,7 +34,7 @@ class ThreadReserve:
             if not is_new_needed:
                 self._idle -= 1
         if is_new_needed:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            start_thread(threading.Thread(target=self._work, name=self._name, daemon=True))
         self._calls.put(call)
 
     def _work(self) -> None:
@@ -74,7 +75,7 @@ class LookingThread:
             if self._is_running:
                 return
             try:
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+                start_thread(threading.Thread(target=self._run, name=self._name, daemon=True))
             except RuntimeError as error:
                 log.warning("thread_not_started", extra={"checkpoint": "THREADS", "error": repr(error)})
                 return

@@ -231,6 +231,12 @@ WORKERS = {
     "thread_not_started": Record(
         "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started error"
     ),
+    "limits_restored": Record(
+        "A handler had lowered limits of its whole process (found); they are as at the start again.",
+        "LIMITS",
+        "warning",
+        "found",
+    ),
     "stage_not_counted": Record(
         "The tasks of a large stage could not be counted; the next look at its job tries again.",
         level="error",
@@ -437,6 +443,11 @@ APP = {
     "migration_waits": Record("A migration waits for a lock.", "MIGRATION_WAITS", "warning", "attempt"),
     "function_dropped": Record("A function of an older release was dropped.", "FUNCTION_DROPPED", fields="function"),
     "services_not_ready": Record("The app cannot work as it is set up.", "SERVICES_NOT_READY", "error"),
+    "database_has_triggers": Record(
+        "Triggers of others on the engine's tables may leave changes out: once, with what to do.",
+        level="warning",
+        fields="reason",
+    ),
     "database_not_ready": Record("The database does not suit this app yet.", level="warning", fields="reason"),
     "app_misconfigured": Record("A setting cannot be used; the app serves HTTP alone to report it.", level="error"),
     "request_refused": Record("A request was answered with 503.", level="debug, warning", fields="path code reason"),

@@ -310,6 +310,16 @@ def test_planner_without_an_end_is_refused(monkeypatch):
         list(author_items("plan", as_it_is, endless))
 
 
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_collection_beyond_the_limit_is_refused_before_it_is_read(monkeypatch, kind):
+    """All tasks up to the limit were written first, and taken back."""
+    monkeypatch.setattr(author_code, "MOST_TASKS", 10)
+    read = []
+    with pytest.raises(AuthorError, match="plan: expected at most 10 tasks, found 11; split the job"):
+        next(author_items("plan", lambda *item: read.append(item), lambda: kind(range(11))))
+    assert read == []
+
+
 def test_planner_of_exactly_the_limit_is_not(monkeypatch):
     monkeypatch.setattr(author_code, "MOST_TASKS", 10)
 

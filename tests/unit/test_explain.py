@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.models.dead_letter import DeadLetterGroup, FailureExample, FailureGroup
+from core.models.foreign import ForeignTrigger
 from core.models.insight import (
     InterruptedTask,
     JobFacts,
     LeaseFacts,
+    LockHolder,
     QueueFacts,
     RetryFacts,
     RetryingTask,
@@ -395,6 +397,40 @@ CASES = {
     "ended, and needs no queue": (
         facts("completed", finished_at=ago(60), missing_queues={"jobs": "create it"}),
         [("completed", "info", "finished")],
+    ),
+    "a rule and a trigger of others": (
+        facts("processing", foreign=(ForeignTrigger("app", "tasks", "a"), ForeignTrigger("app", "jobs", "b", "p.f"))),
+        [
+            ("foreign_trigger", "error", "the rule a on app.tasks is not the engine's"),
+            ("stage_over", "warning", "has no open task"),
+            ("foreign_trigger", "warning", "the trigger b before each row of app.jobs (function p.f) is not"),
+        ],
+    ),
+    "a trigger of others, while tasks run": (
+        facts("processing", foreign=(ForeignTrigger("app", "jobs", "b", "p.f"),), leases=(lease(),), **OPEN),
+        [("tasks_running", "info", "running in app:host:7")],
+    ),
+    "locked by others": (
+        facts(
+            "processing",
+            holders=(
+                LockHolder(71, "psql", "ann", "idle in transaction", 90.0, ("jobs", "tasks"), 2),
+                LockHolder(72, "", "bob", None, None, ("tasks",), 1),
+            ),
+            **OPEN,
+        ),
+        [
+            (
+                "locked_by_session",
+                "warning",
+                "has rows or all of jobs, tasks locked, in a transaction open since 11:58:30Z (90 s ago); 2 sessions",
+            ),
+            (
+                "locked_by_session",
+                "warning",
+                "session 72 (application without a name, user bob, state not visible to this role) has rows or all of",
+            ),
+        ],
     ),
     "nothing to see": (facts("processing", **OPEN), [("no_reason_found", "warning", "the job is processing")]),
 }

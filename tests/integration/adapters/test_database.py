@@ -215,6 +215,10 @@ OF_A_HANDLER = {
     "PGSSLMODE": "bogus",
     "PGTARGETSESSIONATTRS": "standby",
     "PGSSLROOTCERT": "nowhere",
+    "PGHOSTADDR": "nowhere",
+    "PGREQUIREAUTH": "nothing",
+    "PGREQUIREPEER": "nobody",
+    "PGSSLMAXPROTOCOLVERSION": "none",
 }
 
 
@@ -225,6 +229,13 @@ def test_what_a_handler_sets_for_its_own_connections_is_not_the_engines(url, mon
             monkeypatch.setenv(name, value)
         with pool.connect_once() as connection:
             connection.execute("create temporary table t ()")
+
+
+def test_server_of_the_engine_is_not_the_one_that_a_handler_names(monkeypatch):
+    with create_pool("dbname=x", timeout_seconds=5) as pool:
+        monkeypatch.setenv("PGHOST", "256.0.0.1")
+        with pytest.raises(psycopg.OperationalError, match="on socket"):
+            pool.connect_once()
 
 
 def test_what_libpq_has_from_the_environment_at_the_start_stays(url, monkeypatch):

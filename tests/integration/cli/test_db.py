@@ -168,6 +168,23 @@ def test_database_that_refuses_writes_is_told_by_status_and_migrate(
     assert "every write is refused" in capsys.readouterr().out
 
 
+def test_rules_and_triggers_of_others_are_named_by_status(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "migrate", "--database-url", url]) == 0
+    capsys.readouterr()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create rule keep as on update to app.tasks do instead nothing")
+        connection.execute("create function nothing() returns trigger language plpgsql as 'begin return null; end'")
+        connection.execute("create trigger keep before insert on app.jobs for each row execute function nothing()")
+    assert main(["db", "status", "--database-url", url, "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "found rule keep on app.tasks; run: drop rule keep on app.tasks" in found["refused_rules"]
+    assert "alter table app.jobs disable trigger keep" in found["doubtful_triggers"]
+    assert main(["db", "status", "--database-url", url, "-o", "table"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "jobs would not move: expected tables without rules" in shown
+    assert "may leave changes out: found trigger keep before each row of app.jobs" in shown
+
+
 def test_without_a_token_a_person_reads_why(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

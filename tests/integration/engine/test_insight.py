@@ -1,5 +1,8 @@
 """Facts of real rows, and what they are explained as."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
 import pytest
 from psycopg import IsolationLevel
 
@@ -7,8 +10,10 @@ from core.errors import DeliveryError
 from core.models import StageRef
 from core.operating.dead_letters import DeadLetters
 from core.operating.explain import explain
+from infrastructure import insight as insight_module
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.insight import InsightQueries
+from infrastructure.migrations import Migrator
 from infrastructure.queries import JobNotFound
 
 from .machine_suite import Rig
@@ -198,3 +203,63 @@ def test_unknown_job_is_an_error(insight, engine):
         insight.get_job_facts("0" * 64)
     with engine.pool.connection() as connection:
         assert (connection.isolation_level, connection.read_only) == (IsolationLevel.READ_COMMITTED, None)
+
+
+NOTHING = "create function public.nothing() returns trigger language plpgsql as 'begin return null; end'"
+TRIGGER = "create trigger keep before update on app.stages for each row execute function public.nothing()"
+
+
+@pytest.mark.parametrize(
+    ("statements", "found"),
+    [
+        ([NOTHING, TRIGGER], ("trigger keep before each row of app.stages (function public.nothing)",)),
+        (["create rule keep as on update to app.tasks do instead nothing"], ("rule keep on app.tasks",)),
+        (["create rule keep as on insert to app.jobs do also select 1"], ("rule keep on app.jobs",)),
+        # Nothing is left out by those.
+        ([NOTHING, TRIGGER, "alter table app.stages disable trigger keep"], ()),
+        ([NOTHING, TRIGGER, "alter table app.stages enable replica trigger keep"], ()),
+        ([NOTHING, TRIGGER.replace("before", "after")], ()),
+        ([NOTHING, TRIGGER.replace("for each row ", "")], ()),
+        ([], ()),
+    ],
+)
+def test_triggers_and_rules_of_others_are_named_with_a_job_that_does_not_move(rig, engine, insight, statements, found):
+    """Such a job stayed in processing, swept again and again, and nothing named what kept its rows as they were."""
+    job_id = rig.submit(n=1)
+    with engine.pool.connection() as connection:
+        for statement in statements:
+            connection.execute(statement)
+    facts = insight.get_job_facts(job_id)
+    assert tuple(each.text for each in facts.foreign) == found
+    assert Migrator(engine.pool).status().foreign == facts.foreign
+    assert [finding.code for finding in explain(facts)].count("foreign_trigger") == len(found)
+
+
+def test_session_that_has_rows_locked_is_named(rig, engine, insight, monkeypatch):
+    """Its job was explained with a dead process, and the person looked for one."""
+    job_id = rig.submit(n=1)
+    with psycopg.connect(engine.pool.conninfo, application_name="a person's") as person:
+        person.execute("select from app.jobs where job_id = %s", [job_id])
+        monkeypatch.setattr(insight_module, "HELD_SECONDS", 0.0)
+        assert insight.get_job_facts(job_id).holders == (), "reading locks nothing"
+        person.execute("select from app.jobs where job_id = %s for update", [job_id])
+        (holder,) = insight.get_job_facts(job_id).holders
+        assert (holder.pid, holder.application) == (person.info.backend_pid, "a person's")
+        assert (holder.state, holder.tables, holder.waiting) == ("idle in transaction", ("jobs",), 0)
+        monkeypatch.undo()
+        assert insight.get_job_facts(job_id).holders == (), "too short to matter"
+
+
+def test_sessions_that_wait_for_the_lock_are_counted(rig, engine, insight, monkeypatch):
+    job_id = rig.submit(n=1)
+    lock = "select from app.jobs where job_id = %s for update"
+    with psycopg.connect(engine.pool.conninfo) as person, ThreadPoolExecutor() as others:
+        person.execute(lock, [job_id])
+        waits = others.submit(engine.execute, lock, job_id)
+        engine.wait_for_lock()
+        monkeypatch.setattr(insight_module, "HELD_SECONDS", 0.0)
+        holders = {holder.pid: holder.waiting for holder in insight.get_job_facts(job_id).holders}
+        assert holders.pop(person.info.backend_pid) == 1
+        assert list(holders.values()) == [0], "who waits holds up nobody"
+        person.rollback()
+        waits.result()

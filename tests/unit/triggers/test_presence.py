@@ -48,7 +48,8 @@ def test_failure_is_left_to_the_next_time(monkeypatch, caplog, failure, pauses, 
 
     noted = []
     monkeypatch.setattr(presence, "outage", SimpleNamespace(note=noted.append))
-    made = SimpleNamespace(presence=SimpleNamespace(register=register))
+    looked = []
+    made = SimpleNamespace(presence=SimpleNamespace(register=register), check_database=lambda: looked.append(1))
     monkeypatch.setattr(services, "get_services", lambda: made)
     waited = []
     monkeypatch.setattr(presence.random, "uniform", lambda *_: 1.0)
@@ -57,6 +58,7 @@ def test_failure_is_left_to_the_next_time(monkeypatch, caplog, failure, pauses, 
     presence._run()
     assert waited == [1, *pauses]
     assert [*noted, *(record.message for record in caplog.records)] == told
+    assert len(looked) == (failure is None)
 
 
 def test_system_without_threads_keeps_no_app_from_starting(monkeypatch, caplog):

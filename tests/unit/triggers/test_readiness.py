@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.models.foreign import ForeignTrigger
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable
 from infrastructure.migrations import SchemaStatus
 from triggers.services import Services
@@ -32,3 +33,28 @@ def test_a_database_that_refuses_writes_is_not_ready():
     services = SimpleNamespace(factory=SimpleNamespace(schema_status=lambda: status))
     check = Services.check_database(services)  # type: ignore[arg-type]
     assert (check.ok, check.detail) == (False, "found a standby; name the primary")
+
+
+def test_rules_on_the_tables_are_not_ready_and_triggers_are_told_once(caplog):
+    """A job stayed in processing for ever, and nothing named the rule or the trigger that kept its rows."""
+    rule = ForeignTrigger("app", "tasks", "keep")
+    trigger = ForeignTrigger("app", "stages", "note", "public.note")
+    found = [trigger]
+    services = SimpleNamespace(
+        factory=SimpleNamespace(
+            schema_status=lambda: SchemaStatus(1, 1, (), functions_current=True, foreign=tuple(found))
+        )
+    )
+    for _ in range(2):
+        check = Services.check_database(services)  # type: ignore[arg-type]
+        assert check.ok
+        assert "found trigger note before each row of app.stages (function public.note)" in check.detail
+        assert "alter table app.stages disable trigger note" in check.detail
+    assert [record.message for record in caplog.records] == ["database_has_triggers"]
+    found.append(rule)
+    check = Services.check_database(services)  # type: ignore[arg-type]
+    assert not check.ok
+    assert (
+        check.detail == "expected tables without rules, found rule keep on app.tasks; run: drop rule keep on app.tasks"
+    )
+    assert caplog.records[-1].message == "database_not_ready"
