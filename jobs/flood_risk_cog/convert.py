@@ -68,7 +68,7 @@ Report = Callable[[str, float], None]
 # Of classes, whose numbers are none.
 NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 6
+RELEASE = 7
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
