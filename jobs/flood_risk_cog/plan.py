@@ -400,7 +400,10 @@ def check_computable(path: str, dataset: Any, facts: Facts, method: str) -> None
 def may_round_to_nodata(dataset: Any, facts: Facts) -> bool:
     """Whether a computed value can become nodata when it is written: floats of fewer bits are rounded only then."""
     has_few_bits = "NBITS" in dataset.tags(1, ns="IMAGE_STRUCTURE") and dataset.dtypes[0].startswith("float")
-    return has_few_bits and dataset.nodata is not None and is_among(dataset.nodata, facts)
+    # Beside a mask nodata is a value itself, and perhaps far from others.
+    if not has_few_bits or dataset.nodata is None or validity_of(dataset) == "mask":
+        return False
+    return is_among(dataset.nodata, facts)
 
 
 def most_alpha_of(dataset: Any, facts: Facts) -> float | None:
