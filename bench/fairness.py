@@ -32,8 +32,8 @@ WORKERS = 2
 SLOTS = WORKERS * 8
 # Tasks and milliseconds of those that last.
 LASTING = {"100_ms": (1_000, 100), "1_s": (200, 1_000)}
-# Large messages whose tasks still wait are split 2 s after their claim; a job that comes later is behind their parts.
-SPLIT_SECONDS = 3
+# A job that comes then is behind what was announced while the large one's first messages ran.
+LATER_SECONDS = 3
 BEHIND_BATCHED = "3 tasks 3 s after 8,000 of 100 ms, 100 per message"
 BEHIND_MIXED = "3 tasks 3 s after 1,500 of 1 ms and 1,500 of 1 s, undeclared"
 
@@ -165,15 +165,15 @@ def measure(jobs: Jobs) -> dict[str, float]:
     found["1,000 tasks of 20 ms, one per message"] = jobs.seconds("bench_rest", 1_000, 20)
     for n, milliseconds in LASTING.values():
         found[lasting(n, milliseconds)] = jobs.seconds("bench_rest", n, milliseconds)
-    found[BEHIND_BATCHED] = behind_split(jobs, "bench_rest_batched", 8_000, 100)
-    found[BEHIND_MIXED] = behind_split(jobs, "bench_rest_mixed", 3_000, 1_000)
+    found[BEHIND_BATCHED] = later_than(jobs, "bench_rest_batched", 8_000, 100)
+    found[BEHIND_MIXED] = later_than(jobs, "bench_rest_mixed", 3_000, 1_000)
     return found
 
 
-def behind_split(jobs: Jobs, job_type: str, n: int, milliseconds: float) -> float:
-    """Seconds of a job of 3 tasks that comes after messages of the large one were split."""
+def later_than(jobs: Jobs, job_type: str, n: int, milliseconds: float) -> float:
+    """Seconds of a job of 3 tasks that comes while the large one is at work."""
     large = jobs.begin(job_type, n, milliseconds)
-    time.sleep(SPLIT_SECONDS)
+    time.sleep(LATER_SECONDS)
     seconds = jobs.seconds("bench_rest_small", 3, 1)
     jobs.cancel(large)
     return seconds

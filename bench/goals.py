@@ -152,6 +152,19 @@ def _own(report: Report) -> Iterator[Goal]:
     for label, name, most, form in (
         ("a job of 3 tasks behind 1,200 of 100 ms", "small_behind_ms", 1_000, "{:,.0f} ms"),
         ("the same after 20,000 single messages were cancelled", "small_after_cancel_ms", 1_000, "{:,.0f} ms"),
+        (
+            "the same, 3 s after the begin of 8,000 of 100 ms, 100 tasks per message",
+            "small_behind_batched_ms",
+            1_000,
+            "{:,.0f} ms",
+        ),
+        # Each slot may have just begun a task of a second.
+        (
+            "the same after 1,500 of 1 ms and 1,500 of 1 s without `tasks_per_message`",
+            "small_behind_mixed_ms",
+            1_500,
+            "{:,.0f} ms",
+        ),
         ("plan and announce 100,000 tasks", "plan_seconds", 15, "{:.1f} s"),
         ("memory that it adds", "plan_megabytes", 200, "{:.0f} MB"),
         ("connections a worker process", "connections_per_worker", 4, "{:.1f}"),

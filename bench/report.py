@@ -39,16 +39,6 @@ _LINES: tuple[tuple[str, str, str], ...] = (
     ("plan_megabytes", "peak memory that it adds", "{:.0f} MB"),
     ("connections_per_worker", "database connections a worker process, at the peak", "{:.1f}"),
     (
-        "small_behind_batched_ms",
-        "a job of 3 tasks, 3 s after the begin of 8,000 of 100 ms, 100 tasks per message",
-        "{:,.0f} ms",
-    ),
-    (
-        "small_behind_mixed_ms",
-        "the same after 1,500 of 1 ms and 1,500 of 1 s without `tasks_per_message`",
-        "{:,.0f} ms",
-    ),
-    (
         "many_from_producer",
         "200 three-stage jobs at once, submitted by a process of the app, whole stack",
         "{:,.0f} jobs/s",

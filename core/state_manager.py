@@ -38,6 +38,7 @@ from core.models.transition import (
     PlanOutcome,
     PostponedTask,
     PostponeOutcome,
+    Released,
     RetryAnswer,
     SmallStage,
     StageCheck,
@@ -181,11 +182,29 @@ class StateManager(JobTransitions):
         report_retry(ref, task_id, answer)
         return answer
 
-    def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
-        """Release tasks before their lease ends: the ids that are pending again."""
-        released = self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=started)
+    def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str]) -> list[str]:
+        """Release tasks that this process claims again at once: the ids that are pending again."""
+        return self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=False)
+
+    def release_tasks_into_line(
+        self,
+        ref: StageRef,
+        *,
+        lease_id: UUID,
+        task_ids: Sequence[str],
+        started: bool,
+        mean_seconds: float | None = None,
+    ) -> Released:
+        """Release tasks before their lease ends: those that are pending again, and whether they wait for their turn.
+
+        Args:
+            mean_seconds: As for `take_next_tasks`.
+        """
+        released = self._tasks.release_tasks_into_line(
+            ref, lease_id=lease_id, task_ids=task_ids, started=started, mean_seconds=mean_seconds
+        )
         if started:
-            report_released(len(released))
+            report_released(len(released.task_ids))
         return released
 
     def postpone_tasks(
@@ -299,9 +318,13 @@ class StateManager(JobTransitions):
         """A queue has the messages for these tasks: pending becomes queued."""
         return self._tasks.mark_tasks_announced(ref, task_ids)
 
-    def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
-        """Take tasks that waited in line into their stage's window: the caller sends their messages."""
-        return self._tasks.take_next_tasks(ref)
+    def take_next_tasks(self, ref: StageRef, mean_seconds: float | None = None) -> list[TakenTask]:
+        """Take tasks that waited in line into their stage's window: the caller sends their messages.
+
+        Args:
+            mean_seconds: How long a task of the stage lasts, as far as the caller knows.
+        """
+        return self._tasks.take_next_tasks(ref, mean_seconds)
 
     def take_limited_tasks(self, ref: StageRef) -> list[LimitedTask]:
         """Take tasks that waited for their stage's limits: the caller sends their messages."""

@@ -26,7 +26,10 @@ class ConnectionsInUse(DatabaseUnavailable, StoreBusy):
 
     def __init__(self, operation: str, expected: str, connections: int) -> None:
         self.connections = connections
-        found = f"found all {connections} in use; COREMACHINE_POOL_SIZE sets how many there are"
+        found = (
+            f"found all {connections} in use; COREMACHINE_POOL_SIZE sets how many there are, and pg_blocking_pids "
+            "names the session of a lock that they wait for"
+        )
         super().__init__(operation, f"{expected}, {found}")
 
 
@@ -56,6 +59,17 @@ class PlanningCancelled(RepositoryError):
         reason = (
             f"stage {stage}: expected to write its tasks in one transaction, found that the server cancelled it after "
             f"{count}: {reason}; raise statement_timeout for the role of this app, and look for who cancels its queries"
+        )
+        super().__init__("plan_stage", reason)
+
+
+class TasksKeptOut(RepositoryError):
+    """A stage that counts tasks without rows would end without them; `insert_few_tasks` raises CM006 for the same."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        reason = (
+            f"expected {expected} tasks to be inserted, found {found}: a trigger or a rule of the table tasks keeps "
+            "rows out; drop it"
         )
         super().__init__("plan_stage", reason)
 

@@ -7,6 +7,7 @@ in one round trip.
 """
 
 import json
+import os
 import select
 import socket
 import time
@@ -131,6 +132,8 @@ _CONNINFO_DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+# Of what libpq reads from the environment: without a value, as if it were not set.
+_MAY_BE_EMPTY = ("password", "passfile", "dbname", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
 
 
 class _JsonLoader(Loader):
@@ -143,6 +146,8 @@ class _JsonLoader(Loader):
 _scan_json: Callable[[str, int], tuple[Any, int]] = cast("Any", json.JSONDecoder()).scan_once
 # Of our connections alone: those that a handler makes itself read and write as psycopg does.
 ADAPTERS = AdaptersMap(psycopg.adapters)
+# As it is before a handler registers one of its own.
+_USUAL_INSTANT = ADAPTERS.get_loader(psycopg.adapters.types["timestamptz"].oid, Format.TEXT)
 ADAPTERS.register_loader("json", _JsonLoader)
 ADAPTERS.register_loader("jsonb", _JsonLoader)
 
@@ -155,9 +160,8 @@ class _BoundedInstantLoader(Loader):
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
-        usual = psycopg.adapters.get_loader(oid, Format.TEXT)
-        assert usual is not None  # noqa: S101 - psycopg has one, the fast one where it is there
-        self._usual = usual(oid, context)
+        assert _USUAL_INSTANT is not None  # noqa: S101 - psycopg has one, the fast one where it is there
+        self._usual = _USUAL_INSTANT(oid, context)
 
     def load(self, data: Buffer) -> datetime:
         try:
@@ -319,12 +323,32 @@ def connection_settings(conninfo: str) -> dict[str, Any]:
     """What each connection is made with; timeouts of the connection string are left as they are."""
     given: Mapping[str, Any] = conninfo_to_dict(conninfo)
     return {
+        **_surroundings(given),
         "autocommit": True,
         "row_factory": dict_row,
         "context": ADAPTERS,
         "client_encoding": "utf8",
         **{name: value for name, value in _CONNINFO_DEFAULTS.items() if name not in given},
     }
+
+
+def _surroundings(given: Mapping[str, Any]) -> dict[str, str]:
+    """What libpq would take from the environment at each connection, as it is now.
+
+    A handler that sets PGOPTIONS or PGPORT means its own connections. Left to libpq: what a service file gives.
+    """
+    if "service" in given or "PGSERVICE" in os.environ:
+        return {}
+    # Its default depends on the certificate.
+    is_system = "system" in {given.get("sslrootcert"), os.environ.get("PGSSLROOTCERT")}
+    left = {*given, "sslmode"} if is_system else set(given)
+    found = {
+        option.keyword.decode(): option.val.decode() if option.val is not None else None
+        for option in psycopg.pq.Conninfo.get_defaults()
+        if option.envvar
+    }
+    settled = {name: value for name, value in found.items() if value is not None and name not in left}
+    return {name: "" for name in _MAY_BE_EMPTY if name not in left} | settled
 
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:

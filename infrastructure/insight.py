@@ -55,7 +55,7 @@ _IS_STRANGE = SQL(
 # Where a task that a limit holds back has no message, or has one for when a rate lets it begin.
 _IS_HELD = SQL("held_for is not null")
 # A task that waits in line in its stage's window.
-_IS_IN_LINE = SQL("(status = 'pending' and is_windowed and task_id > %(window_after)s)")
+_IS_IN_LINE = SQL("(status = 'pending' and is_windowed and (task_id > %(window_after)s or announced_at is not null))")
 _OPEN = SQL(
     "select count(*)::integer as open_count, count(*) filter (where {is_in_line})::integer as in_line,"
     " (count(*) filter (where status = 'pending' and not {is_in_line} and not {is_held}"

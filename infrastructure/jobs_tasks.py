@@ -29,6 +29,7 @@ from core.models.transition import (
     PostponedStep,
     PostponedTask,
     PostponeOutcome,
+    Released,
     RetryAnswer,
     RetryOutcome,
     SmallStage,
@@ -36,7 +37,7 @@ from core.models.transition import (
     TakenBack,
     TaskRow,
 )
-from infrastructure.base import PlanningCancelled, PreconditionFailed
+from infrastructure.base import PlanningCancelled, PreconditionFailed, TasksKeptOut
 from infrastructure.database_errors import CANCELLED, first_line
 from infrastructure.job_control import JobControlRepository
 from infrastructure.parameters import JsonbArray, TextArray, UuidArray, as_jsonb
@@ -248,6 +249,7 @@ class TaskRepository(PostgreSQLRepository):
 
         Raises:
             PlanningCancelled: The server cancelled it.
+            TasksKeptOut: The table took some of the tasks only.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
@@ -269,6 +271,8 @@ class TaskRepository(PostgreSQLRepository):
                 with cursor.copy(copy_in) as copy:
                     for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
                         copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed, is_limited))
+                if cursor.rowcount != count:
+                    raise TasksKeptOut(count, cursor.rowcount)
                 cursor.execute(seal, (*ref, count, tasks_per_message))
                 if is_windowed:
                     cursor.execute(open_window, (*ref, first_window))
@@ -287,9 +291,9 @@ class TaskRepository(PostgreSQLRepository):
         (row,) = self._call("mark_tasks_announced", (*ref, TextArray(task_ids)))
         return int(row["mark_tasks_announced"])
 
-    def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
+    def take_next_tasks(self, ref: StageRef, mean_seconds: float | None = None) -> list[TakenTask]:
         """Take the next tasks of a stage into its window, for the caller to announce; none if it is full."""
-        return [TakenTask(**row) for row in self._call("take_next_tasks", ref)]
+        return [TakenTask(**row) for row in self._call("take_next_tasks", (*ref, mean_seconds))]
 
     def take_limited_tasks(self, ref: StageRef) -> list[LimitedTask]:
         """Take the next tasks of a stage with limits, as many as these let begin, for the caller to announce."""
@@ -358,6 +362,20 @@ class TaskRepository(PostgreSQLRepository):
         """Release tasks before their lease ends. Returns those that are pending again and want a message."""
         (row,) = self._call("release_tasks", (*ref, lease_id, TextArray(task_ids), started))
         return list(row["release_tasks"])
+
+    def release_tasks_into_line(
+        self,
+        ref: StageRef,
+        *,
+        lease_id: UUID,
+        task_ids: Sequence[str],
+        started: bool,
+        mean_seconds: float | None = None,
+    ) -> Released:
+        """The same; those of a stage with a window wait for their turn, and want no message now."""
+        values = (*ref, lease_id, TextArray(task_ids), started, mean_seconds)
+        (row,) = self._call("release_tasks_into_line", values)
+        return Released(row["released_ids"], is_in_line=row["is_in_line"])
 
     def postpone_tasks(
         self,

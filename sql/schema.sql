@@ -781,7 +781,8 @@ comment on function "app"."advance_job_stage"(p_job_id text, p_run integer, p_st
 
 -- Notes that the messages for these tasks are confirmed: pending becomes queued.
 -- Rows that changed meanwhile keep their status, but one that waits remembers the later message, so that it is not
--- taken for lost while that message waits. Returns how many rows changed.
+-- taken for lost while that message waits. One that went back into the line meanwhile stays there. Returns how many rows
+-- changed.
 -- Locks: task rows by id.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
 returns integer
@@ -795,7 +796,7 @@ begin
   cross join lateral (
     select t.ctid as place from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
-      and (t.status in ('pending', 'queued', 'pending_retry')) is not false
+      and (t.status in ('pending', 'queued', 'pending_retry')) is not false and not (t.status = 'pending' and t.announced_at is not null)
     for update
   ) o;
   update "app".tasks t
@@ -1345,14 +1346,14 @@ begin
     return next;
     return;
   end if;
-  select s.window_after, (s.settings ->> 'max_parallel')::integer as max_parallel into v_stage
+  select s.window_from, s.window_after, (s.settings ->> 'max_parallel')::integer as max_parallel into v_stage
   from "app".stages s where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
   outcome := case
     when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
     when coalesce(p_stage, v_job.stage) <> v_job.stage or (p_changes ? 'max_parallel'
       and (v_job.run, v_job.stage) <> (v_seen.run, v_seen.stage)) then 'other_stage'
     when p_changes ? 'max_parallel' and (v_job.status <> 'processing' or v_stage.window_after is null or not
-      "app".has_tasks_after(p_job_id, v_job.run, v_job.stage, v_stage.window_after)) then 'nothing_waits'
+      "app".has_tasks_in_line(p_job_id, v_job.run, v_job.stage, v_stage.window_from, v_stage.window_after)) then 'nothing_waits'
     when (not p_changes ? 'priority' or v_job.priority is not distinct from p_changes ->> 'priority')
       and (not p_changes ? 'max_parallel' or v_stage.max_parallel is not distinct from v_max_parallel) then 'unchanged'
     else 'adjusted'
@@ -2094,6 +2095,7 @@ begin
       where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
         and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'
         and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null and t.held_for is null
+        and t.announced_at is null
       order by t.task_id limit p_limit for update skip locked
     ) o
     limit p_limit
@@ -2330,6 +2332,8 @@ comment on function "app"."end_job"(p_job_id text, p_run integer, p_status text,
 -- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
 -- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
 -- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
+-- A row that somebody has locked is not waited for, since all other leases of the process would wait too: it counts as
+-- renewed and stays as it is, and the next call finds out.
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -2347,8 +2351,20 @@ begin
     select t.ctid as place from "app".tasks t
     where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
       and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
-    for update
+    for update skip locked
   ) h;
+  if cardinality(v_places) is distinct from cardinality(p_task_ids) then
+    return query
+    select asked.lease_id, asked.task_id, 'renewed'
+    from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids) as asked(job_id, run, task_id, lease_id)
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
+        and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
+      offset 0
+    ) h
+    where h.place <> all (coalesce(v_places, array[]::tid[]));
+  end if;
   return query
   update "app".tasks t
   set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
@@ -2415,7 +2431,8 @@ begin
 end $$;
 
 -- Extends the lease of the process that takes a job's step: plans its stage, or makes its summary. False: the job does
--- not wait for that step any more, or another process has its lease.
+-- not wait for that step any more, or another process has its lease. A row that somebody has locked is not waited for, as
+-- in renew_leases.
 -- Fence: the step, and the lease. Locks: the job row.
 create or replace function "app".renew_step_lease(
   p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
@@ -2423,6 +2440,10 @@ create or replace function "app".renew_step_lease(
 ) returns boolean
 language plpgsql as $$
 begin
+  perform from "app".jobs j where j.job_id = p_job_id for no key update skip locked;
+  if not found then
+    return exists (select from "app".jobs j where j.job_id = p_job_id);
+  end if;
   update "app".jobs j
   set step_lease = jsonb_build_object(
     'owner', p_owner, 'expires_at', "app".clock() + p_seconds * interval '1 second',
@@ -3093,6 +3114,7 @@ begin
 end $$;
 
 -- Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.
+-- Raises CM006 when not all of them were inserted: a stage that counts tasks without rows would end without them.
 create or replace function "app".insert_few_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
   p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision
@@ -3100,6 +3122,7 @@ create or replace function "app".insert_few_tasks(
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
+  v_inserted bigint;
 begin
   insert into "app".tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
@@ -3114,6 +3137,11 @@ begin
     t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
+  get diagnostics v_inserted = row_count;
+  if v_inserted <> coalesce(cardinality(p_task_ids), 0) then
+    raise exception 'expected % tasks to be inserted, found %: a trigger or a rule of the table tasks keeps rows out; '
+      'drop it', cardinality(p_task_ids), v_inserted using errcode = 'CM006';
+  end if;
 end $$;
 
 comment on function "app"."begin_stage_plan"(p_job_id text, p_run integer, p_stage integer) is 'Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.';
@@ -5144,104 +5172,163 @@ $$;
 
 -- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
--- it. Tasks that wait for another attempt have no place in it, but count for max_parallel. Nothing is taken while
--- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
--- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
--- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take
--- tasks in line without a message (claim_tasks_in_line), the rows are locked, so that no task is given to both.
+-- it. Those that went back into the line (release_tasks_into_line) come first. Tasks that wait for another attempt have
+-- no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of the
+-- stage wait: their processes will call again. What a crash leaves without a message is found by
+-- find_unannounced_tasks. The commit is not waited for, unless max_parallel rests on it: if a crash undoes it, those of
+-- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
+-- (claim_tasks_in_line), the rows are locked, so that no task is given to both.
 -- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one.
--- tasks_per_message: of a stage that declares none, what its tasks took so far decides (next_message_size).
+-- is_again: a message may have named it before, so an id that no message had is needed.
+-- tasks_per_message: what the caller knows of how long its tasks last decides (next_message_size); null: nothing.
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
 -- window's, then task rows by id, then the stage row.
-create or replace function "app".take_next_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (
+create or replace function "app".take_next_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision
+) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
-  correlation_id text, tasks_per_message integer, mark_each integer
+  correlation_id text, tasks_per_message integer, mark_each integer, is_again boolean
 )
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := "app".clock();
   v_window record;
-  v_per_message integer;
+  v_look record;
+  v_again record;
   v_next record;
-  v_first text;
-  v_open integer;
+  v_before integer;
+  v_per_message integer;
   v_max_parallel integer;
-  v_size integer;
-  v_room integer;
 begin
   perform "app".lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
     (coalesce((s.settings ->> 'tasks_per_message')::integer, 1) = 1 and s.settings ->> 'max_parallel' is null and s.settings ->> 'limits' is null) as goes_on, j.correlation_id,
     "app".window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
-    j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message' is not null as has_own_size
+    (j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message')::integer as declared
   into v_window
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
     and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null and s.settings ->> 'limits' is null;
-  if not found or not "app".has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
+  if not found or not "app".has_tasks_in_line(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after) then
     return;
   end if;
   v_max_parallel := (v_window.settings ->> 'max_parallel')::integer;
   if v_max_parallel is null then
     perform set_config('synchronous_commit', 'off', true);
   end if;
-  v_per_message := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
-  if not v_window.has_own_size then
-    v_per_message := "app".next_message_size(v_per_message, "app".mean_task_seconds(p_job_id, p_run, p_stage,
-      v_window.window_from, v_window.window_after, v_per_message, 100));
-  end if;
-  v_per_message := least(v_per_message, v_max_parallel);
-  select w.room, w.size, w.open_count, w.first_id into v_room, v_size, v_open, v_first
+  v_before := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
+  v_per_message := least("app".next_message_size(v_before, coalesce(v_window.declared, 100),
+    p_mean_seconds), v_max_parallel);
+  select w.room, w.size, w.open_count, w.back_count, w.first_id into v_look
   from "app".look_at_window(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after,
-    v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
-    v_max_parallel, v_now) w;
-  if v_room <= 0 then
+    -- As many messages as before, whatever their size is now.
+    v_window.window_size * v_per_message / v_before, v_window.window_open, v_window.window_at, v_per_message,
+    v_window.weight, v_max_parallel, v_now) w;
+  if v_look.room <= 0 then
     return;
   end if;
+  select array_agg(b.task_id) as ids, array_agg(b.queue) as queues, array_agg(b.attempt) as attempts,
+    array_agg(b.place) as places, count(*)::integer as count
+  into v_again
+  from (
+    select t.task_id, t.queue, t.attempt, t.ctid as place from "app".tasks t
+    where v_look.back_count > 0
+      and t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null
+    order by t.task_id limit v_look.room for update
+  ) b;
   if v_window.goes_on then
     select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
       count(*)::integer as count
     into v_next
-    from "app".lock_tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+    from "app".lock_tasks_in_line(
+      p_job_id, p_run, p_stage, v_window.window_after, v_look.room - v_again.count) n;
   else
     select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
       count(*)::integer as count
     into v_next
-    from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+    from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_look.room - v_again.count) n;
   end if;
-  if v_next.count = 0 then
+  if v_again.count + v_next.count = 0 then
     return;
+  end if;
+  if v_again.count > 0 then
+    update "app".tasks t set announced_at = null where t.ctid = any (v_again.places);
   end if;
   -- From where it was: between that and the first of the next there may be tasks that run without a message, and which
   -- find_unannounced_tasks has to find if their process dies.
   update "app".stages s
-  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_window.window_after), window_size = v_size,
-      window_at = v_now, window_open = v_open + v_next.count,
+  set window_after = coalesce(v_next.ids[v_next.count], s.window_after),
+      window_from = coalesce(v_look.first_id, v_window.window_after), window_size = v_look.size, window_at = v_now,
+      window_open = v_look.open_count + v_again.count + v_next.count,
       settings = s.settings || jsonb_build_object('tasks_per_message', v_per_message)
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
-    case when v_max_parallel is null then greatest(v_size / v_per_message / 2, 1) else 1 end
-  from unnest(v_next.ids, v_next.queues, v_next.attempts) as t(task_id, queue, attempt);
+    case when v_max_parallel is null then greatest(v_look.size / v_per_message / 2, 1) else 1 end,
+    t.place <= v_again.count
+  from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
+    with ordinality as t(task_id, queue, attempt, place);
 end $$;
 
--- How many tasks the next messages of a stage name, where its author declares none: the work of a message should last
--- about 1.5 seconds. At most ten times as many as before, since quick tasks end first; what differs by
--- less than a half stays.
-create or replace function "app".next_message_size(p_size integer, p_mean_seconds double precision) returns integer
+-- How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than
+-- 0.5 seconds; else as many as last 0.1. At most ten times as many as before, since quick tasks
+-- end first; what differs by less than a half stays.
+create or replace function "app".next_message_size(p_size integer, p_most integer, p_mean_seconds double precision)
+returns integer
 language sql immutable as $$
-  select case when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
+  select case when p_mean_seconds is null then p_size
+    when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
   from (
-    select greatest(least(floor(1.5 / greatest(p_mean_seconds, 0.001)), 100, p_size * 10),
-      1)::integer as size
+    select least(p_most, p_size * 10, case when p_mean_seconds * p_most <= 0.5 then p_most
+      else greatest(floor(0.1 / p_mean_seconds), 1) end)::integer as size
   ) w
-  where p_mean_seconds is not null
-  union all
-  select p_size where p_mean_seconds is null
 $$;
+
+-- Releases claimed tasks as release_tasks does, and those of a stage that has a window into its line: they are pending,
+-- and have no message until somebody takes them again. Those of a stage with limits wait for their turn at these.
+-- Returns which were released, and whether they are in line; else the caller sends messages for them. p_mean_seconds is
+-- for next_message_size, as in take_next_tasks.
+-- In the line they are known by a time in announced_at, since their ids are not above window_after.
+-- Fence: the lease. Locks: the window's, those of the stage's limits, then those of release_tasks and the stage row.
+create or replace function "app".release_tasks_into_line(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
+  p_mean_seconds double precision
+) returns table (released_ids text[], is_in_line boolean)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_stage record;
+  v_size integer;
+begin
+  perform "app".lock_window(p_job_id, p_run, p_stage);
+  select s.window_after, "app".limit_names(s.settings) as limits,
+    (s.settings ->> 'tasks_per_message')::integer as per_message
+  into v_stage
+  from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  if v_stage.limits is not null then
+    perform "app".lock_limits(v_stage.limits);
+  end if;
+  released_ids := "app".release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started);
+  is_in_line := v_stage.window_after is not null and cardinality(released_ids) > 0;
+  if is_in_line and v_stage.limits is not null then
+    perform "app".hold_back_tasks(p_job_id, p_run, p_stage, released_ids,
+      "app".places_of_tasks(p_job_id, p_run, released_ids), v_stage.limits[1]);
+  elsif is_in_line then
+    update "app".tasks t set announced_at = "app".clock()
+    where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, released_ids)) and t.task_id <= v_stage.window_after;
+  end if;
+  if is_in_line then
+    v_size := coalesce("app".next_message_size(v_stage.per_message, v_stage.per_message, p_mean_seconds), 1);
+    update "app".stages s
+    set window_open = greatest(s.window_open - cardinality(released_ids), 0),
+        window_size = s.window_size * v_size / coalesce(v_stage.per_message, 1),
+        settings = s.settings || jsonb_build_object('tasks_per_message', v_size)
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
+  return next;
+end $$;
 
 -- How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are
 -- none. Tasks of one message are claimed together and may run one after the other, so its time is divided by their
@@ -5299,35 +5386,45 @@ begin
   order by t.task_id limit p_limit for update;
 end $$;
 
--- Whether a stage has tasks that wait in line.
-create or replace function "app".has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
-returns boolean
+-- Whether a stage has tasks that wait in line: after its window, or back from it.
+create or replace function "app".has_tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_from text, p_after text
+) returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
 begin
-  return exists (select from "app".tasks_in_line(p_job_id, p_run, p_stage, p_after, 1));
+  return exists (select from "app".tasks_in_line(p_job_id, p_run, p_stage, p_after, 1)) or exists (
+    select from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.task_id >= p_from and t.task_id <= p_after and (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null
+  );
 end $$;
 
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
--- first_id: the first open task. size: the mean of what it was and of what window_size returns now, so that one
--- slow or quick moment changes little; less than 20 ms after the last take it stays.
+-- What went back into the line is counted apart. first_id: the first of both. size: the mean of what it was and of what
+-- window_size returns now, so that one slow or quick moment changes little; less than 20 ms after the last take it stays.
 create or replace function "app".look_at_window(
   p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
   p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
-) returns table (room integer, size integer, open_count integer, first_id text)
+) returns table (room integer, size integer, open_count integer, back_count integer, first_id text)
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
+  v_now timestamptz := p_now;
   v_seen record;
   v_seconds double precision := extract(epoch from p_now - p_at);
   v_wanted integer;
+  v_waiting integer;
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    coalesce(bool_or(t.task_id = p_after and t.status in ('pending', 'queued')), false) as has_mark
+    count(*) filter (where (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null)::integer as back
   into v_seen
   from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
     and t.task_id >= p_from and t.task_id <= p_after;
-  open_count := v_seen.open;
+  open_count := v_seen.open - v_seen.back;
+  back_count := v_seen.back;
   first_id := v_seen.first;
   size := p_size;
   if v_seconds >= 0.02 then
@@ -5336,13 +5433,14 @@ begin
       p_per_message);
   end if;
   v_wanted := greatest(ceil(size * p_weight / p_per_message)::integer, 1) * p_per_message;
-  room := v_seen.running + v_wanted - (open_count - v_seen.later);
+  v_waiting := open_count - v_seen.later - v_seen.running;
+  room := v_wanted - v_waiting;
   if p_max_parallel is not null then
     room := least(room, p_max_parallel - open_count);
-  elsif v_seen.has_mark and room < greatest(v_wanted / 4, p_per_message) then
+  elsif room <= 0 or (v_waiting > 0 and room < greatest(v_wanted / 4, p_per_message)) then
     room := 0;
   else
-    -- Whole messages, and at least one.
+    -- Whole messages.
     room := greatest(room / p_per_message, 1) * p_per_message;
   end if;
   return next;
@@ -5357,7 +5455,7 @@ create or replace function "app".find_idle_windows(
 ) returns table (job_id text, run integer, stage integer)
 language sql volatile set enable_seqscan = off as $$
   select w.job_id, w.run, w.stage from (
-    select s.job_id, s.run, s.stage, s.window_after
+    select s.job_id, s.run, s.stage, s.window_from, s.window_after
     from "app".jobs j
     join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
     where j.status = 'processing' and j.paused_at is null and s.status = 'processing' and s.window_after is not null
@@ -5366,19 +5464,20 @@ language sql volatile set enable_seqscan = off as $$
         s.planned_at + p_planned_seconds * interval '1 second') < "app".clock()
     order by random() limit p_limit
   ) w
-  where "app".has_tasks_after(w.job_id, w.run, w.stage, w.window_after)
+  where "app".has_tasks_in_line(w.job_id, w.run, w.stage, w.window_from, w.window_after)
 $$;
 
 comment on function "app"."first_window"(p_settings jsonb) is 'How many tasks a stage announces at first, where nothing is known of how long they last.';
 comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage integer, p_tasks integer) is 'Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.';
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
-comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
-comment on function "app"."next_message_size"(p_size integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name, where its author declares none: the work of a message should last about {message_seconds} seconds.';
+comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
+comment on function "app"."next_message_size"(p_size integer, p_most integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than {whole_seconds} seconds; else as many as last {message_seconds}.';
+comment on function "app"."release_tasks_into_line"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_mean_seconds double precision) is 'Releases claimed tasks as release_tasks does, and those of a stage that has a window into its line: they are pending, and have no message until somebody takes them again.';
 comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
 comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The tasks of a stage after the one with this id that wait in line, in order.';
 comment on function "app"."lock_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The same, each as it is when nobody else has it, and locked.';
-comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has tasks that wait in line.';
+comment on function "app"."has_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text) is 'Whether a stage has tasks that wait in line: after its window, or back from it.';
 comment on function "app"."look_at_window"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer, p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz) is 'What is open in a window, and the room that is left in it: 0 if it is better used later.';
 comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision) is 'Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait in line: the process that should have died, is of a release that knows no windows, or runs tasks that last long.';
 
@@ -5578,7 +5677,7 @@ comment on column "app"."tasks"."lease_id" is 'The running attempt''s random lea
 comment on column "app"."tasks"."lease_expires_at" is 'When the lease runs out unless a heartbeat extends it by lease_seconds of the stage. The janitor takes the task back after it. Null unless the task is processing.';
 comment on column "app"."tasks"."lease_owner" is 'Name of the process that has, or last had, the lease.';
 comment on column "app"."tasks"."due_at" is 'The task is not announced before this time, and not claimed before it while it is pending_retry: after a failed attempt, after a dead letter, or while a janitor sends its message. Null: at once.';
-comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
+comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one. Of a pending task: when a process released it into its stage''s line, where it waits for its turn.';
 comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
 comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
 comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt (its number, interrupted ones counted, as in the column), traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
@@ -5589,7 +5688,7 @@ comment on column "app"."tasks"."is_watched" is 'True for one open task of a run
 comment on column "app"."tasks"."timed_out_at" is 'When a heartbeat of the running attempt was first refused, since task_timeout_seconds of the stage were over. Its lease then runs out. Cleared by the next claim.';
 comment on column "app"."tasks"."parked_at" is 'It needs another message, since its own came while the job was paused, or since a rerun wrote it. A time in the future: one sender holds it until then. Cleared when the message is confirmed, or by a claim.';
 comment on column "app"."tasks"."from_run" is 'The run in which it ran, where a rerun kept it; else null.';
-comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, it waits in line, and no message is sent for it.';
+comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, or it has been released into the line, it waits in line, and no message is sent for it.';
 comment on column "app"."tasks"."waiting_for" is 'What the app that claimed it did not know: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, and `at`. It counts only while attempt equals that of `at`.';
 comment on column "app"."tasks"."is_limited" is 'True: its stage has limits, so that a claim needs a place in each. Written when it is planned.';
 comment on column "app"."tasks"."held_for" is 'The limit that it waits for since its message came, or whose rate its message is scheduled for. Written by its claim and by who takes the next tasks; cleared when it is announced again or claimed.';

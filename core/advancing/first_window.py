@@ -7,6 +7,7 @@ from core.models.definition import (
     MESSAGE_SECONDS,
     MOST_TASKS_PER_MESSAGE,
     SLICE_SECONDS,
+    WHOLE_SECONDS,
     StageDefinition,
 )
 from core.running.task_slots import DEFAULT_SLOTS
@@ -56,4 +57,6 @@ def tasks_per_message(mean_seconds: float | None, *, is_many: bool) -> int:
     """
     if mean_seconds is None:
         return UNKNOWN_MANY if is_many else UNKNOWN_FEW
-    return max(1, min(MOST_TASKS_PER_MESSAGE, int(MESSAGE_SECONDS / max(mean_seconds, 0.001))))
+    if mean_seconds * MOST_TASKS_PER_MESSAGE <= WHOLE_SECONDS:
+        return MOST_TASKS_PER_MESSAGE
+    return max(1, int(MESSAGE_SECONDS / mean_seconds))

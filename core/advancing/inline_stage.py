@@ -64,7 +64,9 @@ class InlineStage(OutcomeWriter):
         if plan.lease_id is None:
             raise AssertionError("an inline stage was planned without a lease")
         stage = job.definition.stage(step.job.stage)
-        super().__init__(parts.state, parts.orchestration, step.job, stage, step.job.stage_ref, plan.lease_id)
+        super().__init__(
+            parts.state, parts.orchestration, step.job, stage, step.job.stage_ref, plan.lease_id, _nothing_waits
+        )
         self._parts = parts
         self._planner = planner
         self._finalizer = finalizer
@@ -175,6 +177,10 @@ class InlineStage(OutcomeWriter):
             # The results must not suffer from it: they are written alone, and the step meets the error again.
             log.exception("stage_not_ended_with_next_step", extra={"job_id": self.job.job_id})
         return self.job_status is not None
+
+
+def _nothing_waits(*_: object) -> None:
+    """Such a stage has no line."""
 
 
 def _completed(task: PlannedTask, result: EncodedJson) -> CompletedTask:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from gc import isenabled
 from sys import getprofile, getrecursionlimit, getswitchinterval, gettrace
+from threading import stack_size
 from typing import Any, ParamSpec, TypeVar
 
 from core.authors import forks
@@ -36,8 +37,8 @@ READ_SECONDS = 0.001
 _END = object()
 # What the engine's own calls need; a handler that lowers it would break every request and message of its process.
 _FEWEST_FRAMES = getrecursionlimit()
-# What `threading` holds, read without its functions: that is twice for each call.
-_threading = vars(threading)
+# What these modules hold, read without their functions, and where an author deleted it: that is twice for each call.
+_threading, _sys = vars(threading), vars(sys)
 
 
 class _EngineStoreUnavailable(StoreUnavailable):
@@ -75,8 +76,9 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     """As `call_author`, where `log_guard` was entered: once for many calls."""
     process, trace, profile = forks.process, gettrace(), getprofile()
     # What a call may leave for all others, and for threads that the engine starts: a hook that raises ends them.
-    hook, gauge, uncaught = _threading.get("_trace_hook"), _threading.get("_profile_hook"), _threading.get("excepthook")
-    collects, interval = isenabled(), getswitchinterval()
+    hook, gauge = _threading.get("_trace_hook"), _threading.get("_profile_hook")
+    uncaught, uncaught_anywhere = _threading.get("excepthook"), _sys.get("excepthook")
+    collects, interval, stack = isenabled(), getswitchinterval(), stack_size()
     try:
         try:
             returned = copy_context().run(function, *args, **kwargs)
@@ -90,7 +92,7 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
                 if gettrace() is not trace:
                     sys.settrace(trace)
     except BaseException as error:
-        _tidy(hook, gauge, uncaught, collects, interval)
+        _tidy(hook, gauge, uncaught, uncaught_anywhere, collects, interval, stack)
         if forks.process is not process:
             forks.end_forked_child(error)
         if type(error) is _EngineStoreUnavailable:
@@ -103,11 +105,13 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
             _threading.get("_trace_hook") is not hook
             or _threading.get("_profile_hook") is not gauge
             or _threading.get("excepthook") is not uncaught
+            or _sys.get("excepthook") is not uncaught_anywhere
             or isenabled() is not collects
             or getswitchinterval() != interval
+            or stack_size() != stack
             or getrecursionlimit() < _FEWEST_FRAMES
         ):
-            _tidy(hook, gauge, uncaught, collects, interval)
+            _tidy(hook, gauge, uncaught, uncaught_anywhere, collects, interval, stack)
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)
@@ -187,7 +191,15 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
         raise ContractViolationError(f"handler of {task_type!r}: {text_of(problem)}") from problem
 
 
-def _tidy(trace: Any, profile: Any, uncaught: Any, collects: bool, interval: float) -> None:  # noqa: FBT001 - as Python gives it
+def _tidy(
+    trace: Any,
+    profile: Any,
+    uncaught: Any,
+    uncaught_anywhere: Any,
+    collects: bool,  # noqa: FBT001 - as Python gives it
+    interval: float,
+    stack: int,
+) -> None:
     """Undo what a call left for all others.
 
     Without the collector memory grows; where threads seldom take turns, heartbeats are late. A higher limit of
@@ -199,8 +211,10 @@ def _tidy(trace: Any, profile: Any, uncaught: Any, collects: bool, interval: flo
     sys.setrecursionlimit(max(getrecursionlimit(), _FEWEST_FRAMES))
     threading.settrace(trace)
     threading.setprofile(profile)
-    # Without one, no thread can be made.
+    # Without either, no thread can be made; nor with stacks that the system does not give.
     threading.excepthook = uncaught or threading.__excepthook__
+    sys.excepthook = uncaught_anywhere or sys.__excepthook__
+    stack_size(stack)
 
 
 def _read_some(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> tuple[list[T], bool]:

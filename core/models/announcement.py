@@ -34,9 +34,13 @@ class FoundTask(UnannouncedTask):
 
 @dataclass(slots=True, kw_only=True)
 class TakenTask(FoundTask):
-    """One that was taken into its stage's window; one message of `mark_each`, and the last, should be marked."""
+    """One that was taken into its stage's window; one message of `mark_each`, and the last, should be marked.
+
+    `is_again`: a message named it before, so that the next one needs a cause.
+    """
 
     mark_each: int
+    is_again: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

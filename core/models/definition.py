@@ -32,12 +32,15 @@ class Parallelism(StoredEnum):
 
 # The number of messages of a large stage that are sent at first, where nothing is known of how long its tasks last.
 FIRST_MESSAGES = 32
-# A message's work should last about this long: long enough to pay for itself, short enough to be shared out.
-MESSAGE_SECONDS = 1.5
 MOST_TASKS_PER_MESSAGE = 100
-# A message of one short task goes on with the next ones of its stage for this long. It is also what a message of
-# another job waits for, once for each of those before it in the queue that runs side by side with others.
+# A message of one short task goes on with the next ones of its stage for this long, and one of several tasks gives up
+# what it has not begun then, if that lasts. It is also what a message of another job waits for, once for each of those
+# before it in the queue that runs side by side with others.
 SLICE_SECONDS = 0.1
+# A message of a large stage has as many tasks as take this long, if they last.
+MESSAGE_SECONDS = 0.1
+# A message whose work lasts no longer than this is not divided: a hundred short tasks cost no more than they must.
+WHOLE_SECONDS = 0.5
 
 StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]
 
@@ -178,8 +181,9 @@ class StageDefinition(FrozenModel):
     )
     tasks_per_message: Annotated[int, Field(ge=1, le=MOST_TASKS_PER_MESSAGE)] | None = Field(
         default=None,
-        description="How many tasks one message carries. Without it the number is chosen when the stage is planned, "
-        "from the duration of its tasks in the last job of the type, and corrected while a large stage runs.",
+        description="The most tasks that one message carries. In a large stage it carries fewer where they last, as is "
+        "measured while the stage runs. Without it the first number is chosen when the stage is planned, from the "
+        "duration of its tasks in the last job of the type.",
     )
     max_parallel: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

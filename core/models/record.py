@@ -365,7 +365,8 @@ class TaskRecord(FrozenModel):
         default=None,
         description=(
             "When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: "
-            "none is confirmed for what it waits for, so the janitor sends one."
+            "none is confirmed for what it waits for, so the janitor sends one. Of a pending task: when a process "
+            "released it into its stage's line, where it waits for its turn."
         ),
     )
     progress: dict[str, Any] | None = Field(
@@ -419,7 +420,7 @@ class TaskRecord(FrozenModel):
         default=False,
         description=(
             "True: its stage is announced in windows. While it is pending and its id is above window_after of the "
-            "stage, it waits in line, and no message is sent for it."
+            "stage, or it has been released into the line, it waits in line, and no message is sent for it."
         ),
     )
     waiting_for: dict[str, Any] | None = Field(

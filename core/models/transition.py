@@ -153,6 +153,14 @@ class StageCheck:
     job_status: str | None
 
 
+@dataclass(frozen=True)
+class Released:
+    """Tasks that were released: pending again. `is_in_line`: they wait for their turn, and want no message now."""
+
+    task_ids: Sequence[str]
+    is_in_line: bool
+
+
 class RetryOutcome(StoredEnum):
     """What became of a failed attempt that is to be retried.
 

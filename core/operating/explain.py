@@ -28,6 +28,8 @@ _TIMEOUTS = {
 }
 # A lease is renewed when a third of it is over; beyond that and this margin, its process is silent.
 _BEAT_MARGIN_SECONDS = 5.0
+# Why the holder of a lease does not renew it.
+_WHY_SILENT = "its process died, cannot reach the database, or waits there for a row that somebody has locked"
 
 
 def explain(facts: JobFacts) -> list[Finding]:
@@ -262,7 +264,7 @@ def _taken_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:
     return Finding(
         "step_lost",
         Severity.WARNING,
-        f"begun and not ended: {took}; its lease ran out {ends}: its process died, or cannot reach the database",
+        f"begun and not ended: {took}; its lease ran out {ends}: {_WHY_SILENT}",
         since=lease.expires_at,
         advice="the janitor announces the step again at its next sweep, and another process takes it",
     )
@@ -311,9 +313,10 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
                 "lease_expired",
                 Severity.WARNING,
                 f"claimed by {lease.owner}: {_tasks(lease.expired)} of stage {facts.stage}, whose lease ran "
-                f"out {_at(lease.first_expires_at, facts.now)}: its process died, or cannot reach the database",
+                f"out {_at(lease.first_expires_at, facts.now)}: {_WHY_SILENT}",
                 since=lease.first_expires_at,
-                advice="the janitor takes them back at its next sweep; that is an interruption and spends no retry",
+                advice="the janitor takes them back at its next sweep; that is an interruption and spends no retry; if "
+                "that does not come, somebody has their rows locked: end that transaction (pg_blocking_pids names it)",
             )
 
 

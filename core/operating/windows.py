@@ -5,13 +5,17 @@ from collections.abc import Callable
 
 from core.basics.cache import LatestCache
 from core.basics.faults import fault_point
+from core.errors import StoreUnavailable
 from core.models import StageRef
+from core.operating.announcer import new_cause
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
-# A process looks at a stage's window after any of its messages, if it has not for this long. With a marked one it
-# always looks: as its tasks begin or, where ends alone make room, after them.
+# A process looks at a stage's window after any of its messages, if it has not for this long; else it makes up for it
+# that much later. With a marked one it always looks: as its tasks begin or, where ends alone make room, after them.
 LOOK_SECONDS = 0.5
+# What is known of a stage's tasks weighs as much as this number of them, when others have ended.
+KNOWN_TASKS = 10
 
 
 class StageWindows:
@@ -28,16 +32,45 @@ class StageWindows:
         self._orchestration = orchestration
         self._clock = clock
         self._looked_at: LatestCache[StageRef, float] = LatestCache(256)
+        self._mean_seconds: LatestCache[StageRef, float] = LatestCache(256)
+        # Stages of which a message ended after the last look: so no message is the last that nobody looks after.
+        self._owed: set[StageRef] = set()
+
+    def note_times(self, ref: StageRef, tasks: int, mean_seconds: float) -> float:
+        """Note how long tasks of a message lasted, each in its slot; what is known now, for the size of the next."""
+        known = self._mean_seconds.get(ref)
+        weight = 1.0 if known is None else tasks / (tasks + KNOWN_TASKS)
+        seconds = mean_seconds * weight + (known or 0.0) * (1.0 - weight)
+        self._mean_seconds.put(ref, seconds)
+        return seconds
+
+    @property
+    def is_look_owed(self) -> bool:
+        """Whether `look_now` is to be called in a while."""
+        return bool(self._owed)
 
     def after_message(self, ref: StageRef, *, is_due: bool) -> None:
         """Some tasks of a stage that is announced in windows may have ended, and it goes on: fill it.
 
         Args:
-            is_due: Whatever happens; else only if this process has not looked for a while.
+            is_due: At once; else if this process has not looked for a while, or by `look_now` when it has not.
         """
-        looked_at = self._looked_at.get(ref)
-        if is_due or looked_at is None or self._clock() - looked_at >= LOOK_SECONDS:
+        if is_due or self._is_time(ref):
             self.fill(ref)
+        else:
+            self._owed.add(ref)
+
+    def look_now(self) -> None:
+        """Fill the windows whose time it is by now. In an outage they are left to the next message, or the janitor."""
+        for ref in [each for each in list(self._owed) if self._is_time(each)]:
+            try:
+                self.fill(ref)
+            except StoreUnavailable:
+                self._owed.discard(ref)
+
+    def _is_time(self, ref: StageRef) -> bool:
+        looked_at = self._looked_at.get(ref)
+        return looked_at is None or self._clock() - looked_at >= LOOK_SECONDS
 
     def fill(self, ref: StageRef, cause: str | None = None) -> int:
         """Announce as many of the stage's tasks as its window has room for; how many. 0: it is full, or has no window.
@@ -46,11 +79,14 @@ class StageWindows:
         """
         fault_point("window.due")
         self._looked_at.put(ref, self._clock())
-        tasks = self._state.take_next_tasks(ref)
+        self._owed.discard(ref)
+        tasks = self._state.take_next_tasks(ref, self._mean_seconds.get(ref))
         if not tasks:
             return 0
         fault_point("window.taken")
         first = tasks[0]
+        if first.is_again:
+            cause = cause or new_cause("again")
         return self._orchestration.announce_tasks(
             first,
             first.stage,

@@ -120,6 +120,11 @@ class Attempts:
         """Whether some have not begun."""
         return bool(self._waiting)
 
+    @property
+    def waiting_count(self) -> int:
+        """How many have not begun."""
+        return len(self._waiting)
+
     def run_next(self) -> TaskOutcome | None:
         """One attempt at the next task. Whatever happens has an outcome: a task never holds up or fails its neighbours.
 

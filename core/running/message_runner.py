@@ -11,13 +11,14 @@ from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer, UnknownTaskType
-from core.operating.windows import StageWindows
+from core.operating.windows import LOOK_SECONDS, StageWindows
 from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot
+from core.running.threads import LookingThread
 from core.running.time_slice import TimeSlice, YoungStages
 
 # A task that this message, or a later one, may still run.
@@ -37,6 +38,7 @@ class MessageRunner:
         self._postponer = postponer
         self._turns = turns
         self._windows = windows
+        self._looks = LookingThread("windows", LOOK_SECONDS, windows.look_now, lambda: windows.is_look_owed)
         self._young = YoungStages(parts.clock)
 
     def run_message(
@@ -61,14 +63,16 @@ class MessageRunner:
                 the stage's next tasks, one after the other, as long as its time lasts.
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
-        self._young.note(ref, len(task_ids))
+        is_young = self._young.note(ref, len(task_ids))
         # Its tasks may last longest. Under `max_parallel`, ends alone make room; a rate may have room now.
         announces_first = bool(stage.limits or (takes_next and stage.max_parallel is None))
         is_filled = False
-        slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
+        slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse, is_ahead=is_young)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
-            writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, ref, claim.lease_id)
+            writer = OutcomeWriter(
+                self._state, self._parts.orchestration, job.record, stage, ref, claim.lease_id, self._announce_next
+            )
             claimed: Sequence[ClaimedRow] = claim.rows
             unknown = {name for name in {row.task_type for row in claimed} if self._catalog.find_handler(name) is None}
             if unknown or any([row.outcome is not ClaimOutcome.CLAIMED or row.interruptions for row in claimed]):  # noqa: C419 - quicker
@@ -81,10 +85,13 @@ class MessageRunner:
                     self._state.note_alone(ref, task.task_id)
                 goes_on = takes_next is not None and len(task_ids) == 1 and stage.goes_on and not is_alone
                 time_slice = TimeSlice(self._parts, ref, self._young) if goes_on else None
-                is_filled = self.run_claimed(writer, claimed, slot, time_slice, announces_first=announces_first)
+                is_sized = takes_next is not None and stage.tasks_per_message != 1
+                is_filled = self.run_claimed(
+                    writer, claimed, slot, time_slice, announces_first=announces_first, is_sized=is_sized
+                )
                 while (following := writer.next_claim) is not None:
                     writer = replace(writer, lease_id=following.lease_id)
-                    self.run_claimed(writer, following.rows, time_slice=time_slice)
+                    self.run_claimed(writer, following.rows, time_slice=time_slice, is_sized=is_sized)
         finally:
             if slot is not None:
                 self._parts.slots.release(slot)
@@ -92,6 +99,8 @@ class MessageRunner:
             self._young.forget(ref)
         elif takes_next is not None and not stage.limits:
             self._windows.after_message(ref, is_due=takes_next and not is_filled)
+            if self._windows.is_look_owed:
+                self._looks.need()
         return writer.job_status
 
     def _set_aside(
@@ -109,7 +118,7 @@ class MessageRunner:
         if suspects is not None:
             suspects += self._find_suspects(writer.job, writer.stage, claimed)
         if suspects:
-            self._state.release_tasks(writer.ref, lease_id=writer.lease_id, task_ids=suspects, started=False)
+            self._state.release_tasks(writer.ref, lease_id=writer.lease_id, task_ids=suspects)
         writer.send_again([row for row in rows if row.outcome is ClaimOutcome.NOT_DUE and row not in strange])
         if any(row.outcome is ClaimOutcome.EXPIRED for row in rows):
             enforced = self._state.enforce_deadlines(writer.ref)
@@ -151,6 +160,7 @@ class MessageRunner:
         time_slice: TimeSlice | None = None,
         *,
         announces_first: bool = False,
+        is_sized: bool = False,
     ) -> bool:
         """Run tasks under this process's lease, and let `writer` write their outcomes.
 
@@ -158,6 +168,7 @@ class MessageRunner:
             slot: For the first of them; None: they wait for one.
             time_slice: In which a task that completes claims the next one, for the writer's `next_claim`.
             announces_first: Announce the stage's next tasks before these begin.
+            is_sized: The size of the stage's messages goes by how long its tasks last.
 
         Returns:
             Whether some were announced.
@@ -177,7 +188,7 @@ class MessageRunner:
         slot = slot or parts.slots.take_spare()
         try:
             with attempts, parts.drain.holding(attempts, writer) as may_run:
-                is_filled = may_run and announces_first and self._announce_first(writer.ref, writer.stage)
+                is_filled = may_run and announces_first and self._announce_next(writer.ref, writer.stage)
                 if not may_run:
                     writer.release(attempts.take_back())
                 elif slot is None or len(claimed) > 1 or attempts.has_process:
@@ -187,14 +198,16 @@ class MessageRunner:
                     parts.slots.release(slot)
                     if outcome is not None:
                         ended = [outcome]
+                        if is_sized:
+                            self._windows.note_times(writer.ref, 1, outcome.duration_seconds)
                         writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
             return is_filled
         finally:
             if slot is not None:
                 parts.slots.release(slot)
 
-    def _announce_first(self, ref: StageRef, stage: StageDefinition) -> bool:
-        """Announce what has room, before claimed tasks run; whether a window was filled. They run in an outage, too."""
+    def _announce_next(self, ref: StageRef, stage: StageDefinition) -> bool:
+        """Announce what has room while tasks run; whether a window was filled. They run in an outage, too."""
         try:
             if stage.limits:
                 self._turns.serve(stage.limit_names)
@@ -214,4 +227,7 @@ class MessageRunner:
             if group:
                 writer.write(group, time_slice.next_after(group) if time_slice is not None else None)
             if batch.is_to_be_split:
-                writer.release(batch.give_up_waiting(), tasks_per_message=slots.count)
+                # Known before the next ones are announced, in messages of another size.
+                seconds = self._windows.note_times(writer.ref, len(attempts.tasks), batch.mean_seconds)
+                writer.release(batch.give_up_waiting(), tasks_per_message=slots.count, mean_seconds=seconds)
+        self._windows.note_times(writer.ref, len(attempts.tasks), batch.mean_seconds)

@@ -1,6 +1,6 @@
 """Writes the outcomes of a message's tasks: completed, failed, to be retried, released."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,7 @@ class OutcomeWriter:
     """Writes groups of outcomes of one stage's tasks under one lease, and keeps the job's status that they led to.
 
     Args:
+        announce_next: Announces what waits in the stage's line, after some were released into it.
         job_status: The job's status if one of these tasks was its stage's last.
         next_claim: The task that its message goes on with.
     """
@@ -36,6 +37,7 @@ class OutcomeWriter:
     stage: StageDefinition
     ref: StageRef
     lease_id: UUID
+    announce_next: Callable[[StageRef, StageDefinition], object]
     job_status: str | None = field(default=None, init=False)
     next_claim: Claim | None = field(default=None, init=False)
     _wanted: NextTask | None = field(default=None, init=False)
@@ -69,22 +71,33 @@ class OutcomeWriter:
                 self.job_status = check.job_status
 
     def release(
-        self, tasks: Sequence[ClaimedRow], *, started: bool = False, tasks_per_message: int | None = None
+        self,
+        tasks: Sequence[ClaimedRow],
+        *,
+        started: bool = False,
+        tasks_per_message: int | None = None,
+        mean_seconds: float | None = None,
     ) -> int:
-        """Release tasks, and announce them for others; how many were still this process's.
+        """Release tasks for others, into the stage's line or with messages; how many were still this process's.
 
         Args:
             started: Their handlers run: that is an interruption.
-            tasks_per_message: An upper limit beside the stage's own number; None: no further limit.
+            tasks_per_message: Of messages an upper limit beside the stage's own number; None: no further limit.
+            mean_seconds: How long a task of the stage lasts, if that is why.
         """
         by_id = {task.task_id: task for task in tasks}
-        released = self._state.release_tasks(self.ref, lease_id=self.lease_id, task_ids=list(by_id), started=started)
+        released = self._state.release_tasks_into_line(
+            self.ref, lease_id=self.lease_id, task_ids=list(by_id), started=started, mean_seconds=mean_seconds
+        )
         fault_point("task.released")
+        if released.is_in_line:
+            self.announce_next(self.ref, self.stage)
+            return len(released.task_ids)
         waiting = [
             UnannouncedTask(
                 task_id, self._orchestration.queue_for(self.stage, by_id[task_id].task_type), by_id[task_id].attempt
             )
-            for task_id in released
+            for task_id in released.task_ids
         ]
         self._orchestration.announce_tasks(
             self.job,
@@ -94,7 +107,7 @@ class OutcomeWriter:
             on_sent=lambda ids: self._state.mark_tasks_announced(self.job.ref, ids),
             cause=self.lease_id.hex[:12],
         )
-        return len(released)
+        return len(released.task_ids)
 
     def send_again(self, rows: Sequence[ClaimedRow]) -> None:
         """Messages that came before their tasks were due go back to the queue until then."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.isolation.function import process_pool
+from core.models.definition import SLICE_SECONDS, WHOLE_SECONDS
 from core.models.transition import ClaimedRow
 from core.running.attempts import Attempts, TaskOutcome
 from core.running.task_slots import Slot, TaskSlots
@@ -25,8 +26,7 @@ GATHER_SECONDS = 0.004
 GROW_SECONDS = 0.002
 # How often a message whose tasks wait looks for a spare slot.
 SPARE_SECONDS = 0.02
-# A message whose tasks wait longer is split: what has not begun goes to a process with slots for it. More than the work
-# of a message whose size was measured (core/advancing/first_window.py).
+# A message whose tasks wait longer is split: what has not begun goes to a process with slots for it.
 SPLIT_SECONDS = 2.0
 # How often a task that waits for a slot or a process looks whether it is still to run.
 ROOM_SECONDS = 0.5
@@ -54,6 +54,9 @@ class TaskBatch:
         self._lock = threading.Lock()
         self._threads = 0
         self._began = time.monotonic()
+        # When each thread began its present task; and of those that have ended, how many and how long they took.
+        self._since: dict[int, float] = {}
+        self._ended, self._seconds = 0, 0.0
         self._pool = process_pool() if attempts.has_process else None
         stage = attempts.stage
         # An attempt's time runs from its claim, so that tasks which wait for a thread are released in good time.
@@ -84,7 +87,7 @@ class TaskBatch:
         if not self._attempts.are_waiting:
             return self._patience_seconds / 4
         if self._threads >= self._most_threads:
-            return min(SPLIT_SECONDS, self._patience_seconds) / 4
+            return min(SLICE_SECONDS, self._patience_seconds) / 2
         slot = self._slots.take_spare()
         if slot is None:
             return SPARE_SECONDS
@@ -110,9 +113,22 @@ class TaskBatch:
 
     @property
     def is_to_be_split(self) -> bool:
-        """Whether tasks still wait for a slot though that takes long: others may have one, and their lease runs."""
-        most = min(SPLIT_SECONDS, self._patience_seconds / 2)
-        return self._attempts.are_waiting and time.monotonic() - self._began > most
+        """Whether tasks wait that would last too long: others may have slots, their lease runs, small jobs wait.
+
+        So after a time slice one that turns out to have much work left, and any in the end.
+        """
+        waiting = self._attempts.waiting_count
+        seconds = time.monotonic() - self._began
+        if waiting == 0 or seconds < SLICE_SECONDS:
+            return False
+        return seconds > min(SPLIT_SECONDS, self._patience_seconds / 2) or waiting * self.mean_seconds > WHOLE_SECONDS
+
+    @property
+    def mean_seconds(self) -> float:
+        """How long a task lasts that has begun, as far as can be known by now."""
+        now = time.monotonic()
+        running = [now - since for since in list(self._since.values())]
+        return (self._seconds + sum(running)) / max(self._ended + len(running), 1)
 
     def give_up_waiting(self) -> list[ClaimedRow]:
         """Take the tasks back that have not begun; the caller releases them."""
@@ -133,6 +149,8 @@ class TaskBatch:
                 break
             if not group:
                 deadline = time.monotonic() + GATHER_SECONDS
+            self._ended += 1
+            self._seconds += outcome.duration_seconds
             group.append(outcome)
         return group
 
@@ -142,13 +160,21 @@ class TaskBatch:
                 self._slots.release(slot)
                 self._work_in(self._pool)
                 return
-            while slot is not None and (outcome := self._attempts.run_next()):
+            while slot is not None and (outcome := self._run_next()):
                 self._attempts.ended.put(outcome)
                 if self._slots.is_wanted:
                     slot = self._step_aside(slot)
         finally:
             if slot is not None:
                 self._slots.release(slot)
+
+    def _run_next(self) -> TaskOutcome | None:
+        thread = threading.get_ident()
+        self._since[thread] = time.monotonic()
+        try:
+            return self._attempts.run_next()
+        finally:
+            del self._since[thread]
 
     def _step_aside(self, slot: Slot) -> Slot | None:
         """Let another message have the slot; the message's last thread waits for another one, behind those in line."""
@@ -175,7 +201,7 @@ class TaskBatch:
 
     def _run_in_slot(self, slot: Slot) -> None:
         try:
-            if outcome := self._attempts.run_next():
+            if outcome := self._run_next():
                 self._attempts.ended.put(outcome)
         finally:
             self._slots.release(slot)

@@ -1,4 +1,7 @@
-"""How many tasks run at once in a process: one number, whatever the messages name. First come, first served."""
+"""How many tasks run at once in a process: one number, whatever the messages name.
+
+First come, first served, but messages of young stages (`core/running/time_slice.py`) go ahead of others for a while.
+"""
 
 import threading
 import time
@@ -8,6 +11,8 @@ from dataclasses import dataclass
 
 # What a process has if nothing else is declared: docs/adr/0034-one-number-of-slots.md has the reasons.
 DEFAULT_SLOTS = 8
+# A message that has waited this long is not passed over any more.
+PASSED_OVER_SECONDS = 1.0
 # How often a thread that waits looks whether its process is about to end.
 _LOOK_SECONDS = 1.0
 
@@ -33,10 +38,11 @@ class Slot:
 class _Waiter:
     """A thread in line. `wake` is released when the slot is its."""
 
-    __slots__ = ("is_served", "wake")
+    __slots__ = ("is_served", "since", "wake")
 
     def __init__(self) -> None:
         self.is_served = False
+        self.since = time.monotonic()
         self.wake = threading.Lock()
         self.wake.acquire()
 
@@ -55,11 +61,13 @@ class TaskSlots:
         self._free = count
         self._lock = threading.Lock()
         self._line: deque[_Waiter] = deque()
+        # Those of young stages.
+        self._ahead: deque[_Waiter] = deque()
 
     @property
     def is_wanted(self) -> bool:
         """Whether a thread waits for a slot."""
-        return bool(self._line)
+        return bool(self._line or self._ahead)
 
     @property
     def taken(self) -> int:
@@ -74,26 +82,30 @@ class TaskSlots:
             self._free -= 1
             return Slot()
 
-    def take(self, timeout_seconds: float, refuse: Callable[[], None] = _go_on) -> Slot | None:
+    def take(
+        self, timeout_seconds: float, refuse: Callable[[], None] = _go_on, *, is_ahead: bool = False
+    ) -> Slot | None:
         """A slot, after those that came before; None if it takes longer than the timeout.
 
         Args:
             refuse: Called while the thread waits, which keeps its place in line; raises when the process is about to
                 end.
+            is_ahead: Before those that are not, unless they have waited for long.
         """
         with self._lock:
             if self._free > 0:
                 self._free -= 1
                 return Slot()
             own = _Waiter()
-            self._line.append(own)
+            line = self._ahead if is_ahead else self._line
+            line.append(own)
         try:
             self._wait(own, timeout_seconds, refuse)
         except BaseException:
-            if self._leave(own):
+            if self._leave(own, line):
                 self.release(Slot())
             raise
-        return Slot() if self._leave(own) else None
+        return Slot() if self._leave(own, line) else None
 
     def release(self, slot: Slot) -> None:
         """Let the first in line have it."""
@@ -101,10 +113,13 @@ class TaskSlots:
             return
         slot.is_held = False
         with self._lock:
-            if not self._line:
+            line = self._line
+            if self._ahead and not (line and line[0].since < time.monotonic() - PASSED_OVER_SECONDS):
+                line = self._ahead
+            if not line:
                 self._free += 1
                 return
-            first = self._line.popleft()
+            first = line.popleft()
             first.is_served = True
         first.wake.release()
 
@@ -116,9 +131,9 @@ class TaskSlots:
             if own.wake.acquire(timeout=min(_LOOK_SECONDS, left)) or left <= _LOOK_SECONDS:
                 return
 
-    def _leave(self, own: _Waiter) -> bool:
+    def _leave(self, own: _Waiter, line: deque[_Waiter]) -> bool:
         """Whether it was served; it is in line no more."""
         with self._lock:
             if not own.is_served:
-                self._line.remove(own)
+                line.remove(own)
             return own.is_served

@@ -10,7 +10,7 @@ from core.running.attempts import TaskOutcome
 from core.running.engine_parts import EngineParts
 
 # A stage is young in a process until this many of its tasks have run there.
-YOUNG_TASKS = 100
+YOUNG_TASKS = 200
 # A young stage counts as present for this long after its last message came.
 PRESENT_SECONDS = 0.15
 
@@ -19,7 +19,8 @@ class YoungStages:
     """The stages for which a process has done little yet, and which had a message there a moment ago. One per process.
 
     While one is present, messages of older stages do not go on: a small job does not wait for the time of many messages
-    of a large one. Each of those runs its own task, so that a large job goes on whatever else comes.
+    of a large one, and its own go ahead where they wait for a slot. Each of the others runs its own task, so that a
+    large job goes on whatever else comes.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -27,15 +28,16 @@ class YoungStages:
         self._tasks: LatestCache[StageRef, int] = LatestCache(256)
         self._seen_at: dict[StageRef, float] = {}
 
-    def note(self, ref: StageRef, tasks: int) -> None:
-        """A message of this number of tasks came, or it goes on with as many."""
+    def note(self, ref: StageRef, tasks: int) -> bool:
+        """A message of this number of tasks came, or it goes on with as many; whether its stage was young then."""
         known = self._tasks.get(ref) or 0
         self._tasks.put(ref, known + tasks)
         self._forget_old()
         if known < YOUNG_TASKS:
             self._seen_at[ref] = self._clock()
-        else:
-            self._seen_at.pop(ref, None)
+            return True
+        self._seen_at.pop(ref, None)
+        return False
 
     def forget(self, ref: StageRef) -> None:
         """The stage has ended."""

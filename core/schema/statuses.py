@@ -3,8 +3,8 @@
 A set of statuses is a list of literals, so a new status is added to a set here and in no statement.
 `{stage_is_open}` is a condition on a stage `s` and its job `j`: tasks of that stage may be claimed, and their results
 count. `{cancel_deadline}` is the time when a job `j` that is being cancelled ends anyway. `{first_messages}` is how
-many messages of a large stage are sent at first; `{message_seconds}` is how long a message's work should last, and
-`{most_per_message}` how many tasks it may name.
+many messages of a large stage are sent at first; `{most_per_message}` is how many tasks one may name, `{whole_seconds}`
+how long its work may last, and `{message_seconds}` how long if it would last longer.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from enum import StrEnum
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
-from core.models.definition import FIRST_MESSAGES, MESSAGE_SECONDS, MOST_TASKS_PER_MESSAGE
+from core.models.definition import FIRST_MESSAGES, MESSAGE_SECONDS, MOST_TASKS_PER_MESSAGE, WHOLE_SECONDS
 from core.models.schedule import TickStatus
 from core.models.status import JobStatus, StageStatus, TaskStatus
 from core.models.webhook import DeliveryStatus
@@ -103,7 +103,8 @@ GOES_ON = Composed(
 IS_IN_LINE = SQL("(t.status = {} and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null)").format(
     Literal(TaskStatus.PENDING.value)
 )
-
+# The same of one within the window: a message named it, and its process released it into the line.
+IS_BACK_IN_LINE = Composed([IS_IN_LINE, SQL(" and t.announced_at is not null")])
 
 # Jobs that an early release began to cancel have no deadline in their row.
 CANCEL_DEADLINE = SQL("coalesce(j.cancel_deadline_at, j.updated_at + {} * interval '1 second')").format(
@@ -114,9 +115,11 @@ _NAMES: dict[str, Composed] = {
     "stage_is_open": STAGE_IS_OPEN,
     "goes_on": GOES_ON,
     "is_in_line": IS_IN_LINE,
+    "is_back_in_line": IS_BACK_IN_LINE,
     "cancel_deadline": CANCEL_DEADLINE,
     "first_messages": SQL("{}").format(Literal(FIRST_MESSAGES)),
     "message_seconds": SQL("{}").format(Literal(MESSAGE_SECONDS)),
+    "whole_seconds": SQL("{}").format(Literal(WHOLE_SECONDS)),
     "most_per_message": SQL("{}").format(Literal(MOST_TASKS_PER_MESSAGE)),
     "cancel_grace_seconds": SQL("{}").format(Literal(DEFAULT_CANCEL_GRACE_SECONDS)),
 }

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from coremachine import FanInResults, Job, Stage, TaskContext, handler
 
 REQUEST = re.compile(r'"[A-Z]+ (?P<path>[^ ?"]+)[^"]*" (?P<status>\d{3}) ')
-# What reading a damaged .gz raises: it is damaged the next time as well.
 DAMAGE = ["gzip.BadGzipFile", "EOFError", "zlib.error"]
 
 

@@ -35,7 +35,7 @@ _UNANNOUNCED = SQL(
     "   and coalesce(due_at, created_at) <= {clock}())"
     " + (select count(*)::integer from {stages} s join {tasks} t using (job_id, run, stage)"
     "   where s.status in ({open_stages}) and t.status = 'pending' and t.task_id >= s.window_from"
-    "   and t.task_id <= s.window_after and t.parked_at is null and t.held_for is null"
+    "   and t.task_id <= s.window_after and t.parked_at is null and t.held_for is null and t.announced_at is null"
     "   and coalesce(t.due_at, s.window_at) <= {clock}())"
     " as tasks,"
     " (select count(*)::integer from {jobs} where status in ({waiting_jobs}) and announced_at is null"

@@ -24,8 +24,8 @@ MOST_WINDOW_BYTES = 16 << 20
 MOST_CLASSES = 32
 # Bytes of whole numbers that double precision holds, in which rasterio has nodata.
 MOST_EXACT_INTEGER = 4
-# Of a float's own precision: twice as far as GDAL looks.
-NEARLY_EQUAL = 8
+# Relative: twice as far as GDAL looks, which takes the precision of 32 bits for floats of 64 bits, too.
+NEARLY_EQUAL = 8 * float(np.finfo("float32").eps)
 
 # As `stage` calls it.
 _STAGED = re.compile(r"(?:/\S*/)?source\.tiff?:\s*")
@@ -207,7 +207,7 @@ def validity(dataset: Any, numbers: list[int], window: Window, values: Any) -> A
 def _by_nodata(dataset: Any, flags: list[Any], values: Any) -> Any:
     """As GDAL's mask bands, which read and compare every value again; None where only those know.
 
-    GDAL takes floats for equal that differ by a few last digits: of values so near to nodata it is asked.
+    GDAL takes floats for equal that differ after six digits: of values so near to nodata it is asked.
     """
     nodata, dtype = dataset.nodata, values.dtype
     if any(each != [MaskFlags.nodata] for each in flags) or len(set(map(repr, dataset.nodatavals))) > 1:
@@ -224,7 +224,7 @@ def _by_nodata(dataset: Any, flags: list[Any], values: Any) -> Any:
 def _by_nodata_of_floats(value: Any, values: Any) -> Any:
     far = _endless(value)
     with np.errstate(over="ignore", invalid="ignore"):
-        near = NEARLY_EQUAL * np.finfo(values.dtype).eps * abs(value)
+        near = values.dtype.type(NEARLY_EQUAL) * abs(value)
         # A window without nodata is decided by its lowest and highest value; not so where it has NaN.
         if far is None and values.size and (values.min() > value + near or values.max() < value - near):
             return np.ones(values.shape, bool)

@@ -107,9 +107,9 @@ def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None 
             ignored.append({"name": as_text(name), "reason": reason})
         else:
             folder, slash, file = inner.rpartition("/")
-            names = sorted(sidecars_among(file, there[folder]))
-            belonging.update(f"{folder}{slash}{each}" for each in names)
-            names += not_taken_among(file, there[folder])
+            taken = sidecars_among(file, there[folder])
+            belonging.update(f"{folder}{slash}{each}" for each in taken)
+            names = [*sorted(taken), *(each for each in not_taken_among(file, there[folder]) if each not in taken)]
             size = int(entry.get("size") or 0)
             rasters.append({"name": name, "path": path, "bytes": size, "output": "", "sidecars": names})
     ignored += [other for inner, other in others if inner not in belonging]

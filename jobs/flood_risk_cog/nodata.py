@@ -2,13 +2,10 @@
 
 import math
 import re
-import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jobs.flood_risk_cog.stage import AUX
 from jobs.flood_risk_cog.tiff import nodata_text
 
 # GDAL's tag of a nodata value per band: a pixel is hidden where all bands have theirs.
@@ -27,15 +24,13 @@ def problem_with_nodata(dataset: Any) -> str | None:
     """
     if problem := _problem_with_values_per_band(dataset):
         return problem
-    if problem := _problem_with_metadata_file(dataset):
-        return problem
     text = nodata_text(dataset.name)
     if text is None:
         return None
     if dataset.dtypes[0] in _LONG:
         return _problem_of_long(dataset, text)
     # Where a metadata file beside it has another one, that is its nodata.
-    if dataset.nodata == 0 and not _is_number(text):
+    if dataset.nodata == 0 and not is_number(text):
         return f"its nodata is the text {text[:50]!r}, which is no number and would hide the value 0; {_ADVICE}"
     return None
 
@@ -46,25 +41,11 @@ def _problem_with_values_per_band(dataset: Any) -> str | None:
     is_whole = np.dtype(dataset.dtypes[0]).kind in "iu"
     # Of another number of them GDAL makes nothing.
     for text in texts if len(texts) == dataset.count else []:
-        if not _is_number(text) or (is_whole and not _is_whole(text)):
+        if not is_number(text) or (is_whole and not _is_whole(text)):
             return (
                 f"its {PER_BAND} have the text {text[:50]!r}, which is no value of its type {dataset.dtypes[0]} and "
                 f"would hide another one; correct or remove them (gdal_edit -mo)"
             )
-    return None
-
-
-def _problem_with_metadata_file(dataset: Any) -> str | None:
-    """GDAL takes its nodata in the place of the raster's own, and what is no number for 0 here too."""
-    file = Path(f"{dataset.name}{AUX}")
-    if not file.is_file():
-        return None
-    for element in ET.parse(file).iter("NoDataValue"):  # noqa: S314 - it was read before, by `stage`
-        text = (element.text or "").strip()
-        # Of bytes that are not those of a number there is a form in base64.
-        if not element.get("le_hex_equiv") and not _is_number(text):
-            found = f"its metadata file ({AUX}) has the nodata {text[:50]!r}"
-            return f"{found}, which is no number and would hide the value 0; {_ADVICE}"
     return None
 
 
@@ -116,7 +97,8 @@ def _problem_of_long(dataset: Any, text: str) -> str | None:
     return f"its nodata is the text {found}: GDAL would hide another value; {_ADVICE}"
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether GDAL takes a text for the number that it is."""
     if _SPECIAL.fullmatch(text):
         return True
     try:

@@ -249,8 +249,8 @@ def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
 
 def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:
     """Classes are a palette's, or few whole numbers that nobody gave a scale, an offset or a unit."""
-    # The numbers of a palette have no order, whatever is asked for.
-    if dataset.colorinterp[0] is ColorInterp.palette or asked == "classes":
+    # The numbers of a palette have no order, whatever is asked for, and an alpha band has no depths.
+    if dataset.colorinterp[0] in {ColorInterp.palette, ColorInterp.alpha} or asked == "classes":
         return "classes"
     if asked == "continuous":
         return "continuous"
@@ -455,6 +455,9 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, "its scale or offset is no finite number; give it one (gdal_edit -scale -offset)")
     if not all(dataset.scales):
         raise UnusableRaster(path, "its scale is 0, by which all values are the same; correct it (gdal_edit -scale)")
+    if dataset.count > 1 and dataset.colorinterp[0] is ColorInterp.alpha:
+        reason = "its first band, in which depths are measured, is an alpha band; put it last (gdal_translate -b)"
+        raise UnusableRaster(path, reason)
     nodata = {repr(each) for each in dataset.nodatavals}
     if len(nodata) > 1:
         found = ", ".join(sorted(nodata))

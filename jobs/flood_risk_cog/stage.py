@@ -6,21 +6,31 @@ result was made of is added to the metadata file, from where GDAL takes it into 
 
 import os
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from jobs.flood_risk_cog.nodata import is_number
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
+from jobs.flood_risk_cog.tiff import full_size_directories
 
 FINGERPRINT_TAG = "COREMACHINE_SOURCE"
 # GDAL opens a mask with whatever driver fits.
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MASK, AUX = ".msk", ".aux.xml"
+# Of ERDAS Imagine and older ArcGIS: GDAL reads it where there is no .aux.xml.
+AUX_OF_IMAGINE, IMAGINE_BEGINS = ".aux", b"EHFA_HEADER_TAG"
+# In GDAL's metadata of a band, in lower case.
+_NUMBERS = {"nodatavalue", "scale", "offset"}
 # They take the place of the name's suffix.
 WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld")
-# What GDAL's readers of satellites' metadata look for, and ArcGIS writes: it stays beside the raster. In lower case.
-NOT_TAKEN = (".imd", ".rpb", ".rpc", ".pvl", ".eph", ".pass", ".xml")
+# What GDAL's readers of satellites' metadata look for, and ArcGIS and MapInfo write, in lower case: it is not read.
+NOT_TAKEN = (".aux", ".imd", ".rpb", ".rpc", ".pvl", ".eph", ".pass", ".xml", ".vat.dbf", ".clr", ".prj", ".tab")
 NOT_TAKEN_OF_STEM = ("_rpc.txt", "_metadata.txt", "_metadata.xml", "_mtl.txt")
 MOST_AUX_BYTES = 32 << 20
 
@@ -84,7 +94,7 @@ def sidecar_names(name: str) -> list[str]:
 
 def _parts_of_names(name: str) -> list[tuple[str, str]]:
     stem = name.rpartition(".")[0]
-    return [(name, MASK), (name, AUX), *((stem, suffix) for suffix in WORLD_FILES)]
+    return [(name, MASK), (name, AUX), *((stem, suffix) for suffix in (*WORLD_FILES, AUX_OF_IMAGINE))]
 
 
 def sidecars_of(path: Path) -> list[Path]:
@@ -118,7 +128,7 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
     source = Path(path)
     staged = folder / f"source{source.suffix.lower()}"
     staged.symlink_to(source.resolve())
-    aux = None
+    aux = imagine = None
     sidecars = sidecars_of(source)
     check_differ(each.name for each in sidecars)
     for sidecar in sidecars:
@@ -126,12 +136,18 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
         if sidecar.name.endswith(AUX):
             aux = sidecar
             continue
+        if sidecar.suffix.lower() == AUX_OF_IMAGINE:
+            imagine = sidecar if _is_of_imagine(sidecar) else None
+            continue
         suffix = sidecar.suffix.lower()
         if suffix == MASK:
             _check_mask(sidecar)
         (folder / f"{staged.name if suffix == MASK else staged.stem}{suffix}").symlink_to(sidecar.resolve())
-    document = _read_aux(aux) if aux is not None else ET.Element("PAMDataset")
-    text = aux.read_bytes() if aux is not None else b"<PAMDataset></PAMDataset>"
+    if aux is not None:
+        document, text = _read_aux(aux), aux.read_bytes()
+    else:
+        text = _aux_from_imagine(imagine, source, folder) if imagine is not None else b"<PAMDataset></PAMDataset>"
+        document = ET.fromstring(text)  # noqa: S314 - our own
     (folder / f"{staged.name}.aux.xml").write_bytes(_with_tag(document, text, fingerprint))
     return staged
 
@@ -182,6 +198,49 @@ def _read_aux(path: Path) -> ET.Element:
         raise UnreadableSidecar(f"{path.name}: it names another file as overviews; remove OVERVIEW_FILE")
     if any(names_a_file(" ".join([each.text or "", *each.attrib.values()])) for each in document.iter("SRS")):
         raise UnreadableSidecar(f"{path.name}: its coordinate system names a file; remove it (gdal_edit -a_srs)")
+    if wrong := _no_number(document):
+        raise UnreadableSidecar(f"{path.name}: its {wrong}, and GDAL would take another number; correct or remove it")
     if document.tag != "PAMDataset":
         raise UnreadableSidecar(f"{path.name}: expected GDAL's PAMDataset, found {document.tag[:50]!r}; remove it")
     return document
+
+
+def _no_number(document: ET.Element) -> str | None:
+    """The first text in the place of a number that is none, in words: GDAL takes 0 for `none`, and 1 for `1,5`."""
+    for band in document.iter("PAMRasterBand"):
+        for each in band:
+            text = (each.text or "").strip()
+            if each.tag.lower() in _NUMBERS and text and ("," in text or not is_number(text)):
+                return f"{each.tag} is the text {text[:50]!r}, which is no number"
+    return None
+
+
+def _aux_from_imagine(path: Path, raster: Path, folder: Path) -> bytes:
+    """GDAL's own metadata with what a file of ERDAS Imagine changes in values: the nodata of each band."""
+    link = folder / "imagine.aux"
+    link.symlink_to(path.resolve())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(link, driver="HFA")
+        with dataset:
+            nodata, size = dataset.nodatavals, (dataset.width, dataset.height)
+            described = dataset.tags(ns="HFA").get("HFA_DEPENDENT_FILE") or raster.name
+    except RasterioError as error:
+        raise UnreadableSidecar(f"{path.name}: expected metadata of ERDAS Imagine, found {error}; remove it") from error
+    # As GDAL decides: `a.aux` may be of an `a.img` beside it. `Path.exists` raises on a name that is too long.
+    other = os.path.join(raster.parent, described)  # noqa: PTH118
+    is_of_another = without_case(described) != without_case(raster.name) and os.path.exists(other)  # noqa: PTH110
+    if is_of_another or size not in {(each.width, each.height) for each in full_size_directories(str(raster))[:1]}:
+        nodata = ()
+    bands = "".join(
+        f'<PAMRasterBand band="{number}"><NoDataValue>{value!r}</NoDataValue></PAMRasterBand>'
+        for number, value in enumerate(nodata, start=1)
+        if value is not None
+    )
+    return f"<PAMDataset>{bands}</PAMDataset>".encode()
+
+
+def _is_of_imagine(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(IMAGINE_BEGINS)) == IMAGINE_BEGINS

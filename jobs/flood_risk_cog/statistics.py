@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -26,8 +27,14 @@ RETURN_PERIODS = tuple(
 
 
 def return_period(name: str, tags: dict[str, str]) -> int | None:
-    """Years between floods, from the tag RETURN_PERIOD or the file's name (rp100, 100yr, 1in100, T100)."""
+    """Years between floods, from the tag RETURN_PERIOD or the file's name (rp100, 100yr, 1in100, T100).
+
+    None where the tag has a part of a year: it is none of the name's, either.
+    """
     tagged = tags.get(RETURN_PERIOD_TAG, "")
+    with suppress(ValueError):
+        if (years := float(tagged)) >= 1:
+            return int(years) if years.is_integer() else None
     if found := re.search(r"^\s*(?:1\s*in\s*)?(\d{1,6})(?:\.0*)?\s*(?:$|y)", tagged, re.IGNORECASE):
         return int(found[1]) or None
     stem = PurePosixPath(name).stem

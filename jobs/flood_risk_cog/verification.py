@@ -114,7 +114,7 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
         ("scales", before.scales, after.scales),
         ("offsets", before.offsets, after.offsets),
         ("units", [unit or "" for unit in before.units], [unit or "" for unit in after.units]),
-        ("colours", _colours(before), _colours(after)),
+        ("colours", *_differing(_colours(before), _colours(after))),
     ]
     if not plan.warped:
         pairs.append(("size", (before.width, before.height), (after.width, after.height)))
@@ -147,6 +147,22 @@ def _colours(dataset: Any) -> list[Any]:
         else plain.get(interpretation, interpretation).name
         for number, interpretation in enumerate(dataset.colorinterp, start=1)
     ]
+
+
+def _differing(one: list[Any], two: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Of each pair of tables, the colours that differ: a whole one is long, and looks like the other at its begin."""
+    if len(one) != len(two):
+        return one, two
+    pairs = [_differing_colours(*pair) for pair in zip(one, two, strict=True)]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _differing_colours(one: Any, two: Any) -> tuple[Any, Any]:
+    if not (isinstance(one, dict) and isinstance(two, dict)):
+        return one, two
+    values = [value for value in {**one, **two} if one.get(value) != two.get(value)]
+    left, right = ({value: table[value] for value in values if value in table} for table in (one, two))
+    return left, right
 
 
 def _table(dataset: Any, number: int) -> dict[int, tuple[int, ...]]:

@@ -91,13 +91,21 @@ def least_alpha(plan: ConversionPlan) -> float:
 
 
 def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
-    """Row and column in the source, with fractions, of the centre of each pixel of the window; infinite for none."""
+    """Row and column in the source, with fractions, of the centre of each pixel of the window; infinite for none.
+
+    Far outside of the source all places are alike: on a grid around the whole globe, steps between them have no end.
+    """
     columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
     xs, ys = after.transform @ (columns + 0.5, rows + 0.5)
     x, y = places(after.crs, before.crs, xs.ravel(), ys.ravel())
     x = around(before.crs).into(before.bounds.left, before.bounds.right, x)
     with np.errstate(invalid="ignore"):
-        found_columns, found_rows = ~before.transform @ (x, y)
+        found = ~before.transform @ (x, y)
+    far = MOST_REACH + 2
+    found_columns, found_rows = (
+        np.where(np.isfinite(each), np.clip(each, -far, size + far), each)
+        for each, size in zip(found, (before.width, before.height), strict=True)
+    )
     return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
 
 

@@ -3,7 +3,8 @@
 
 -- Notes that the messages for these tasks are confirmed: pending becomes queued.
 -- Rows that changed meanwhile keep their status, but one that waits remembers the later message, so that it is not
--- taken for lost while that message waits. Returns how many rows changed.
+-- taken for lost while that message waits. One that went back into the line meanwhile stays there. Returns how many rows
+-- changed.
 -- Locks: task rows by id.
 create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
 returns integer
@@ -17,7 +18,7 @@ begin
   cross join lateral (
     select t.ctid as place from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
-      and (t.status in ({waiting_tasks})) is not false
+      and (t.status in ({waiting_tasks})) is not false and not (t.status = 'pending' and t.announced_at is not null)
     for update
   ) o;
   update {schema}.tasks t

@@ -236,14 +236,14 @@ begin
     return next;
     return;
   end if;
-  select s.window_after, (s.settings ->> 'max_parallel')::integer as max_parallel into v_stage
+  select s.window_from, s.window_after, (s.settings ->> 'max_parallel')::integer as max_parallel into v_stage
   from {schema}.stages s where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
   outcome := case
     when v_job.status not in ({active_jobs}) then 'refused'
     when coalesce(p_stage, v_job.stage) <> v_job.stage or (p_changes ? 'max_parallel'
       and (v_job.run, v_job.stage) <> (v_seen.run, v_seen.stage)) then 'other_stage'
     when p_changes ? 'max_parallel' and (v_job.status <> 'processing' or v_stage.window_after is null or not
-      {schema}.has_tasks_after(p_job_id, v_job.run, v_job.stage, v_stage.window_after)) then 'nothing_waits'
+      {schema}.has_tasks_in_line(p_job_id, v_job.run, v_job.stage, v_stage.window_from, v_stage.window_after)) then 'nothing_waits'
     when (not p_changes ? 'priority' or v_job.priority is not distinct from p_changes ->> 'priority')
       and (not p_changes ? 'max_parallel' or v_stage.max_parallel is not distinct from v_max_parallel) then 'unchanged'
     else 'adjusted'

@@ -77,6 +77,7 @@ begin
       where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ({open_tasks})
         and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'
         and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null and t.held_for is null
+        and t.announced_at is null
       order by t.task_id limit p_limit for update skip locked
     ) o
     limit p_limit

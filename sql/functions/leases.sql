@@ -5,6 +5,8 @@
 -- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
 -- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
 -- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
+-- A row that somebody has locked is not waited for, since all other leases of the process would wait too: it counts as
+-- renewed and stays as it is, and the next call finds out.
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function {schema}.renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -22,8 +24,20 @@ begin
     select t.ctid as place from {schema}.tasks t
     where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
       and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
-    for update
+    for update skip locked
   ) h;
+  if cardinality(v_places) is distinct from cardinality(p_task_ids) then
+    return query
+    select asked.lease_id, asked.task_id, 'renewed'
+    from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids) as asked(job_id, run, task_id, lease_id)
+    cross join lateral (
+      select t.ctid as place from {schema}.tasks t
+      where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
+        and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
+      offset 0
+    ) h
+    where h.place <> all (coalesce(v_places, array[]::tid[]));
+  end if;
   return query
   update {schema}.tasks t
   set lease_expires_at = case when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
@@ -90,7 +104,8 @@ begin
 end $$;
 
 -- Extends the lease of the process that takes a job's step: plans its stage, or makes its summary. False: the job does
--- not wait for that step any more, or another process has its lease.
+-- not wait for that step any more, or another process has its lease. A row that somebody has locked is not waited for, as
+-- in renew_leases.
 -- Fence: the step, and the lease. Locks: the job row.
 create or replace function {schema}.renew_step_lease(
   p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
@@ -98,6 +113,10 @@ create or replace function {schema}.renew_step_lease(
 ) returns boolean
 language plpgsql as $$
 begin
+  perform from {schema}.jobs j where j.job_id = p_job_id for no key update skip locked;
+  if not found then
+    return exists (select from {schema}.jobs j where j.job_id = p_job_id);
+  end if;
   update {schema}.jobs j
   set step_lease = jsonb_build_object(
     'owner', p_owner, 'expires_at', {schema}.clock() + p_seconds * interval '1 second',

@@ -91,6 +91,7 @@ begin
 end $$;
 
 -- Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.
+-- Raises CM006 when not all of them were inserted: a stage that counts tasks without rows would end without them.
 create or replace function {schema}.insert_few_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
   p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision
@@ -98,6 +99,7 @@ create or replace function {schema}.insert_few_tasks(
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := {schema}.clock();
+  v_inserted bigint;
 begin
   insert into {schema}.tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
@@ -112,4 +114,9 @@ begin
     t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
+  get diagnostics v_inserted = row_count;
+  if v_inserted <> coalesce(cardinality(p_task_ids), 0) then
+    raise exception 'expected % tasks to be inserted, found %: a trigger or a rule of the table tasks keeps rows out; '
+      'drop it', cardinality(p_task_ids), v_inserted using errcode = 'CM006';
+  end if;
 end $$;

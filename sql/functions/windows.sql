@@ -46,104 +46,163 @@ $$;
 
 -- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
--- it. Tasks that wait for another attempt have no place in it, but count for max_parallel. Nothing is taken while
--- little room is free, as long as the message with the last task is still to begin, whose process will call again. What
--- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
--- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again. Where processes take
--- tasks in line without a message (claim_tasks_in_line), the rows are locked, so that no task is given to both.
+-- it. Those that went back into the line (release_tasks_into_line) come first. Tasks that wait for another attempt have
+-- no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of the
+-- stage wait: their processes will call again. What a crash leaves without a message is found by
+-- find_unannounced_tasks. The commit is not waited for, unless max_parallel rests on it: if a crash undoes it, those of
+-- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
+-- (claim_tasks_in_line), the rows are locked, so that no task is given to both.
 -- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one.
--- tasks_per_message: of a stage that declares none, what its tasks took so far decides (next_message_size).
+-- is_again: a message may have named it before, so an id that no message had is needed.
+-- tasks_per_message: what the caller knows of how long its tasks last decides (next_message_size); null: nothing.
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
 -- window's, then task rows by id, then the stage row.
-create or replace function {schema}.take_next_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (
+create or replace function {schema}.take_next_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision
+) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
-  correlation_id text, tasks_per_message integer, mark_each integer
+  correlation_id text, tasks_per_message integer, mark_each integer, is_again boolean
 )
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := {schema}.clock();
   v_window record;
-  v_per_message integer;
+  v_look record;
+  v_again record;
   v_next record;
-  v_first text;
-  v_open integer;
+  v_before integer;
+  v_per_message integer;
   v_max_parallel integer;
-  v_size integer;
-  v_room integer;
 begin
   perform {schema}.lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
     {goes_on} as goes_on, j.correlation_id,
     {schema}.window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
-    j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message' is not null as has_own_size
+    (j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message')::integer as declared
   into v_window
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
     and {stage_is_open} and j.paused_at is null and s.settings ->> 'limits' is null;
-  if not found or not {schema}.has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
+  if not found or not {schema}.has_tasks_in_line(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after) then
     return;
   end if;
   v_max_parallel := (v_window.settings ->> 'max_parallel')::integer;
   if v_max_parallel is null then
     perform set_config('synchronous_commit', 'off', true);
   end if;
-  v_per_message := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
-  if not v_window.has_own_size then
-    v_per_message := {schema}.next_message_size(v_per_message, {schema}.mean_task_seconds(p_job_id, p_run, p_stage,
-      v_window.window_from, v_window.window_after, v_per_message, 100));
-  end if;
-  v_per_message := least(v_per_message, v_max_parallel);
-  select w.room, w.size, w.open_count, w.first_id into v_room, v_size, v_open, v_first
+  v_before := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
+  v_per_message := least({schema}.next_message_size(v_before, coalesce(v_window.declared, {most_per_message}),
+    p_mean_seconds), v_max_parallel);
+  select w.room, w.size, w.open_count, w.back_count, w.first_id into v_look
   from {schema}.look_at_window(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after,
-    v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
-    v_max_parallel, v_now) w;
-  if v_room <= 0 then
+    -- As many messages as before, whatever their size is now.
+    v_window.window_size * v_per_message / v_before, v_window.window_open, v_window.window_at, v_per_message,
+    v_window.weight, v_max_parallel, v_now) w;
+  if v_look.room <= 0 then
     return;
   end if;
+  select array_agg(b.task_id) as ids, array_agg(b.queue) as queues, array_agg(b.attempt) as attempts,
+    array_agg(b.place) as places, count(*)::integer as count
+  into v_again
+  from (
+    select t.task_id, t.queue, t.attempt, t.ctid as place from {schema}.tasks t
+    where v_look.back_count > 0
+      and t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
+      and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and {is_back_in_line}
+    order by t.task_id limit v_look.room for update
+  ) b;
   if v_window.goes_on then
     select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
       count(*)::integer as count
     into v_next
-    from {schema}.lock_tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+    from {schema}.lock_tasks_in_line(
+      p_job_id, p_run, p_stage, v_window.window_after, v_look.room - v_again.count) n;
   else
     select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
       count(*)::integer as count
     into v_next
-    from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+    from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_look.room - v_again.count) n;
   end if;
-  if v_next.count = 0 then
+  if v_again.count + v_next.count = 0 then
     return;
+  end if;
+  if v_again.count > 0 then
+    update {schema}.tasks t set announced_at = null where t.ctid = any (v_again.places);
   end if;
   -- From where it was: between that and the first of the next there may be tasks that run without a message, and which
   -- find_unannounced_tasks has to find if their process dies.
   update {schema}.stages s
-  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_window.window_after), window_size = v_size,
-      window_at = v_now, window_open = v_open + v_next.count,
+  set window_after = coalesce(v_next.ids[v_next.count], s.window_after),
+      window_from = coalesce(v_look.first_id, v_window.window_after), window_size = v_look.size, window_at = v_now,
+      window_open = v_look.open_count + v_again.count + v_next.count,
       settings = s.settings || jsonb_build_object('tasks_per_message', v_per_message)
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
-    case when v_max_parallel is null then greatest(v_size / v_per_message / 2, 1) else 1 end
-  from unnest(v_next.ids, v_next.queues, v_next.attempts) as t(task_id, queue, attempt);
+    case when v_max_parallel is null then greatest(v_look.size / v_per_message / 2, 1) else 1 end,
+    t.place <= v_again.count
+  from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
+    with ordinality as t(task_id, queue, attempt, place);
 end $$;
 
--- How many tasks the next messages of a stage name, where its author declares none: the work of a message should last
--- about {message_seconds} seconds. At most ten times as many as before, since quick tasks end first; what differs by
--- less than a half stays.
-create or replace function {schema}.next_message_size(p_size integer, p_mean_seconds double precision) returns integer
+-- How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than
+-- {whole_seconds} seconds; else as many as last {message_seconds}. At most ten times as many as before, since quick tasks
+-- end first; what differs by less than a half stays.
+create or replace function {schema}.next_message_size(p_size integer, p_most integer, p_mean_seconds double precision)
+returns integer
 language sql immutable as $$
-  select case when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
+  select case when p_mean_seconds is null then p_size
+    when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
   from (
-    select greatest(least(floor({message_seconds} / greatest(p_mean_seconds, 0.001)), {most_per_message}, p_size * 10),
-      1)::integer as size
+    select least(p_most, p_size * 10, case when p_mean_seconds * p_most <= {whole_seconds} then p_most
+      else greatest(floor({message_seconds} / p_mean_seconds), 1) end)::integer as size
   ) w
-  where p_mean_seconds is not null
-  union all
-  select p_size where p_mean_seconds is null
 $$;
+
+-- Releases claimed tasks as release_tasks does, and those of a stage that has a window into its line: they are pending,
+-- and have no message until somebody takes them again. Those of a stage with limits wait for their turn at these.
+-- Returns which were released, and whether they are in line; else the caller sends messages for them. p_mean_seconds is
+-- for next_message_size, as in take_next_tasks.
+-- In the line they are known by a time in announced_at, since their ids are not above window_after.
+-- Fence: the lease. Locks: the window's, those of the stage's limits, then those of release_tasks and the stage row.
+create or replace function {schema}.release_tasks_into_line(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
+  p_mean_seconds double precision
+) returns table (released_ids text[], is_in_line boolean)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_stage record;
+  v_size integer;
+begin
+  perform {schema}.lock_window(p_job_id, p_run, p_stage);
+  select s.window_after, {schema}.limit_names(s.settings) as limits,
+    (s.settings ->> 'tasks_per_message')::integer as per_message
+  into v_stage
+  from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  if v_stage.limits is not null then
+    perform {schema}.lock_limits(v_stage.limits);
+  end if;
+  released_ids := {schema}.release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started);
+  is_in_line := v_stage.window_after is not null and cardinality(released_ids) > 0;
+  if is_in_line and v_stage.limits is not null then
+    perform {schema}.hold_back_tasks(p_job_id, p_run, p_stage, released_ids,
+      {schema}.places_of_tasks(p_job_id, p_run, released_ids), v_stage.limits[1]);
+  elsif is_in_line then
+    update {schema}.tasks t set announced_at = {schema}.clock()
+    where t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, released_ids)) and t.task_id <= v_stage.window_after;
+  end if;
+  if is_in_line then
+    v_size := coalesce({schema}.next_message_size(v_stage.per_message, v_stage.per_message, p_mean_seconds), 1);
+    update {schema}.stages s
+    set window_open = greatest(s.window_open - cardinality(released_ids), 0),
+        window_size = s.window_size * v_size / coalesce(v_stage.per_message, 1),
+        settings = s.settings || jsonb_build_object('tasks_per_message', v_size)
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
+  return next;
+end $$;
 
 -- How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are
 -- none. Tasks of one message are claimed together and may run one after the other, so its time is divided by their
@@ -201,35 +260,45 @@ begin
   order by t.task_id limit p_limit for update;
 end $$;
 
--- Whether a stage has tasks that wait in line.
-create or replace function {schema}.has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
-returns boolean
+-- Whether a stage has tasks that wait in line: after its window, or back from it.
+create or replace function {schema}.has_tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_from text, p_after text
+) returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
 begin
-  return exists (select from {schema}.tasks_in_line(p_job_id, p_run, p_stage, p_after, 1));
+  return exists (select from {schema}.tasks_in_line(p_job_id, p_run, p_stage, p_after, 1)) or exists (
+    select from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
+      and t.task_id >= p_from and t.task_id <= p_after and {is_back_in_line}
+  );
 end $$;
 
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
--- first_id: the first open task. size: the mean of what it was and of what window_size returns now, so that one
--- slow or quick moment changes little; less than 20 ms after the last take it stays.
+-- What went back into the line is counted apart. first_id: the first of both. size: the mean of what it was and of what
+-- window_size returns now, so that one slow or quick moment changes little; less than 20 ms after the last take it stays.
 create or replace function {schema}.look_at_window(
   p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
   p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
-) returns table (room integer, size integer, open_count integer, first_id text)
+) returns table (room integer, size integer, open_count integer, back_count integer, first_id text)
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
+  v_now timestamptz := p_now;
   v_seen record;
   v_seconds double precision := extract(epoch from p_now - p_at);
   v_wanted integer;
+  v_waiting integer;
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    coalesce(bool_or(t.task_id = p_after and t.status in ({ready_tasks})), false) as has_mark
+    count(*) filter (where {is_back_in_line})::integer as back
   into v_seen
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
     and t.task_id >= p_from and t.task_id <= p_after;
-  open_count := v_seen.open;
+  open_count := v_seen.open - v_seen.back;
+  back_count := v_seen.back;
   first_id := v_seen.first;
   size := p_size;
   if v_seconds >= 0.02 then
@@ -238,13 +307,14 @@ begin
       p_per_message);
   end if;
   v_wanted := greatest(ceil(size * p_weight / p_per_message)::integer, 1) * p_per_message;
-  room := v_seen.running + v_wanted - (open_count - v_seen.later);
+  v_waiting := open_count - v_seen.later - v_seen.running;
+  room := v_wanted - v_waiting;
   if p_max_parallel is not null then
     room := least(room, p_max_parallel - open_count);
-  elsif v_seen.has_mark and room < greatest(v_wanted / 4, p_per_message) then
+  elsif room <= 0 or (v_waiting > 0 and room < greatest(v_wanted / 4, p_per_message)) then
     room := 0;
   else
-    -- Whole messages, and at least one.
+    -- Whole messages.
     room := greatest(room / p_per_message, 1) * p_per_message;
   end if;
   return next;
@@ -259,7 +329,7 @@ create or replace function {schema}.find_idle_windows(
 ) returns table (job_id text, run integer, stage integer)
 language sql volatile set enable_seqscan = off as $$
   select w.job_id, w.run, w.stage from (
-    select s.job_id, s.run, s.stage, s.window_after
+    select s.job_id, s.run, s.stage, s.window_from, s.window_after
     from {schema}.jobs j
     join {schema}.stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
     where j.status = 'processing' and j.paused_at is null and s.status = 'processing' and s.window_after is not null
@@ -268,5 +338,5 @@ language sql volatile set enable_seqscan = off as $$
         s.planned_at + p_planned_seconds * interval '1 second') < {schema}.clock()
     order by random() limit p_limit
   ) w
-  where {schema}.has_tasks_after(w.job_id, w.run, w.stage, w.window_after)
+  where {schema}.has_tasks_in_line(w.job_id, w.run, w.stage, w.window_from, w.window_after)
 $$;

@@ -10,6 +10,7 @@ from core.errors import StoreUnavailable
 from core.fan_in import reader
 from core.models import StageDefinition
 from core.models.transition import ClaimedRow, ClaimOutcome
+from core.operating.windows import StageWindows
 from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.message_runner import MessageRunner
@@ -100,5 +101,5 @@ def test_tasks_claimed_too_late_are_released_and_a_slot_is_never_kept(names):
     writer = SimpleNamespace(job=JOB, stage=STAGE, lease_id=uuid4(), release=release)
     drain.drain()
     with pytest.raises(StoreUnavailable):
-        MessageRunner(parts, None, None, None).run_claimed(writer, rows(*names))
+        MessageRunner(parts, None, None, StageWindows(None, None)).run_claimed(writer, rows(*names))
     assert (ran, released, slots.taken, keeper.held()) == ([], names, 0, [])

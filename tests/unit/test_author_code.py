@@ -646,10 +646,21 @@ def test_handler_that_slows_its_process_down_slows_no_later_call(ends):
         sys.setswitchinterval(usual)
 
 
-def test_handler_that_leaves_no_hook_for_exceptions_prevents_no_later_thread(monkeypatch):
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    call_author(setattr, threading, "excepthook", None)
+@pytest.mark.parametrize("module", [threading, sys])
+def test_handler_that_leaves_no_hook_for_exceptions_prevents_no_later_thread(module, monkeypatch):
+    monkeypatch.setattr(module, "excepthook", module.excepthook)
+    call_author(setattr, module, "excepthook", None)
     assert threading.Thread(target=int) is not None
+
+
+def test_handler_that_asks_for_stacks_that_nobody_gives_prevents_no_later_thread():
+    """Heartbeats could not be started, so that leases ran out under tasks that went on."""
+    usual = threading.stack_size()
+    try:
+        call_author(threading.stack_size, 1 << 46)
+        assert threading.stack_size() == usual
+    finally:
+        threading.stack_size(usual)
 
 
 @pytest.mark.parametrize("name", ["dumps", "loads"])

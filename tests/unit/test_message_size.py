@@ -13,13 +13,14 @@ from core.advancing.first_window import tasks_per_message
         (None, False, 1),
         (None, True, 10),
         (0.0, True, 100),
-        (0.015, True, 100),
-        (0.1, True, 15),
+        (0.001, True, 100),
+        (0.015, True, 6),
+        (0.1, True, 1),
         (1.0, True, 1),
         (600.0, True, 1),
     ],
 )
-def test_a_message_lasts_a_second_or_two(mean_seconds, is_many, size):
+def test_a_message_lasts_a_tenth_of_a_second(mean_seconds, is_many, size):
     assert tasks_per_message(mean_seconds, is_many=is_many) == size
 
 

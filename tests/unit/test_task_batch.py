@@ -5,6 +5,8 @@ from contextlib import suppress
 from types import SimpleNamespace
 from uuid import uuid4
 
+import pytest
+
 from core.errors import StoreUnavailable
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
@@ -113,3 +115,29 @@ def test_what_an_error_leaves_behind_begins_no_more(monkeypatch):
     work()
     assert ran == []
     assert slots.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ended", "running", "waiting", "is_split"),
+    [
+        (0.05, [0.01], [0.04], 98, False),  # too early
+        (0.11, [0.01] * 10, [], 90, True),
+        (0.11, [0.001] * 50, [], 49, False),  # short tasks, however many
+        (0.11, [], [0.11], 7, True),  # none has ended, and none can be shorter
+        (0.11, [], [0.11], 4, False),
+        (0.11, [], [0.11] * 8, 0, False),
+        (2.1, [0.001], [], 1, True),  # they find no slot
+    ],
+)
+def test_a_message_whose_tasks_last_is_split_after_a_time_slice(
+    monkeypatch, seconds, ended, running, waiting, is_split
+):
+    now = 1000.0
+    monkeypatch.setattr(task_batch.time, "monotonic", lambda: now)
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single")
+    attempts = SimpleNamespace(tasks=range(100), has_process=False, stage=stage, waiting_count=waiting)
+    batch = TaskBatch(attempts, TaskSlots(8))
+    batch._began = now - seconds
+    batch._ended, batch._seconds = len(ended), sum(ended)
+    batch._since = dict(enumerate(now - each for each in running))
+    assert batch.is_to_be_split is is_split

@@ -10,7 +10,7 @@ from core.running.task_slots import TaskSlots
 
 def wait_until_in_line(slots, count):
     """The line is what a thread joins as the last thing before it waits."""
-    while len(slots._line) < count:
+    while len(slots._line) + len(slots._ahead) < count:
         pass
 
 
@@ -72,6 +72,29 @@ def test_who_waits_longest_is_next_and_a_spare_slot_is_none_of_theirs():
     assert order == ["a", "b", "c"]
     assert not slots.is_wanted
     assert slots.take_spare() is not None
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(1e9, ["y", "z", "a", "b"]), (-1.0, ["a", "b", "y", "z"])])
+def test_who_is_young_goes_ahead_of_those_that_have_not_waited_for_long(monkeypatch, seconds, found):
+    """Nobody waits for ever, however many small jobs come."""
+    monkeypatch.setattr(task_slots, "PASSED_OVER_SECONDS", seconds)
+    slots = TaskSlots(1)
+    held = slots.take(0.0)
+    order = []
+
+    def work(name):
+        slot = slots.take(60, is_ahead=name in "yz")
+        order.append(name)
+        slots.release(slot)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "aybz"]
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        wait_until_in_line(slots, count)
+    slots.release(held)
+    for thread in threads:
+        thread.join()
+    assert order == found
 
 
 def test_who_looks_whether_the_process_ends_keeps_its_place(monkeypatch):

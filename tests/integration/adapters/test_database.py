@@ -11,8 +11,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
+from psycopg.types.string import TextLoader
 
 from core.errors import DataRefused, StoreUnavailable
 from core.models import JobRecord, StageRef
@@ -204,6 +206,39 @@ def test_options_of_the_connection_string_do_not_change_the_isolation(url):
     odd = make_conninfo(url, options="-c default_transaction_isolation=serializable")
     with create_pool(odd) as pool:
         assert ask(pool, "select current_setting('transaction_isolation')") == "read committed"
+
+
+OF_A_HANDLER = {
+    "PGOPTIONS": "-c default_transaction_read_only=on",
+    "PGPORT": "6666",
+    "PGPASSWORD": "wrong",
+    "PGSSLMODE": "bogus",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGSSLROOTCERT": "nowhere",
+}
+
+
+def test_what_a_handler_sets_for_its_own_connections_is_not_the_engines(url, monkeypatch):
+    """With PGOPTIONS for `psql`, each new connection of the worker was read-only until it was restarted."""
+    with create_pool(url, timeout_seconds=5) as pool:
+        for name, value in OF_A_HANDLER.items():
+            monkeypatch.setenv(name, value)
+        with pool.connect_once() as connection:
+            connection.execute("create temporary table t ()")
+
+
+def test_what_libpq_has_from_the_environment_at_the_start_stays(url, monkeypatch):
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    with create_pool(url) as pool:
+        monkeypatch.setenv("PGAPPNAME", "other")
+        assert ask(pool, "select current_setting('application_name')") == "mine"
+
+
+def test_loader_that_a_handler_registers_reads_none_of_the_engine_s_values(url, monkeypatch):
+    monkeypatch.setattr(psycopg, "adapters", AdaptersMap(psycopg.adapters))
+    psycopg.adapters.register_loader("timestamptz", TextLoader)
+    with create_pool(url) as pool:
+        assert ask(pool, "select '2026-01-01T00:00Z'::timestamptz").year == 2026
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

@@ -263,7 +263,7 @@ def test_database_that_is_away_keeps_no_process_from_ending(engine, monkeypatch,
 
     with delivering(rig):
         gate.wait_begun(1)
-        monkeypatch.setattr(rig.state, "release_tasks", refuse)
+        monkeypatch.setattr(rig.state, "release_tasks_into_line", refuse)
         assert rig.machine.drain() == 0
         gate.opened.set()
     assert "tasks_not_handed_back" in caplog.text

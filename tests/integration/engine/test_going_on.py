@@ -239,7 +239,7 @@ def test_what_was_taken_by_a_process_that_drains_is_given_back_unbegun(rig, monk
     monkeypatch.setattr(rig.state, "complete_tasks", drain_after)
     rig.queues.deliver(rig.machine)
     row = rig.engine.task(job_id, IDS[FIRST])
-    assert (row["status"], row["attempt"], row["interruptions"]) == ("queued", 0, 0)
+    assert (row["status"], row["attempt"], row["interruptions"]) == ("pending", 0, 0)
     other = Rig(rig.engine, rig.queues, behave=rig.behave)
     other.queues.run(other.machine)
     assert other.job(job_id).status == "completed"
@@ -279,7 +279,7 @@ def test_windows_and_processes_that_go_on_never_have_the_same_task(engine, crowd
 
 def test_a_task_that_a_window_is_taking_is_skipped_and_one_that_is_claimed_is_waited_for(engine, stage, database_url):
     ref, lease = stage
-    take = "select task_id from app.take_next_tasks(%s, 1, 1)"
+    take = "select task_id from app.take_next_tasks(%s, 1, 1, null)"
     with connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         engine.execute("update app.stages set window_size = 6")
         taken = [task_id for (task_id,) in holder.execute(take, (ref.job_id,)).fetchall()]

@@ -390,14 +390,14 @@ def test_size_of_messages_follows_from_how_long_the_tasks_of_the_last_job_lasted
     try:
         shapes.stages = [stage | {"tasks_per_message": None} for stage in stages]
         first = messages_of_second_stage("first")
-        # A message of ten tasks took 0.3 s.
+        # A message of ten tasks took 60 ms.
         engine.execute(
             "update app.tasks set started_at = to_timestamp(task_index / 10),"
-            " finished_at = to_timestamp(task_index / 10) + interval '300 milliseconds'"
+            " finished_at = to_timestamp(task_index / 10) + interval '60 milliseconds'"
         )
         rig = Rig(engine)
         second = messages_of_second_stage("second")
     finally:
         shapes.stages = stages
-    # 10 a message while nothing is known, 50 when tasks last 30 ms; and one message for stage 3.
-    assert (first, second) == (150 // 10 + 1, 150 // 50 + 1)
+    # 10 a message while nothing is known, 16 when tasks last 6 ms; and one message for stage 3.
+    assert (first, second) == (150 // 10 + 1, 150 // 16 + 1 + 1)

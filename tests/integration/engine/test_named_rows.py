@@ -9,10 +9,6 @@ from infrastructure.connections import own_transaction
 from tests.databases import connect
 
 FIRST, HELD, LAST = IDS = "s1-00000", "s1-00001", "s1-00002"
-RENEW = """
-select count(*) from app.renew_leases(array_fill(%(job)s::text, array[3]), array[1, 1, 1], %(ids)s,
-  array_fill(%(lease)s::uuid, array[3]), array_fill('1'::jsonb, array[3]))
-"""
 COMPLETE = """
 select cardinality(updated_ids) from app.complete_task_and_check_stage(%(job)s, 1, 1, %(lease)s, %(ids)s,
   array_fill('{}'::jsonb, array[3]))
@@ -21,7 +17,6 @@ select cardinality(updated_ids) from app.complete_task_and_check_stage(%(job)s, 
 CALLS = {
     "claim_tasks": ("select count(*) from app.claim_tasks(%(job)s, 1, 1, %(ids)s, %(lease)s, 'w')", "processing"),
     "mark_tasks_announced": ("select app.mark_tasks_announced(%(job)s, 1, %(ids)s)", "queued"),
-    "renew_leases": (RENEW, "processing"),
     "release_tasks": ("select cardinality(app.release_tasks(%(job)s, 1, 1, %(lease)s, %(ids)s, true))", "pending"),
     "complete": (COMPLETE, "completed"),
     "fail": (COMPLETE.replace("complete_", "fail_"), "failed"),

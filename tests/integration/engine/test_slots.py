@@ -47,7 +47,7 @@ def shapes_in_messages_of(per_message, behave):
 def test_slots_are_reached_and_never_exceeded(engine, per_message, in_line):
     """Messages of one task, of ten and of all: those that find no slot wait in line."""
     slots = TaskSlots(SLOTS)
-    meter = Meter(lambda running: running == SLOTS and len(slots._line) >= in_line)
+    meter = Meter(lambda running: running == SLOTS and len(slots._line) + len(slots._ahead) >= in_line)
     behave = Behaviours()
     behave.before = dict.fromkeys((f"s2-n{number}" for number in range(TASKS)), meter)
     rig = Rig(engine, behave=behave, slots=slots, registry=shapes_in_messages_of(per_message, behave))

@@ -1,6 +1,7 @@
 """Each state-changing function on a real PostgreSQL: what it does, and what it refuses."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import psycopg
@@ -12,6 +13,7 @@ from core.models import JobRecord, JobRef, Lease, StageRef
 from core.models.lease import HeldTask
 from core.models.record import StageRecord, TaskRecord
 from core.models.submission import SubmissionOutcome, Submitted
+from core.models.transition import SmallStage
 from infrastructure.base import RepositoryError
 
 ERROR = {"type": "ValueError", "message": "bad tile", "retryable": False}
@@ -293,6 +295,37 @@ def test_heartbeat_renews_reports_and_tells_the_lost(engine):
     task = engine.task(job_id, "s1-00000")
     assert task["progress"] == {"percent": 40}
     assert engine.query("select %s > now() + interval '50 seconds' as ok", task["lease_expires_at"])[0]["ok"]
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_stage_whose_tasks_a_trigger_keeps_out_is_not_sealed(engine, is_small):
+    """The job had completed, with its tasks counted and no results."""
+    job_id = engine.submit()
+    engine.execute("create function app.none() returns trigger language plpgsql as 'begin return null; end'")
+    engine.execute("create trigger none before insert on app.tasks for each row execute function app.none()")
+    row = TaskRecord(job_id=job_id, run=1, task_id="a", stage=1, task_index=0, task_type="t", queue="q")
+    ref, tasks = StageRef(job_id, 1, 1), engine.tasks
+    small, large = partial(tasks.plan_small_stage, ref, SmallStage([row])), partial(tasks.plan_stage, ref, [row])
+    plan = small if is_small else large
+    with pytest.raises(RepositoryError, match="expected 1 tasks to be inserted, found 0: a trigger"):
+        plan()
+    assert engine.job_status(job_id) == "queued"
+
+
+def test_heartbeat_does_not_wait_for_a_row_that_somebody_has_locked(engine):
+    """One row that a person had locked kept every lease of the process from being renewed."""
+    held = []
+    for job_id in (engine.submit(), engine.submit()):
+        engine.plan(job_id, 1, 1)
+        held.append(HeldTask(job_id, 1, "s1-00000", engine.claim(job_id, 1, "s1-00000"), 60.0))
+    engine.execute("update app.tasks set lease_expires_at = now()")
+
+    with engine.pool.connection() as other, other.transaction():
+        other.execute("select from app.tasks where job_id = %s for update", (held[0].job_id,))
+        outcomes = engine.tasks.renew_leases(held)
+    assert outcomes == {(each.lease_id, "s1-00000"): "renewed" for each in held}
+    late = "select job_id from app.tasks where lease_expires_at < now() + interval '50 seconds'"
+    assert engine.query(late) == [{"job_id": held[0].job_id}]
 
 
 def test_cancel_ends_at_once_what_has_not_started(engine):

@@ -20,6 +20,8 @@ events = st.one_of(
     # How many more tasks a message goes on with.
     st.tuples(st.sampled_from(["go_on", "go_on", "die_going_on"]), st.integers(1, 6)),
     st.tuples(st.sampled_from(["duplicate", "lose"]), st.just(0)),
+    # How many tasks of a message are run before the others are released into the line, by a process that may die then.
+    st.tuples(st.sampled_from(["split", "split", "die_split"]), st.integers(0, 3)),
     st.tuples(st.sampled_from(["take", "die_taken", "take_and_lose"]), st.integers(0, JOBS - 1)),
     st.tuples(st.sampled_from(["sweep", "take_back"]), st.just(0)),
 )
@@ -55,8 +57,9 @@ class Driver:
                 self.lose(self.queue.pop(0) if self.queue else None)
             case "deliver" | "retry" | "die_claimed" | "die_begun" | "die_completed":
                 self.deliver(self.queue.pop(0) if self.queue else None, ending=event)
-            case "go_on" | "die_going_on":
-                self.go_on(self.queue.pop(0) if self.queue else None, number, dies=event == "die_going_on")
+            case "go_on" | "die_going_on" | "split" | "die_split":
+                act = self.split if "split" in event else self.go_on
+                act(self.queue.pop(0) if self.queue else None, number, dies=event.startswith("die"))
             case "take":
                 self.announce(self.engine.tasks.take_next_tasks(self.refs[number]))
             case "die_taken":
@@ -118,6 +121,31 @@ class Driver:
         if ending != "die_completed":
             self.fill(ref, at_end=True)
 
+    def split(self, message, number, *, dies):
+        """The tasks of a message last: some are run, the others are released, and the next messages are smaller."""
+        if message is None:
+            return
+        ref, ids = message
+        lease = uuid4()
+        rows = self.engine.tasks.claim_tasks(ref, ids, lease=Lease(lease, "w"))
+        claimed = [row.task_id for row in rows if row.outcome == "claimed"]
+        self.fill(ref, at_end=False)
+        # Messages of one task may go on.
+        self.goes_on = self.most is None
+        waiting = claimed[number:]
+        if waiting:
+            released = self.engine.tasks.release_tasks_into_line(
+                ref, lease_id=lease, task_ids=waiting, started=False, mean_seconds=1.0
+            )
+            assert (set(released.task_ids), released.is_in_line) == (set(waiting), True)
+            if dies:
+                return
+            self.announce(self.engine.tasks.take_next_tasks(ref, 1.0))
+        for task_id in claimed[:number]:
+            self.ran[ref, task_id] = self.ran.get((ref, task_id), 0) + 1
+            self.engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results={task_id: {}})
+        self.fill(ref, at_end=True)
+
     def fill(self, ref, *, at_end):
         """A message fills its window as it begins, and where ends alone make room, at its end."""
         if at_end == (self.most is not None):
@@ -162,7 +190,11 @@ class Driver:
             self.announce(self.engine.tasks.take_next_tasks(ref))
 
     def rows(self, ref):
-        return self.engine.query("select task_id, status from app.tasks where job_id = %s order by task_id", ref.job_id)
+        query = (
+            "select task_id, status, status = 'pending' and announced_at is not null as is_back from app.tasks"
+            " where job_id = %s order by task_id"
+        )
+        return self.engine.query(query, ref.job_id)
 
     def check(self):
         for ref in self.refs:
@@ -173,7 +205,8 @@ class Driver:
             without_message = {"pending", "processing", "completed"} if self.goes_on else {"pending"}
             assert {row["status"] for row in beyond} <= without_message
             if self.most is not None:
-                assert sum(row["status"] in OPEN for row in rows) - len(beyond) <= self.most
+                announced = sum(row["status"] in OPEN and not row["is_back"] for row in rows)
+                assert announced - len(beyond) <= self.most
 
     def finish(self):
         """Work goes on without faults: in turn, so that each job has its share until all have ended."""
@@ -196,6 +229,9 @@ class Driver:
 # The process that runs a task without a message dies after the window went on over it.
 @example(story=[("die_going_on", 1), ("sweep", 0)], first=1, per_message=None, most=None)
 @example(story=[("die_going_on", 1), ("take", 0), ("take_back", 0)], first=1, per_message=1, most=None)
+# What was released is taken again, by a process that dies; a mark of the first messages comes late.
+@example(story=[("split", 1), ("die_split", 1), ("die_taken", 0), ("sweep", 0)], first=6, per_message=3, most=None)
+@example(story=[("split", 0), ("duplicate", 0), ("split", 0), ("take_back", 0)], first=6, per_message=3, most=4)
 @example(story=[("die_going_on", 6), ("die_going_on", 6), ("take_back", 0)], first=20, per_message=1, most=None)
 def test_every_task_is_run_once_whatever_happens(engine, story, first, per_message, most):
     driver = Driver(engine, first, per_message and min(per_message, most or per_message), most)

@@ -16,7 +16,11 @@ from core.models.status import JobPriority
 from core.models.submission import SubmitRequest
 from core.operating.explain import explain
 from core.operating.windows import LOOK_SECONDS
+from core.running import task_batch
+from core.running.task_batch import TaskBatch
+from core.running.task_slots import TaskSlots
 from infrastructure.insight import InsightQueries
+from infrastructure.janitor_store import JanitorRepository
 from infrastructure.verify import verify
 
 from .machine_suite import FAST_RETRY, Rig, ShapesJob
@@ -420,7 +424,7 @@ def test_a_take_reads_as_many_rows_whatever_the_size_of_its_stage(engine):
         read = "select sum(seq_tup_read + idx_tup_fetch) as n from pg_stat_xact_user_tables where relname = 'tasks'"
         with engine.pool.connection() as connection, connection.transaction():
             before = connection.execute(read).fetchone()["n"]
-            taken = connection.execute("select * from app.take_next_tasks(%s, 1, 1)", (job_id,)).fetchall()
+            taken = connection.execute("select * from app.take_next_tasks(%s, 1, 1, null)", (job_id,)).fetchall()
             found.append(connection.execute(read).fetchone()["n"] - before - len(taken))
         assert taken[0]["task_id"] == "s1-00100"
     assert 0 < found[1] <= found[0] + 60, found
@@ -457,7 +461,7 @@ def test_message_that_is_not_marked_looks_only_if_nobody_has_lately(engine):
     run_to_tasks(rig, n=MANY)
     takes = []
     take = rig.state.take_next_tasks
-    rig.state.take_next_tasks = lambda ref: takes.append(ref) or take(ref)
+    rig.state.take_next_tasks = lambda *given: takes.append(given) or take(*given)
     rig.queues.deliver(rig.machine)
     assert takes == []
     now[0] += 2 * LOOK_SECONDS
@@ -514,18 +518,140 @@ def test_messages_of_a_stage_that_declares_no_size_grow_while_it_runs(rig, monke
 
 def test_messages_of_tasks_that_last_become_small(rig, monkeypatch):
     declare(monkeypatch, tasks_per_message=None)
-    monkeypatch.setattr("core.operating.windows.LOOK_SECONDS", 3600)
     job_id = run_to_tasks(rig, n=MANY)
-    # None of these is marked, so nothing more is taken before the rows are made slower.
-    for _ in range(15):
+    seconds = [0.05]
+    monkeypatch.setattr(TaskBatch, "mean_seconds", property(lambda _: seconds[0]))
+    while 2 not in sizes_of(rig):
         assert rig.queues.deliver(rig.machine)
-    rig.engine.execute(
-        "update app.tasks set started_at = finished_at - interval '50 s' where stage = 2 and status = 'completed'"
+    assert set(sizes_of(rig)) <= {2, 10}
+    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == 2
+
+
+def test_a_declared_size_is_the_most_that_a_message_has(rig, monkeypatch):
+    """Small jobs waited behind hundreds of seconds of work in few messages."""
+    declare(monkeypatch, tasks_per_message=20)
+    job_id = run_to_tasks(rig, n=MANY)
+    seconds = [1.0]
+    monkeypatch.setattr(TaskBatch, "mean_seconds", property(lambda _: seconds[0]))
+    while 1 not in sizes_of(rig):
+        assert rig.queues.deliver(rig.machine)
+    assert set(sizes_of(rig)) <= {1, 20}
+    seconds[0] = 0.001
+    while rig.queues.deliver(rig.machine):
+        assert max([*sizes_of(rig), 1]) <= 20
+    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] >= 10
+    assert set(rig.behave.calls.values()) == {1}
+
+
+@pytest.mark.parametrize("settings", [{}, {"limits": [{"name": "api", "at_once": 60}]}, {"max_parallel": 200}])
+def test_what_lasts_goes_back_into_the_line_and_not_into_the_queue(engine, monkeypatch, settings):
+    """The parts of large messages lay before a job that came then, which waited for half a minute."""
+    declare(monkeypatch, tasks_per_message=20, **settings)
+    monkeypatch.setattr(task_batch, "SLICE_SECONDS", 0.0)
+    rig = Rig(engine, slots=TaskSlots(1), clock=lambda: 100.0)
+    released = threading.Event()
+    release = rig.state.release_tasks_into_line
+
+    def note(*given, **named):
+        answer = release(*given, **named)
+        released.set()
+        return answer
+
+    monkeypatch.setattr(rig.state, "release_tasks_into_line", note)
+    monkeypatch.setattr(
+        TaskBatch, "mean_seconds", property(lambda batch: 1.0 if batch._since and not released.is_set() else 0.0)
     )
-    while set(sizes_of(rig)) == {10}:
-        assert rig.queues.deliver(rig.machine)
-    assert set(sizes_of(rig)) <= {1, 10}
-    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == 1
+    job_id = run_to_tasks(rig, n=400)
+    # A queue drops a message whose id it knows.
+    sent = []
+    send = rig.queues.send_messages
+    monkeypatch.setattr(
+        rig.queues, "send_messages", lambda *given: sent.extend(each.message_id for each in given[1]) or send(*given)
+    )
+    before = messages_of(rig)
+    for task_id in before[0]["task_ids"]:
+        rig.behave.before[task_id] = lambda _: None if released.wait(60) else {}
+    assert rig.queues.deliver(rig.machine)
+    # A limit has room for them at once.
+    assert messages_of(rig)[: len(before) - 1] == before[1:]
+    assert len(messages_of(rig)) == len(before) - 1 or "limits" in settings
+    rows = [engine.task(job_id, task_id) for task_id in before[0]["task_ids"]]
+    waits = ("queued", 0) if "limits" in settings else ("pending", 0)
+    assert Counter((row["status"], row["attempt"]) for row in rows) == {("completed", 1): 1, waits: 19}
+    if not settings:
+        assert "tasks_not_announced" not in explained(rig, job_id)
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert set(rig.behave.calls.values()) == {1}
+    assert len(set(sent)) == len(sent)
+    assert rig.janitor.sweep().repairs == 0
+    assert verify(engine.pool) == []
+
+
+def released(engine, count, *, late_mark=False):
+    """A stage of 40, of which this number were announced, claimed and released into the line again."""
+    job_id = engine.submit(stages=1, tasks_per_message=5)
+    engine.plan(job_id, 1, 40, first_window=10)
+    ref = StageRef(job_id, 1, 1)
+    ids = [task.task_id for task in engine.tasks.take_next_tasks(ref)][:count]
+    lease = engine.claim(job_id, 1, *ids)
+    found = engine.tasks.release_tasks_into_line(ref, lease_id=lease, task_ids=ids, started=False)
+    assert (list(found.task_ids), found.is_in_line) == (ids, True)
+    if late_mark:
+        assert engine.tasks.mark_tasks_announced(ref.job_ref, ids) == 0
+    return ref, ids
+
+
+@pytest.mark.parametrize("late_mark", [False, True])
+def test_what_went_back_into_the_line_is_taken_once_before_what_is_new(engine, late_mark):
+    ref, ids = released(engine, 10, late_mark=late_mark)
+    found = engine.tasks.take_next_tasks(ref)
+    taken = [task.task_id for task in found]
+    assert taken[:10] == ids
+    assert [task.task_id for task in found if task.is_again] == ids
+    assert len(set(taken)) == len(taken)
+    assert engine.tasks.take_next_tasks(ref) == []
+    engine.tasks.mark_tasks_announced(ref.job_ref, taken)
+    assert {engine.task(ref.job_id, task_id)["status"] for task_id in taken} == {"queued"}
+
+
+def test_what_went_back_into_the_line_is_found_by_a_sweep_if_its_process_dies(engine):
+    ref, ids = released(engine, 10)
+    janitor = JanitorRepository(engine.pool)
+    assert janitor.find_unannounced_tasks(1000, 0.0, 0.0) == []
+    assert janitor.find_idle_windows(100, 0.0, 0.0) == [ref]
+    assert {task.task_id for task in engine.tasks.take_next_tasks(ref)} >= set(ids)
+
+
+def test_tasks_of_a_paused_job_go_back_into_the_line_and_are_cancelled_with_it(engine):
+    ref, ids = released(engine, 10)
+    engine.execute("update app.jobs set paused_at = now() where job_id = %s", ref.job_id)
+    assert engine.tasks.take_next_tasks(ref) == []
+    engine.jobs.cancel_job(ref.job_id, None)
+    assert {engine.task(ref.job_id, task_id)["status"] for task_id in ids} == {"cancelled"}
+    assert verify(engine.pool) == []
+
+
+def test_max_parallel_that_is_set_on_a_stage_that_runs_leaves_nothing_to_the_janitor(engine):
+    """Its messages were sent before, unmarked. A process that had looked a moment ago ended the last: nobody looked."""
+    now = [100.0]
+    rig = Rig(engine, clock=lambda: now[0])
+    job_id = run_to_tasks(rig, n=MANY)
+    messages = sorted(messages_of(rig), key=lambda message: not message["takes_next"])
+    rig.queues.clear()
+    adjust(rig, job_id, max_parallel=2)
+    for message in messages:
+        rig.machine.process_task_message(read_task_message("tasks", json.dumps(message)))
+    assert statuses(rig, job_id)["queued"] == 0
+    rig.machine._windows.look_now()
+    assert statuses(rig, job_id)["queued"] == 0
+    now[0] += LOOK_SECONDS
+    rig.machine._windows.look_now()
+    assert statuses(rig, job_id)["queued"] == 2
+    while rig.queues.deliver(rig.machine):
+        assert statuses(rig, job_id)["queued"] <= 2
+    assert rig.job(job_id).status == "completed"
+    assert rig.janitor.sweep().repairs == 0
 
 
 def test_a_declared_size_stays(rig):
@@ -535,22 +661,27 @@ def test_a_declared_size_stays(rig):
 
 
 @pytest.mark.parametrize(
-    ("size", "mean_seconds", "found"),
+    ("size", "most", "mean_seconds", "found"),
     [
-        (10, None, 10),
-        (10, 0.0, 100),
-        (1, 0.0, 10),
-        (100, 0.01, 100),
-        (100, 1.0, 1),
-        (10, 600.0, 1),
-        (10, 0.1, 10),  # fifteen is not much more
-        (10, 0.09, 16),
-        (10, 0.25, 6),
-        (10, 0.2, 10),
+        (10, 100, None, 10),
+        (10, 100, 0.0, 100),
+        (1, 100, 0.0, 10),
+        (100, 100, 0.005, 100),  # half a second
+        (100, 100, 0.00501, 19),
+        (100, 100, 1.0, 1),
+        (10, 100, 600.0, 1),
+        (1, 1, 0.0, 1),
+        (8, 8, 0.06, 8),
+        (8, 8, 0.07, 1),
+        (10, 100, 0.008, 10),  # twelve is not much more
+        (10, 100, 0.006, 16),
+        (10, 100, 0.012, 10),
+        (10, 100, 0.02, 5),
     ],
 )
-def test_next_size_of_messages(engine, size, mean_seconds, found):
-    (row,) = engine.query("select app.next_message_size(%s, %s::double precision) as size", size, mean_seconds)
+def test_next_size_of_messages(engine, size, most, mean_seconds, found):
+    query = "select app.next_message_size(%s::integer, %s::integer, %s::double precision) as size"
+    (row,) = engine.query(query, size, most, mean_seconds)
     assert row["size"] == found
 
 

@@ -83,7 +83,7 @@ SAID = [
     ),
     (WRITE, f"{RETRY.max_attempts} attempts, with a jittered delay of {RETRY.base_delay_seconds:g} s"),
     (WRITE, f"doubles up to {RETRY.max_delay_seconds:g} s"),
-    (WRITE, f"aims at messages of {MESSAGE_SECONDS:g} s of work"),
+    (WRITE, f"as many as take about {MESSAGE_SECONDS:g} s"),
     (WRITE, f"All checks of one submission have {default('check_seconds')} seconds together"),
     (WRITE, f"as JSON | {LARGE_VALUE_BYTES // KB} KB | stored, and reported as `large_value`"),
     (WRITE, f"{MOST_VALUE_BYTES // MB} MB, or `COREMACHINE_MAX_VALUE_BYTES` (at most {MOST_JSONB_BYTES // MB} MB)"),

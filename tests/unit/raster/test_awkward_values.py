@@ -10,7 +10,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.facts import validity
 from jobs.flood_risk_cog.plan import UnusableRaster
 from tests.unit.raster.made import PLACE, pixels_of, write_nodata_text, write_raster
@@ -122,8 +122,18 @@ def test_a_raster_of_alpha_alone_is_kept_and_not_reprojected(tmp_path, dtype):
         dataset.colorinterp = [ColorInterp.alpha]
     result = convert_raster(str(path), str(tmp_path / "out"))
     assert result["verification"]["values"] == "identical"
+    assert (result["kind"], result["statistics"]["max_depth"]) == ("classes", None)
     with pytest.raises(UnusableRaster, match="an alpha band and no other to reproject"):
         convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+def test_an_alpha_band_before_the_depths_is_refused(tmp_path):
+    """Depths are measured, drawn and classified by the first band."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", bands=2, side=20))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.alpha, ColorInterp.gray]
+    with pytest.raises(UnusableRaster, match=r"its first band.* is an alpha band; put it last"):
+        convert_raster(str(path), str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("target", [None, "EPSG:4326"])
@@ -347,4 +357,14 @@ def test_pixels_that_are_no_squares_are_named_where_a_reprojection_would_be_coar
 def test_a_corner_that_is_no_place_is_named(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=64), transform=(10, 0, np.inf, 0, -10, 0))
     with pytest.raises(UnusableRaster, match=r"its corner .* is no place"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_colours_that_differ_are_named_alone(tmp_path):
+    """Of a palette with a second band GDAL makes an alpha band; both tables begin with the same colours."""
+    pixels = pixels_of("uint8", bands=2, side=20)
+    path = write_raster(tmp_path / "a.tif", pixels, photometric="PALETTE")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {value: (value, 0, 0, 255) for value in range(90)})
+    with pytest.raises(DifferentOutput, match=r"expected colours \[\{\}, 'gray'\], found \[\{\}, 'alpha'\]"):
         convert_raster(str(path), str(tmp_path / "out"))

@@ -122,6 +122,13 @@ def test_a_mask_of_another_size_is_named(tmp_path):
         convert_raster(str(path), str(tmp_path / "out"))
 
 
+def test_a_corner_that_is_nowhere_is_refused(tmp_path):
+    place = rasterio.Affine(10, 0, float("nan"), 0, -10, 10)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=20), transform=place)
+    with pytest.raises(UnusableRaster, match=r"its corner \(nan, 10\) is no place"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("size", [0.0, float("nan")])
 def test_pixels_without_a_size_are_refused(tmp_path, size):
     place = rasterio.Affine(size, 0, 10, 0, size, 10)

@@ -12,7 +12,7 @@ from jobs.flood_risk_cog.inventory import list_rasters
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster, remote_sidecars, version_of
 from jobs.flood_risk_cog.stage import FINGERPRINT_TAG, UnreadableSidecar, names_a_file, stage_raster
-from tests.unit.raster.made import hidden, pixels_of, write_raster
+from tests.unit.raster.made import PLACE, hidden, pixels_of, write_raster
 
 GRIDS = "+proj=utm +zone=14 +ellps=clrk66 +nadgrids={grid} +type=crs"
 
@@ -125,13 +125,84 @@ def test_remote_files_are_copied_beside_the_copy_of_the_raster(tmp_path):
 
 def test_files_that_describe_a_raster_and_are_not_taken_are_named(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
-    for name in ("a.IMD", "a_RPC.TXT", "a.tif.AUX.XML", "b.IMD", "a.txt"):
+    for name in ("a.IMD", "a_RPC.TXT", "a.tif.AUX.XML", "a.tif.vat.dbf", "b.IMD", "a.txt"):
         path.with_name(name).touch()
     (found,) = list_rasters(str(tmp_path)).rasters
-    names = ["a.IMD", "a.tif.AUX.XML", "a_RPC.TXT"]
+    names = ["a.IMD", "a.tif.AUX.XML", "a.tif.vat.dbf", "a_RPC.TXT"]
     assert found["sidecars"] == names
     assert "a.IMD" in [each["name"] for each in list_rasters(str(tmp_path)).ignored]
     fsspec.filesystem("memory").pipe("/described/a.tif", path.read_bytes())
     for url in (str(path), "memory://described/a.tif"):
         result = convert_raster(url, str(tmp_path / "out"), sidecars=names)
         assert result["verification"]["lost"] == [f"file {each}" for each in names]
+
+
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [
+        ("<NoDataValue>none</NoDataValue>", "NoDataValue is the text 'none'"),
+        ("<nodatavalue>-nan</nodatavalue>", "nodatavalue is the text '-nan'"),
+        ("<NoDataValue>-9999,5</NoDataValue>", "NoDataValue is the text '-9999,5'"),
+        ("<Scale>1,5</Scale>", "Scale is the text '1,5'"),
+        ("<Offset>abc</Offset>", "Offset is the text 'abc'"),
+    ],
+)
+def test_a_text_in_the_metadata_that_is_no_number_is_refused(tmp_path, number, found):
+    """GDAL takes what it begins with, and 0 where that is no digit: another value would be hidden or measured."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=20))
+    text = f'<PAMDataset><PAMRasterBand band="1">{number}</PAMRasterBand></PAMDataset>'
+    path.with_name("a.tif.aux.xml").write_text(text)
+    with pytest.raises(UnusableRaster, match=f"a.tif.aux.xml: its {found}, which is no number"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("number", ["<NoDataValue/>", "<NoDataValue> -1.5E+3 </NoDataValue>", "<Scale>nan</Scale>"])
+def test_a_number_or_none_in_the_metadata_is_gdal_s(tmp_path, number):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=20))
+    text = f'<PAMDataset><PAMRasterBand band="1">{number}</PAMRasterBand></PAMDataset>'
+    path.with_name("a.tif.aux.xml").write_text(text)
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    with rasterio.open(path) as source, open_raster(str(stage_raster(str(path), folder, "f00d"))) as staged:
+        assert repr((source.nodata, source.scales)) == repr((staged.nodata, staged.scales))
+
+
+def write_aux_of_imagine(path, *, side=20, nodata=7.0, **options):
+    profile = {"width": side, "height": side, "count": 1, "dtype": "float32", "crs": "EPSG:32614", "transform": PLACE}
+    with rasterio.open(path, "w", driver="HFA", AUX="YES", nodata=nodata, **profile, **options) as dataset:
+        dataset.write(pixels_of("float32", side=side))
+    return path
+
+
+def test_nodata_in_a_metadata_file_of_erdas_imagine_hides_what_it_hides_for_gdal(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.arange(400, dtype="float32").reshape(1, 20, 20) % 10)
+    aux = write_aux_of_imagine(tmp_path / "a.aux", DEPENDENT_FILE="a.tif")
+    with rasterio.open(path) as dataset:
+        assert dataset.nodata == 7
+        expected = dataset.read_masks(1)
+    result = convert_raster(str(path), str(tmp_path / "out"))
+    assert result["verification"]["lost"] == ["file a.aux"]
+    with rasterio.open(result["path"]) as cog:
+        assert cog.nodata == 7
+        assert np.array_equal(cog.read_masks(1), expected)
+    assert [each["sidecars"] for each in list_rasters(str(tmp_path)).rasters] == [["a.aux"]]
+    before = version_of(str(path))
+    os.utime(aux, (1, 1))
+    assert version_of(str(path)) != before
+
+
+@pytest.mark.parametrize("other", ["size", "raster", "text", "xml"])
+def test_a_metadata_file_of_erdas_imagine_that_gdal_does_not_take_hides_nothing(tmp_path, other):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=20))
+    if other == "text":
+        (tmp_path / "a.aux").write_text("LaTeX")
+    else:
+        write_aux_of_imagine(tmp_path / "a.aux", side=21 if other == "size" else 20, DEPENDENT_FILE="a.img")
+    if other == "raster":
+        (tmp_path / "a.img").touch()
+    if other == "xml":
+        (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset/>")
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    with open_raster(str(stage_raster(str(path), folder, "f00d"))) as dataset:
+        assert dataset.nodata is None

@@ -37,6 +37,9 @@ def flood_statistics(path, name="a.tif"):
         ("tile_rp10.tif", {"RETURN_PERIOD": "500"}, 500),
         ("a.tif", {"RETURN_PERIOD": "1 in 50 years"}, 50),
         ("tile_rp10.tif", {"RETURN_PERIOD": "unknown"}, 10),
+        ("tile_rp10.tif", {"RETURN_PERIOD": "2.5"}, None),
+        ("tile_rp10.tif", {"RETURN_PERIOD": "0.1"}, 10),
+        ("tile_rp10.tif", {"RETURN_PERIOD": "1e3"}, 1000),
     ],
 )
 def test_return_period_is_read_from_tag_or_name(name, tags, expected):

@@ -136,3 +136,13 @@ def test_a_raster_of_another_datum_beyond_180_degrees_keeps_its_longitudes(tmp_p
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **{**WEST, "crs": "EPSG:4269"})
     result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
     assert result["bbox"] == pytest.approx([170, -10, -170, 10], abs=0.1)
+
+
+def test_pixels_that_are_much_wider_than_high_are_the_reason(tmp_path):
+    path = write_raster(
+        tmp_path / "a.tif", pixels_of("float32"), transform=Affine(1000, 0, 600_000, 0, -0.5, 3_300_000)
+    )
+    with pytest.raises(
+        UnusableRaster, match=r"as its pixels are no squares \(1000 x 0.5\); give it such first \(gdalwarp -tr\)"
+    ):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")

@@ -67,3 +67,11 @@ def test_longitudes_beyond_half_a_turn_are_put_on_the_web_s_own_tiles(tmp_path, 
     result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
     assert result["bbox"][0] <= (west + 180) % 360 - 180 <= result["bbox"][2]
     assert result["verification"]["agreement"]["pixels"] > 0
+
+
+def test_few_large_pixels_are_compared_with_their_source(tmp_path):
+    """On a grid around the whole globe the places of most pixels are far from the source, with endless steps."""
+    place = Affine(100_000, 0, 400_000, 0, -100_000, 3_300_000)
+    path = write_raster(tmp_path / "a.tif", np.arange(6, dtype="float32").reshape(1, 2, 3), transform=place)
+    result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
+    assert result["verification"]["agreement"]["pixels"] > 0
