@@ -45,7 +45,7 @@ def read_known(dataset: Any, numbers: list[int], window: Window) -> tuple[Any, A
 
 
 def warp_tolerance(nbits: str | None) -> float:
-    """In parts of the values of a raster of so many bits (NBITS) that was reprojected."""
+    """Of a raster that was reprojected, in parts of its values; `nbits` is its NBITS."""
     return WARP_TOLERANCE_OF_16_BITS if nbits == "16" else WARP_TOLERANCE
 
 
