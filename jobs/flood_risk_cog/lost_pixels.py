@@ -7,7 +7,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from jobs.flood_risk_cog.ground import around, ground_of, places
-from jobs.flood_risk_cog.neighbours import bands_to_look_at, read_known, sample_windows
+from jobs.flood_risk_cog.neighbours import bands_to_look_at, not_faint, read_known, sample_windows
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS
 
 SIDE = 256
@@ -48,18 +48,22 @@ def coarseness(before: Any, crs: Any, grid: Any) -> float:
     return 1 / math.sqrt(middle) if middle > 0 else math.inf
 
 
-def find_lost_pixels(before: Any, after: Any, *, is_judged: bool, hidden: float | None = None) -> str | None:
+def find_lost_pixels(
+    before: Any, after: Any, *, is_judged: bool, hidden: float | None = None, least_alpha: float = 0.0
+) -> str | None:
     """What valid pixels of the source the result does not have, in words.
 
     Args:
         is_judged: Whether places are certain to a pixel; else only a loss of most is found.
         hidden: A value that is not valid in the result, whatever it was in the source.
+        least_alpha: Pixels with less of it may be left out.
     """
     judged, lost, where, ground = 0, 0, "", ground_of(before)
     for window in sample_windows(before.width, before.height, SIDE, MOST_WINDOWS):
         values, valid = read_known(before, bands_to_look_at(before)[:1], window)
         if hidden is not None:
             valid = valid & (values != hidden)
+        valid = valid & not_faint(before, window, least_alpha)
         columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
         row, column = places_in(before, after.crs, after.transform, rows + 0.5, columns + 0.5, after.width)
         inner = _inner(valid[0], _reach(row, column)) & ~_beyond_mercator(before, after, rows, columns)

@@ -22,8 +22,9 @@ OVERSHOOT = {"cubic": 1.0, "lanczos": 1.5, "cubic_spline": 0.1, "gauss": 0.1}
 MOST_BANDS = 4
 # Rounding of the type's own precision.
 TOLERANCE = 1e-6
-# GDAL's weights of neighbours do not add up to one exactly.
+# GDAL's weights of neighbours do not add up to one exactly. Floats of 16 bits are rounded when they are written.
 WARP_TOLERANCE = 1e-4
+WARP_TOLERANCE_OF_16_BITS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,17 @@ def read_known(dataset: Any, numbers: list[int], window: Window) -> tuple[Any, A
     values = dataset.read(numbers, window=window)
     valid = validity(dataset, numbers, window, values)
     return values, valid & np.isfinite(values) if values.dtype.kind == "f" else valid
+
+
+def warp_tolerance(nbits: str | None) -> float:
+    """Of a raster that was reprojected, in parts of its values; `nbits` is its NBITS."""
+    return WARP_TOLERANCE_OF_16_BITS if nbits == "16" else WARP_TOLERANCE
+
+
+def not_faint(dataset: Any, window: Window, least: float) -> Any:
+    """Which pixels (rows, columns) have an alpha of at least this; True without such a bound."""
+    alpha = alpha_of(dataset)
+    return dataset.read(alpha, window=window) >= least if alpha and least else True
 
 
 def block_span(values: Any, valid: Any, rows: Any, columns: Any) -> Span:

@@ -18,7 +18,7 @@ from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.neighbours import OF_SQUARES
 from jobs.flood_risk_cog.nodata import PER_BAND, exact_nodata, problem_outside, problem_with_nodata
 from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
-from jobs.flood_risk_cog.stage import MASK
+from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS, TargetGrid, lost_rows, own_grid
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
@@ -33,6 +33,8 @@ ONLY_OF_OVERVIEWS = {"gauss"}
 OF_CLASSES = {"nearest", "mode", "min", "max"}
 # And these one of them, or what is between two; none computes with infinities.
 OF_ORDER = OF_CLASSES | {"med", "q1", "q3"}
+# GDAL leaves out pixels whose alpha is a smaller part of the highest, unless it takes averages or one of the values.
+LEAST_ALPHA = 1e-4
 LEAST_TILE = 256
 # GDAL has so many tiles of all bands in memory while it writes a COG; measured with tiles of 16 to 96 MB.
 TILES_AT_ONCE, TILES_OF_AN_OVERVIEW = 3, 2.5
@@ -43,6 +45,8 @@ NO_LERC = {"int64", "uint64"}
 MOST_EXACT = 1 << 53
 # Whose alpha bands GDAL takes as masks when it makes overviews.
 ALPHA_TYPES = {"uint8", "uint16"}
+# Whose negative nodata GDAL's mode does not know.
+SIGNED = {"int16", "int32", "int64"}
 # What a predictor of TIFF works on.
 WHOLE_BYTES = {"8", "16", "32", "64"}
 
@@ -111,6 +115,7 @@ class ConversionPlan:
         web: The grid that it is put on, where web maps are to show it.
         grid: The grid that it is put on, where GDAL's own choice would be wrong.
         warp_resampling, overview_resampling: Names of GDAL's methods.
+        most_alpha: The highest value of its alpha band; GDAL would take what is usual for the type.
         changed: In words, what is meant to differ from the source.
     """
 
@@ -125,6 +130,7 @@ class ConversionPlan:
     tile_size: int
     compression: str
     nbits: str | None = None
+    most_alpha: float | None = None
     web: WebGrid | None = None
     grid: TargetGrid | None = None
     changed: tuple[str, ...] = field(default=())
@@ -145,12 +151,15 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
     dtype = dataset.dtypes[0]
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
-    if warped and options.resampling == "auto" and warp != "nearest" and is_near_limit(dtype, facts):
+    if warped and options.resampling == "auto" and (why := _why_not_mixed(dataset, facts)):
+        if warp != "nearest":
+            changed.append(f"its values are not mixed, as {why}")
         warp = "nearest"
-        changed.append("its values are not mixed, as sums of them would be beyond their type")
     if warped:
         check_warp(path, dataset)
         check_exact(path, dataset, facts)
+        check_computable(path, dataset, facts, warp)
+        changed += _faint_pixels(dataset, facts)
         if PER_BAND in dataset.tags() and found == "mask":
             changed.append(f"its {PER_BAND} become a mask")
         found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
@@ -180,8 +189,18 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         web=_web_grid(path, dataset, options.tile_size) if options.web_optimized else None,
         grid=own_grid(dataset, target) if warped and target is not None and not options.web_optimized else None,
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
+        most_alpha=most_alpha_of(dataset, facts),
         changed=tuple(changed),
     )
+
+
+def _why_not_mixed(dataset: Any, facts: Facts) -> str:
+    """In words, what would be wrong with values that a warp computes; empty if nothing would."""
+    if is_near_limit(dataset.dtypes[0], facts):
+        return "sums of them would be beyond their type"
+    if may_round_to_nodata(dataset, facts):
+        return "what is between them could be rounded to its nodata"
+    return ""
 
 
 def is_warped(dataset: Any, options: ConversionOptions) -> bool:
@@ -243,8 +262,8 @@ def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:
 def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: float | None, facts: Facts) -> bool:
     """Whether GDAL's method leaves out what is not valid.
 
-    Mode counts what a mask hides and makes zeros of NaN. Every method mixes in what an alpha band of a type hides that
-    GDAL takes for no mask.
+    Mode counts what a mask hides, and makes zeros of NaN and of a negative nodata of whole numbers. Every method
+    mixes in what an alpha band of a type hides that GDAL takes for no mask.
     """
     has_nan = any(band.has_nan for band in facts.bands) or (nodata is not None and math.isnan(nodata))
     is_mixed = method not in {"nearest", "mode"}
@@ -257,6 +276,8 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
         # It heeds nodata alone then.
         return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
+        return False
+    if method == "mode" and dtype in SIGNED and nodata is not None and nodata < 0:
         return False
     return validity != "alpha" or dtype in ALPHA_TYPES
 
@@ -358,6 +379,54 @@ def check_warp(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, "it has an alpha band and no other to reproject; leave target_crs out")
 
 
+def check_computable(path: str, dataset: Any, facts: Facts, method: str) -> None:
+    """Refuse a method that was asked for and whose results the type cannot hold."""
+    if method in OF_ORDER:
+        return
+    # Others are summed in double precision, and an average never leaves its values.
+    is_beyond = is_near_limit("float64", facts, is_squared=method == OF_SQUARES)
+    if dataset.dtypes[0] == "float64" and method != "average" and is_beyond:
+        most = max(abs(value) for band in facts.bands for value in (band.low, band.high) if value is not None)
+        reason = f"its values go up to {most:g}, and what {method} computes of them is beyond float64"
+        raise UnusableRaster(path, f"{reason}; give them a nodata value, or set resampling to nearest")
+    if may_round_to_nodata(dataset, facts):
+        reason = (
+            f"its nodata {dataset.nodata:g} is among its values, and what {method} makes of others is rounded to it"
+        )
+        advice = "set resampling to nearest, or give it another nodata (gdal_edit -a_nodata)"
+        raise UnusableRaster(path, f"{reason} in floats of few bits; {advice}")
+
+
+def may_round_to_nodata(dataset: Any, facts: Facts) -> bool:
+    """Whether a computed value can become nodata when it is written: floats of fewer bits are rounded only then."""
+    has_few_bits = "NBITS" in dataset.tags(1, ns="IMAGE_STRUCTURE") and dataset.dtypes[0].startswith("float")
+    # Beside a mask nodata is a value itself, and perhaps far from others.
+    if not has_few_bits or dataset.nodata is None or validity_of(dataset) == "mask":
+        return False
+    return is_among(dataset.nodata, facts)
+
+
+def most_alpha_of(dataset: Any, facts: Facts) -> float | None:
+    """Of the highest value of an alpha band; None without one, or where it hides everything."""
+    if ColorInterp.alpha not in dataset.colorinterp:
+        return None
+    most = facts.bands[dataset.colorinterp.index(ColorInterp.alpha)].high
+    return float(most) if most is not None and most > 0 else None
+
+
+def _faint_pixels(dataset: Any, facts: Facts) -> list[str]:
+    """In words, what of an alpha band may be too little for GDAL."""
+    most = most_alpha_of(dataset, facts)
+    if most is None:
+        return []
+    values = facts.bands[dataset.colorinterp.index(ColorInterp.alpha)].classes
+    is_whole = np.dtype(dataset.dtypes[0]).kind in "iu"
+    known = values if values is not None else {1.0 if is_whole else math.ulp(0)}
+    if not any(0 < value < most * LEAST_ALPHA for value in known):
+        return []
+    return [f"pixels whose alpha is less than {most * LEAST_ALPHA:g} (1/10,000 of the highest) may be left out"]
+
+
 def check_exact(path: str, dataset: Any, facts: Facts) -> None:
     """Whole numbers that double precision cannot hold are not reprojected."""
     dtype = dataset.dtypes[0]
@@ -443,6 +512,9 @@ def check_grid(path: str, dataset: Any) -> None:
     if dataset.rpcs is not None and (dataset.crs is None or transform.is_identity):
         reason = "it has a camera's model (RPC) and no grid; warp it to a regular grid first (gdalwarp -rpc)"
         raise UnusableRaster(path, reason)
+    if dataset.crs is not None and transform.is_identity and (found := _world_file_beside(dataset)):
+        reason = f"no position can be read from its world file ({found}); correct it: six numbers, one in each line"
+        raise UnusableRaster(path, reason)
     if dataset.crs is not None and transform.is_identity:
         reason = "it has no position; bring its world file (.tfw), or assign one first (gdal_edit -a_ullr)"
         raise UnusableRaster(path, reason)
@@ -452,6 +524,11 @@ def check_grid(path: str, dataset: Any) -> None:
     if dataset.crs is None:
         reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"
         raise UnusableRaster(path, reason)
+
+
+def _world_file_beside(dataset: Any) -> str:
+    """The ending of a local raster's world file; empty without one."""
+    return next((each for each in WORLD_FILES if Path(dataset.name).with_suffix(each).is_file()), "")
 
 
 def check_place(path: str, dataset: Any) -> None:

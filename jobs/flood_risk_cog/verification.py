@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from jobs.flood_risk_cog.facts import Facts, read_facts
 from jobs.flood_risk_cog.ground import places
 from jobs.flood_risk_cog.memory import cache_for_check
-from jobs.flood_risk_cog.neighbours import BETWEEN, WARP_TOLERANCE, alpha_of
+from jobs.flood_risk_cog.neighbours import BETWEEN, alpha_of, warp_tolerance
 from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
@@ -217,7 +217,7 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
             continue
         if before.high is None or after.high is None:
             continue
-        slack = WARP_TOLERANCE * max(abs(before.low), abs(before.high), 1)
+        slack = warp_tolerance(plan.nbits) * max(abs(before.low), abs(before.high), 1)
         if after.low < before.low - slack or after.high > before.high + slack:
             problems.append(
                 f"band {number}: expected values from {before.low} to {before.high}, found {after.low} to {after.high}"

@@ -10,15 +10,16 @@ from rasterio.windows import Window
 from jobs.flood_risk_cog.ground import around, places, same_datum
 from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
 from jobs.flood_risk_cog.neighbours import (
-    WARP_TOLERANCE,
     Span,
     alpha_of,
     bands_to_look_at,
     disagreements,
+    not_faint,
     read_known,
     sample_windows,
+    warp_tolerance,
 )
-from jobs.flood_risk_cog.plan import ConversionPlan
+from jobs.flood_risk_cog.plan import LEAST_ALPHA, ConversionPlan
 
 SIDE = 256
 MOST_WINDOWS = 8
@@ -67,7 +68,7 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         span, nearest = _span(before, inside, rows, columns, reach, plan)
         found, valid = read_known(after, bands_to_look_at(after), window)
         _count(check, nearest, found[0][valid[0]], low, high)
-        wrong = disagreements(found, valid, span, plan.warp_resampling, WARP_TOLERANCE)
+        wrong = disagreements(found, valid, span, plan.warp_resampling, warp_tolerance(plan.nbits))
         if alpha := alpha_of(after):
             wrong += _wrong_alpha(before, after, alpha, inside, window, (rows, columns), reach, plan)
         if wrong and is_judged and not check.problems:
@@ -76,12 +77,17 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
                 f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
             )
     hidden = plan.nodata if plan.fill_nodata else None
-    problem = find_lost_pixels(before, after, is_judged=is_judged, hidden=hidden)
+    problem = find_lost_pixels(before, after, is_judged=is_judged, hidden=hidden, least_alpha=least_alpha(plan))
     if problem is None and not check.compared and low is not None:
         problem = "reprojected: expected pixels that can be compared with the source, found none"
     if problem is not None:
         check.problems.append(f"{problem}; choose a target_crs that covers its place")
     return check
+
+
+def least_alpha(plan: ConversionPlan) -> float:
+    """From which alpha on pixels must be there: twice what GDAL's rounding leaves out."""
+    return 2 * LEAST_ALPHA * (plan.most_alpha or 0)
 
 
 def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
@@ -135,11 +141,12 @@ def _span(before: Any, inside: Window, rows: Any, columns: Any, reach: int, plan
     if plan.fill_nodata:
         valid = valid & (values != plan.nodata)
     margin = ((0, 0), (reach + 1, reach + 1), (reach + 1, reach + 1))
+    is_certain = np.pad(valid & not_faint(before, inside, least_alpha(plan)), margin)
     values, valid = np.pad(values, margin), np.pad(valid, margin)
     row, column = _indices(inside, rows, columns, reach, valid.shape)
     low = _spread(np.minimum, np.where(valid, values, np.inf), reach)[:, row, column]
     high = _spread(np.maximum, np.where(valid, values, -np.inf), reach)[:, row, column]
-    all_valid = _spread(np.logical_and, valid, reach)[:, row, column]
+    all_valid = _spread(np.logical_and, is_certain, reach)[:, row, column]
     # The margin is not valid: so a place outside of the source has no values.
     is_known = valid[0, row, column]
     return Span(low, high, np.isfinite(low), all_valid), values[0, row, column][is_known]
@@ -163,15 +170,18 @@ def _wrong_alpha(
     reach: int,
     plan: ConversionPlan,
 ) -> list[str]:
-    """What is wrong with the alpha band: it has a value everywhere, and 0 outside of the source."""
+    """What is wrong with the alpha band: it has a value everywhere; 0 outside of the source or where it is faint."""
     margin = ((0, 0), (reach + 1, reach + 1), (reach + 1, reach + 1))
     is_empty = not (inside.width and inside.height)
     values = np.pad(np.zeros((1, 0, 0)) if is_empty else before.read([alpha], window=inside), margin)
     row, column = _indices(inside, *places_there, reach, values.shape)
     everywhere = np.ones((1, *row.shape), bool)
     low, high = (_spread(function, values, reach)[:, row, column] for function in (np.minimum, np.maximum))
+    low = np.where(low < least_alpha(plan), 0, low)
     span = Span(low, high, everywhere, everywhere)
-    wrong = disagreements(after.read([alpha], window=window), everywhere, span, plan.warp_resampling, WARP_TOLERANCE)
+    wrong = disagreements(
+        after.read([alpha], window=window), everywhere, span, plan.warp_resampling, warp_tolerance(plan.nbits)
+    )
     return [f"in its alpha band {each}" for each in wrong]
 
 

@@ -134,6 +134,8 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
     elif plan.validity == "alpha":
         # Left out, it is that of the dataset.
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
+    if plan.most_alpha is not None:
+        options |= {"SRC_ALPHA_MAX": repr(plan.most_alpha)}
     if (grid := plan.web or plan.grid) is not None:
         options |= {"transform": grid.transform, "width": grid.width, "height": grid.height}
         if (unwrapped := counted_from_its_middle(dataset, target)) is not None:

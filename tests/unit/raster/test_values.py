@@ -314,6 +314,14 @@ def test_a_raster_without_a_position_is_refused(convert):
         convert(pixels_of("float32"), profile={"transform": rasterio.transform.Affine.identity()})
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_broken_world_file_is_named(convert, tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.tfw").write_text("10\nx\n")
+    with pytest.raises(UnusableRaster, match=r"no position can be read from its world file \(.tfw\); correct it: six"):
+        convert(pixels_of("float32"), profile={"transform": rasterio.transform.Affine.identity()})
+
+
 def test_a_scale_that_is_no_number_and_16_bit_floats_with_lerc_are_refused(convert):
     def strange(dataset):
         dataset.scales = (float("inf"),)
