@@ -45,18 +45,20 @@ def _messages(stage: StageDefinition, tasks_per_message: int, mean_seconds: floa
     return max(messages, FEWEST_MESSAGES)
 
 
-def tasks_per_message(mean_seconds: float | None, *, is_many: bool) -> int:
-    """The size of the first messages of a stage that declares none; that of later ones is measured in the database.
+def tasks_per_message(mean_seconds: float | None, *, is_many: bool, declared: int | None = None) -> int:
+    """The size of the first messages of a stage; that of later ones is measured in the database.
 
     Args:
         mean_seconds: How long tasks of this stage lasted in the last job of the type; None if there was none.
         is_many: The stage has more than a hundred tasks.
+        declared: What its author declares: as many where nothing is known, and never more.
 
     Returns:
         1 to 100.
     """
     if mean_seconds is None:
-        return UNKNOWN_MANY if is_many else UNKNOWN_FEW
-    if mean_seconds * MOST_TASKS_PER_MESSAGE <= WHOLE_SECONDS:
-        return MOST_TASKS_PER_MESSAGE
-    return max(1, int(MESSAGE_SECONDS / mean_seconds))
+        return declared or (UNKNOWN_MANY if is_many else UNKNOWN_FEW)
+    most = declared or MOST_TASKS_PER_MESSAGE
+    if mean_seconds * most <= WHOLE_SECONDS:
+        return most
+    return max(1, min(most, int(MESSAGE_SECONDS / mean_seconds)))

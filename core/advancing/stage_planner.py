@@ -131,8 +131,8 @@ class StagePlanner:
         size = stage.tasks_per_message
         if size is None and stage.limits:
             return 1
-        if size is None:
-            size = tasks_per_message(self._mean_task_seconds(job, stage), is_many=is_many)
+        if size is None or (is_many and size > 1):
+            size = tasks_per_message(self._mean_task_seconds(job, stage), is_many=is_many, declared=size)
         return min(size, stage.max_parallel or size)
 
     def _first_window(self, draft: Draft, size: int) -> int:
