@@ -19,7 +19,7 @@ from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot
 from core.running.threads import LookingThread
-from core.running.time_slice import TimeSlice, YoungStages
+from core.running.time_slice import YOUNG_SECONDS, YOUNG_TASKS, TimeSlice, YoungStages
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
@@ -208,6 +208,8 @@ class MessageRunner:
                     parts.slots.release(slot)
                     if outcome is not None:
                         ended = [outcome]
+                        if outcome.duration_seconds > YOUNG_SECONDS / YOUNG_TASKS:  # else their number ends youth
+                            self._young.note_seconds(writer.ref, outcome.duration_seconds)
                         if is_sized:
                             self._windows.note_times(writer.ref, 1, outcome.duration_seconds)
                         writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
@@ -241,6 +243,7 @@ class MessageRunner:
         batch = TaskBatch(attempts, slots, slot, is_ahead=is_ahead)
         for group in batch.outcomes():
             if group:
+                self._young.note_seconds(writer.ref, sum(each.duration_seconds for each in group))
                 writer.write(group, time_slice.next_after(group) if time_slice is not None else None)
             if batch.is_to_be_split:
                 # Known before the next ones are announced, in messages of another size.

@@ -38,7 +38,7 @@ class TaskBatch:
     """Runs the attempts of one message: one thread for each slot that the message has.
 
     A message takes further slots that are spare. As long as another one waits for its first, it keeps but one, and
-    that one goes around.
+    that one goes around: after each task, or after a time slice where it is ahead of others.
 
     Args:
         attempts: Entered by the caller.
@@ -166,10 +166,14 @@ class TaskBatch:
                 self._slots.release(slot)
                 self._work_in(self._pool)
                 return
+            since = time.monotonic()
             while slot is not None and (outcome := self._run_next()):
                 self._attempts.ended.put(outcome)
+                if self._is_ahead and time.monotonic() - since < SLICE_SECONDS:
+                    continue
                 if self._slots.is_wanted(is_ahead=self._is_ahead):
                     slot = self._step_aside(slot)
+                    since = time.monotonic()
         finally:
             if slot is not None:
                 self._slots.release(slot)

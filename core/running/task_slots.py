@@ -108,6 +108,10 @@ class TaskSlots:
                 end.
             is_ahead: Before those that are not, unless they have waited for long.
         """
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return Slot()
         with self.line_up(is_ahead=is_ahead) as place:
             until = time.monotonic() + timeout_seconds
             while True:
@@ -142,11 +146,10 @@ class TaskSlots:
             return
         slot.is_held = False
         with self._lock:
-            line = self._next_line()
-            if not line:
+            if not self._line and not self._ahead:
                 self._free += 1
                 return
-            first = line.popleft()
+            first = self._next_line().popleft()
             first.is_served = True
         first.wake.release()
 

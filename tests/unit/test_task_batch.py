@@ -11,7 +11,7 @@ from core.errors import StoreUnavailable
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
-from core.running import task_batch
+from core.running import task_batch, task_slots
 from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
@@ -215,3 +215,18 @@ def test_a_young_message_keeps_its_slot_while_older_ones_have_not_waited_for_lon
     assert seen == [False, False]
     with older[0] as place:
         assert place.wait(60)
+
+
+@pytest.mark.parametrize(("seconds", "gives_way"), [(60.0, False), (-1.0, True)])
+def test_a_young_message_keeps_its_slot_for_a_time_slice_whatever_has_waited(monkeypatch, seconds, gives_way):
+    """Else a job of three short tasks waits for a slot three times."""
+    monkeypatch.setattr(task_batch, "SLICE_SECONDS", seconds)
+    monkeypatch.setattr(task_slots, "PASSED_OVER_SECONDS", -1.0)
+    slots, seen = TaskSlots(1), []
+    held = slots.take(0.0)
+
+    with slots.line_up() as older, attempts_of(2, lambda: seen.append(older.is_served)) as attempts:
+        batch = TaskBatch(attempts, slots, held, is_ahead=True)
+        monkeypatch.setattr(batch, "_step_aside", lambda slot: slots.release(slot) or older.wait(60))
+        assert sum(map(len, batch.outcomes())) == 2
+    assert seen == [False, gives_way]
