@@ -84,7 +84,8 @@ class InlineStage(OutcomeWriter):
 
     def run(self, runner: MessageRunner) -> NextStep | None:
         """Run the stage. Returns the step that the job waits for then; None if it waits for none."""
-        runner.run_claimed(self, self._plan.claimed)
+        # A stage that runs inline is a small one.
+        runner.run_claimed(self, self._plan.claimed, is_ahead=True)
         if self._next is not None and self._next.job.status == self.job_status:
             return self._next
         job = self.job.after_stage(self.stage.number, self.job_status)

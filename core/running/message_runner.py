@@ -19,7 +19,7 @@ from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot
 from core.running.threads import LookingThread
-from core.running.time_slice import TimeSlice, YoungStages
+from core.running.time_slice import YOUNG_SECONDS, YOUNG_TASKS, TimeSlice, YoungStages
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
@@ -87,11 +87,19 @@ class MessageRunner:
                 time_slice = TimeSlice(self._parts, ref, self._young) if goes_on else None
                 is_sized = takes_next is not None and stage.tasks_per_message != 1
                 is_filled = self.run_claimed(
-                    writer, claimed, slot, time_slice, announces_first=announces_first, is_sized=is_sized
+                    writer,
+                    claimed,
+                    slot,
+                    time_slice,
+                    is_ahead=is_young,
+                    announces_first=announces_first,
+                    is_sized=is_sized,
                 )
                 while (following := writer.next_claim) is not None:
                     writer = replace(writer, lease_id=following.lease_id)
-                    self.run_claimed(writer, following.rows, time_slice=time_slice, is_sized=is_sized)
+                    self.run_claimed(
+                        writer, following.rows, time_slice=time_slice, is_ahead=is_young, is_sized=is_sized
+                    )
         finally:
             if slot is not None:
                 self._parts.slots.release(slot)
@@ -159,6 +167,7 @@ class MessageRunner:
         slot: Slot | None = None,
         time_slice: TimeSlice | None = None,
         *,
+        is_ahead: bool,
         announces_first: bool = False,
         is_sized: bool = False,
     ) -> bool:
@@ -167,6 +176,7 @@ class MessageRunner:
         Args:
             slot: For the first of them; None: they wait for one.
             time_slice: In which a task that completes claims the next one, for the writer's `next_claim`.
+            is_ahead: In line for slots they go before those that are not.
             announces_first: Announce the stage's next tasks before these begin.
             is_sized: The size of the stage's messages goes by how long its tasks last.
 
@@ -192,12 +202,14 @@ class MessageRunner:
                 if not may_run:
                     writer.release(attempts.take_back())
                 elif slot is None or len(claimed) > 1 or attempts.has_process:
-                    self._run_batch(writer, attempts, slot, time_slice)
+                    self._run_batch(writer, attempts, slot, time_slice, is_ahead=is_ahead)
                 else:
                     outcome = attempts.run_next()
                     parts.slots.release(slot)
                     if outcome is not None:
                         ended = [outcome]
+                        if outcome.duration_seconds > YOUNG_SECONDS / YOUNG_TASKS:  # else their number ends youth
+                            self._young.note_seconds(writer.ref, outcome.duration_seconds)
                         if is_sized:
                             self._windows.note_times(writer.ref, 1, outcome.duration_seconds)
                         writer.write(ended, time_slice.next_after(ended) if time_slice is not None else None)
@@ -218,13 +230,20 @@ class MessageRunner:
             return False
 
     def _run_batch(
-        self, writer: OutcomeWriter, attempts: Attempts, slot: Slot | None, time_slice: TimeSlice | None
+        self,
+        writer: OutcomeWriter,
+        attempts: Attempts,
+        slot: Slot | None,
+        time_slice: TimeSlice | None,
+        *,
+        is_ahead: bool,
     ) -> None:
         """Run tasks side by side, and write the outcomes that come at the same time in one call."""
         slots = self._parts.slots
-        batch = TaskBatch(attempts, slots, slot)
+        batch = TaskBatch(attempts, slots, slot, is_ahead=is_ahead)
         for group in batch.outcomes():
             if group:
+                self._young.note_seconds(writer.ref, sum(each.duration_seconds for each in group))
                 writer.write(group, time_slice.next_after(group) if time_slice is not None else None)
             if batch.is_to_be_split:
                 # Known before the next ones are announced, in messages of another size.

@@ -163,7 +163,15 @@ class OutcomeWriter:
         self, task_id: str, task_type: str, attempt: int, delay_seconds: float, *, cause: str | None = None
     ) -> None:
         number = self.stage.number
-        message = task_message(self.job, number, [task_id], attempt=attempt + 1, cause=cause, takes_next=True)
+        message = task_message(
+            self.job,
+            number,
+            [task_id],
+            attempt=attempt + 1,
+            cause=cause,
+            # A look after each of many would cost much; under `max_parallel` an end makes room.
+            takes_next=self.stage.max_parallel is not None,
+        )
         queue = self._orchestration.queue_for(self.stage, task_type)
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")

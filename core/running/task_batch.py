@@ -11,7 +11,7 @@ from core.isolation.function import process_pool
 from core.models.definition import SLICE_SECONDS, WHOLE_SECONDS
 from core.models.transition import ClaimedRow
 from core.running.attempts import Attempts, TaskOutcome
-from core.running.task_slots import Slot, TaskSlots
+from core.running.task_slots import Place, Slot, TaskSlots
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
 
@@ -38,16 +38,20 @@ class TaskBatch:
     """Runs the attempts of one message: one thread for each slot that the message has.
 
     A message takes further slots that are spare. As long as another one waits for its first, it keeps but one, and
-    that one goes around.
+    that one goes around: after each task, or after a time slice where it is ahead of others.
 
     Args:
         attempts: Entered by the caller.
         slots: The slots of this process.
         slot: One that the caller took, which this releases. None: the message waits for its first one here.
+        is_ahead: In line for a slot it goes before those that are not.
     """
 
-    def __init__(self, attempts: Attempts, slots: TaskSlots, slot: Slot | None = None) -> None:
+    def __init__(
+        self, attempts: Attempts, slots: TaskSlots, slot: Slot | None = None, *, is_ahead: bool = False
+    ) -> None:
         self._attempts = attempts
+        self._is_ahead = is_ahead
         self._slots, self._slot = slots, slot
         self._unwritten = len(attempts.tasks)
         self._most_threads = min(slots.count, len(attempts.tasks))
@@ -69,12 +73,14 @@ class TaskBatch:
 
         A group is empty when nothing came for a while: time to ask `is_to_be_split`.
         """
-        while self._slot is None:
-            if not self._attempts.are_waiting:
-                return
-            self._slot = self._slots.take(min(ROOM_SECONDS, self._patience_seconds / 4))
-            if self._slot is None:
-                yield []
+        if self._slot is None:
+            with self._line_up() as place:
+                while self._slot is None:
+                    if not self._attempts.are_waiting:
+                        return
+                    self._slot = place.wait(min(ROOM_SECONDS, self._patience_seconds / 4))
+                    if self._slot is None:
+                        yield []
         self._start_thread(self._slot.hand_over())
         while self._unwritten > 0 and not self._attempts.is_abandoned:
             group = self._gather(self._grow())
@@ -160,10 +166,14 @@ class TaskBatch:
                 self._slots.release(slot)
                 self._work_in(self._pool)
                 return
+            since = time.monotonic()
             while slot is not None and (outcome := self._run_next()):
                 self._attempts.ended.put(outcome)
-                if self._slots.is_wanted:
+                if self._is_ahead and time.monotonic() - since < SLICE_SECONDS:
+                    continue
+                if self._slots.is_wanted(is_ahead=self._is_ahead):
                     slot = self._step_aside(slot)
+                    since = time.monotonic()
         finally:
             if slot is not None:
                 self._slots.release(slot)
@@ -183,10 +193,18 @@ class TaskBatch:
             if self._threads > 1:
                 self._threads -= 1
                 return None
-        another = None
-        while another is None and self._attempts.are_waiting:
-            another = self._slots.take(ROOM_SECONDS)
-        return another
+        return self._take_in_turn()
+
+    def _line_up(self) -> Place:
+        return self._slots.line_up(is_ahead=self._is_ahead)
+
+    def _take_in_turn(self) -> Slot | None:
+        """A slot, however long that takes; None: no task waits any more."""
+        with self._line_up() as place:
+            while self._attempts.are_waiting:
+                if slot := place.wait(ROOM_SECONDS):
+                    return slot
+        return None
 
     def _work_in(self, pool: "ProcessPool") -> None:
         """Without room for a task's process it has not begun: it takes no slot, and can be released."""
@@ -194,7 +212,7 @@ class TaskBatch:
             if not pool.reserve(ROOM_SECONDS):
                 continue
             try:
-                if slot := self._slots.take(ROOM_SECONDS):
+                if slot := self._take_in_turn():
                     self._run_in_slot(slot)
             finally:
                 pool.release()

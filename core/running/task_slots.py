@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 # What a process has if nothing else is declared: docs/adr/0034-one-number-of-slots.md has the reasons.
 DEFAULT_SLOTS = 8
@@ -35,16 +36,31 @@ class Slot:
         return Slot()
 
 
-class _Waiter:
-    """A thread in line. `wake` is released when the slot is its."""
+class Place:
+    """A place in the line for slots, kept until it is left. A `with`."""
 
-    __slots__ = ("is_served", "since", "wake")
+    __slots__ = ("_is_taken", "_line", "_slots", "is_served", "since", "wake")
 
-    def __init__(self) -> None:
-        self.is_served = False
+    def __init__(self, slots: "TaskSlots", line: "deque[Place]") -> None:
+        self._slots, self._line = slots, line
+        self.is_served = self._is_taken = False
         self.since = time.monotonic()
+        # Released when the slot is its.
         self.wake = threading.Lock()
         self.wake.acquire()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._slots.leave(self, self._line)
+        if self.is_served and not self._is_taken:
+            self._slots.release(Slot())
+
+    def wait(self, timeout_seconds: float) -> Slot | None:
+        """The slot, when it is this one's turn; None after the timeout. To wait again costs no place."""
+        self._is_taken = self.wake.acquire(timeout=max(0.0, timeout_seconds))
+        return Slot() if self._is_taken else None
 
 
 class TaskSlots:
@@ -60,14 +76,14 @@ class TaskSlots:
         self.count = count
         self._free = count
         self._lock = threading.Lock()
-        self._line: deque[_Waiter] = deque()
+        self._line: deque[Place] = deque()
         # Those of young stages.
-        self._ahead: deque[_Waiter] = deque()
+        self._ahead: deque[Place] = deque()
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether a thread waits for a slot."""
-        return bool(self._line or self._ahead)
+    def is_wanted(self, *, is_ahead: bool = False) -> bool:
+        """Whether somebody waits who would be served before one that joins the line now."""
+        with self._lock:
+            return bool(self._next_line() if not is_ahead else self._ahead or self._is_overdue)
 
     @property
     def taken(self) -> int:
@@ -96,16 +112,33 @@ class TaskSlots:
             if self._free > 0:
                 self._free -= 1
                 return Slot()
-            own = _Waiter()
+        with self.line_up(is_ahead=is_ahead) as place:
+            until = time.monotonic() + timeout_seconds
+            while True:
+                refuse()
+                left = until - time.monotonic()
+                slot = place.wait(min(_LOOK_SECONDS, left))
+                if slot is not None or left <= _LOOK_SECONDS:
+                    return slot
+
+    def line_up(self, *, is_ahead: bool = False) -> Place:
+        """A place in line; see `take`. With a spare slot it is served at once."""
+        with self._lock:
             line = self._ahead if is_ahead else self._line
-            line.append(own)
-        try:
-            self._wait(own, timeout_seconds, refuse)
-        except BaseException:
-            if self._leave(own, line):
-                self.release(Slot())
-            raise
-        return Slot() if self._leave(own, line) else None
+            place = Place(self, line)
+            if self._free > 0:
+                self._free -= 1
+                place.is_served = True
+                place.wake.release()
+            else:
+                line.append(place)
+            return place
+
+    def leave(self, place: Place, line: deque[Place]) -> None:
+        """It is in line no more, unless it was served."""
+        with self._lock:
+            if not place.is_served:
+                line.remove(place)
 
     def release(self, slot: Slot) -> None:
         """Let the first in line have it."""
@@ -113,27 +146,18 @@ class TaskSlots:
             return
         slot.is_held = False
         with self._lock:
-            line = self._line
-            if self._ahead and not (line and line[0].since < time.monotonic() - PASSED_OVER_SECONDS):
-                line = self._ahead
-            if not line:
+            if not self._line and not self._ahead:
                 self._free += 1
                 return
-            first = line.popleft()
+            first = self._next_line().popleft()
             first.is_served = True
         first.wake.release()
 
-    def _wait(self, own: _Waiter, timeout_seconds: float, refuse: Callable[[], None]) -> None:
-        until = time.monotonic() + timeout_seconds
-        while True:
-            refuse()
-            left = max(0.0, until - time.monotonic())
-            if own.wake.acquire(timeout=min(_LOOK_SECONDS, left)) or left <= _LOOK_SECONDS:
-                return
+    @property
+    def _is_overdue(self) -> bool:
+        """Whether the first of those that are not ahead has waited for long. Under the lock."""
+        return bool(self._line) and self._line[0].since < time.monotonic() - PASSED_OVER_SECONDS
 
-    def _leave(self, own: _Waiter, line: deque[_Waiter]) -> bool:
-        """Whether it was served; it is in line no more."""
-        with self._lock:
-            if not own.is_served:
-                line.remove(own)
-            return own.is_served
+    def _next_line(self) -> deque[Place]:
+        """Where the next slot goes. Under the lock."""
+        return self._ahead if self._ahead and not self._is_overdue else self._line

@@ -1,6 +1,7 @@
 """When a message of one short task goes on with the next tasks of its stage, which have no message yet."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from core.basics.cache import LatestCache
 from core.models import StageRef
@@ -9,10 +10,19 @@ from core.models.transition import NextTask
 from core.running.attempts import TaskOutcome
 from core.running.engine_parts import EngineParts
 
-# A stage is young in a process until this many of its tasks have run there.
+# A stage is young in a process until this many of its tasks have come there, or have run for this long together.
 YOUNG_TASKS = 200
+YOUNG_SECONDS = 2.0
 # A young stage counts as present for this long after its last message came.
 PRESENT_SECONDS = 0.15
+
+
+@dataclass(slots=True)
+class _Had:
+    """What a stage had of a process. Threads that meet may lose a little of it."""
+
+    tasks: int = 0
+    seconds: float = 0.0
 
 
 class YoungStages:
@@ -25,19 +35,29 @@ class YoungStages:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._tasks: LatestCache[StageRef, int] = LatestCache(256)
+        self._had: LatestCache[StageRef, _Had] = LatestCache(256)
         self._seen_at: dict[StageRef, float] = {}
 
     def note(self, ref: StageRef, tasks: int) -> bool:
         """A message of this number of tasks came, or it goes on with as many; whether its stage was young then."""
-        known = self._tasks.get(ref) or 0
-        self._tasks.put(ref, known + tasks)
+        had = self._had.get(ref)
+        if had is None:
+            had = _Had()
+            self._had.put(ref, had)
+        is_young = had.tasks < YOUNG_TASKS and had.seconds < YOUNG_SECONDS
+        had.tasks += tasks
         self._forget_old()
-        if known < YOUNG_TASKS:
+        if is_young:
             self._seen_at[ref] = self._clock()
             return True
         self._seen_at.pop(ref, None)
         return False
+
+    def note_seconds(self, ref: StageRef, seconds: float) -> None:
+        """Its tasks had slots for this long: few tasks that last are no small job."""
+        had = self._had.get(ref)
+        if had is not None:
+            had.seconds += seconds
 
     def forget(self, ref: StageRef) -> None:
         """The stage has ended."""
@@ -45,7 +65,8 @@ class YoungStages:
 
     def may_go_on(self, ref: StageRef) -> bool:
         """Whether a message of the stage may claim another task."""
-        if (self._tasks.get(ref) or 0) < YOUNG_TASKS:
+        had = self._had.get(ref)
+        if had is None or (had.tasks < YOUNG_TASKS and had.seconds < YOUNG_SECONDS):
             return True
         self._forget_old()
         return not self._seen_at.keys() - {ref}

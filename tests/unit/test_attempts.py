@@ -101,5 +101,5 @@ def test_tasks_claimed_too_late_are_released_and_a_slot_is_never_kept(names):
     writer = SimpleNamespace(job=JOB, stage=STAGE, lease_id=uuid4(), release=release)
     drain.drain()
     with pytest.raises(StoreUnavailable):
-        MessageRunner(parts, None, None, StageWindows(None, None)).run_claimed(writer, rows(*names))
+        MessageRunner(parts, None, None, StageWindows(None, None)).run_claimed(writer, rows(*names), is_ahead=False)
     assert (ran, released, slots.taken, keeper.held()) == ([], names, 0, [])

@@ -11,7 +11,7 @@ from core.errors import StoreUnavailable
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
-from core.running import task_batch
+from core.running import task_batch, task_slots
 from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
@@ -141,3 +141,92 @@ def test_a_message_whose_tasks_last_is_split_after_a_time_slice(
     batch._ended, batch._seconds = len(ended), sum(ended)
     batch._since = dict(enumerate(now - each for each in running))
     assert batch.is_to_be_split is is_split
+
+
+def attempts_of(count, work):
+    """Attempts of a message of this number of tasks, whose handler is `work`, without parameters."""
+    catalog = SimpleNamespace(find_handler=lambda _: SimpleNamespace(function=lambda _parameters, _context: work()))
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="fan_out")
+    tasks = [task(f"t{number}") for number in range(count)]
+    return Attempts(
+        job, stage, uuid4(), tasks, catalog=catalog, results=SimpleNamespace(), keeper=LeaseKeeper(AllRenewed())
+    )
+
+
+def test_a_message_that_waits_for_its_first_slot_keeps_its_place_in_line(monkeypatch):
+    """Each look whether it should be split cost it its place, so a small job waited until a large one had ended."""
+    monkeypatch.setattr(task_batch, "ROOM_SECONDS", 0.0)
+    slots, order = TaskSlots(1), []
+    held = slots.take(0.0)
+    with attempts_of(1, lambda: order.append("first")) as attempts:
+        outcomes = TaskBatch(attempts, slots).outcomes()
+        assert next(outcomes) == []
+        with slots.line_up() as second:
+            assert next(outcomes) == []
+            slots.release(held)
+            assert sum(map(len, outcomes)) == 1
+            order.append("second")
+            slots.release(second.wait(60))
+    assert order == ["first", "second"]
+    assert slots.taken == 0
+
+
+def test_a_message_that_lets_others_have_its_slot_keeps_its_place_in_line(monkeypatch):
+    monkeypatch.setattr(task_batch, "ROOM_SECONDS", 0.0)
+    slots, order, others = TaskSlots(1), [], []
+
+    def work():
+        if not order:
+            others.append(slots.line_up())
+        order.append("own")
+
+    def be_others():
+        with others[0] as first:
+            slot = first.wait(60)
+            while not slots.is_wanted():
+                pass
+            with slots.line_up() as second:
+                order.append("first")
+                slots.release(slot)
+                slots.release(second.wait(60))
+                order.append("second")
+
+    with attempts_of(2, work) as attempts:
+        outcomes = TaskBatch(attempts, slots, slots.take(0.0)).outcomes()
+        assert len(next(outcomes)) == 1
+        thread = threading.Thread(target=be_others)
+        thread.start()
+        assert sum(map(len, outcomes)) == 1
+        thread.join()
+    assert order == ["own", "first", "own", "second"]
+
+
+def test_a_young_message_keeps_its_slot_while_older_ones_have_not_waited_for_long():
+    slots, seen, older = TaskSlots(1), [], []
+
+    def work():
+        if not older:
+            older.append(slots.line_up())
+        seen.append(older[0].is_served)
+
+    with attempts_of(2, work) as attempts:
+        assert sum(map(len, TaskBatch(attempts, slots, slots.take(0.0), is_ahead=True).outcomes())) == 2
+    assert seen == [False, False]
+    with older[0] as place:
+        assert place.wait(60)
+
+
+@pytest.mark.parametrize(("seconds", "gives_way"), [(60.0, False), (-1.0, True)])
+def test_a_young_message_keeps_its_slot_for_a_time_slice_whatever_has_waited(monkeypatch, seconds, gives_way):
+    """Else a job of three short tasks waits for a slot three times."""
+    monkeypatch.setattr(task_batch, "SLICE_SECONDS", seconds)
+    monkeypatch.setattr(task_slots, "PASSED_OVER_SECONDS", -1.0)
+    slots, seen = TaskSlots(1), []
+    held = slots.take(0.0)
+
+    with slots.line_up() as older, attempts_of(2, lambda: seen.append(older.is_served)) as attempts:
+        batch = TaskBatch(attempts, slots, held, is_ahead=True)
+        monkeypatch.setattr(batch, "_step_aside", lambda slot: slots.release(slot) or older.wait(60))
+        assert sum(map(len, batch.outcomes())) == 2
+    assert seen == [False, gives_way]

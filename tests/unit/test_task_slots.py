@@ -64,13 +64,13 @@ def test_who_waits_longest_is_next_and_a_spare_slot_is_none_of_theirs():
     for count, thread in enumerate(threads, 1):
         thread.start()
         wait_until_in_line(slots, count)
-    assert slots.is_wanted
+    assert slots.is_wanted()
     assert slots.take_spare() is None
     slots.release(held)
     for thread in threads:
         thread.join()
     assert order == ["a", "b", "c"]
-    assert not slots.is_wanted
+    assert not slots.is_wanted()
     assert slots.take_spare() is not None
 
 
@@ -139,4 +139,29 @@ def test_a_thread_that_waits_leaves_when_its_process_ends():
 
     with pytest.raises(SystemExit):
         slots.take(60, refuse)
-    assert not slots.is_wanted
+    assert not slots.is_wanted()
+
+
+@pytest.mark.parametrize(("seconds", "is_wanted"), [(1e9, False), (-1.0, True)])
+def test_who_is_young_gives_way_to_those_that_have_waited_for_long(monkeypatch, seconds, is_wanted):
+    monkeypatch.setattr(task_slots, "PASSED_OVER_SECONDS", seconds)
+    slots = TaskSlots(1)
+    held = slots.take(0.0)
+    with slots.line_up():
+        assert slots.is_wanted()
+        assert slots.is_wanted(is_ahead=True) is is_wanted
+        with slots.line_up(is_ahead=True):
+            assert slots.is_wanted(is_ahead=True)
+    assert not slots.is_wanted(is_ahead=True)
+    slots.release(held)
+    assert slots.taken == 0
+
+
+def test_a_place_that_is_left_when_its_turn_has_come_lets_the_next_one_have_the_slot():
+    slots = TaskSlots(1)
+    with slots.line_up(), slots.line_up() as second:
+        assert second.wait(0.0) is None
+    assert slots.taken == 0
+    with slots.line_up() as second:
+        assert second.wait(0.0)
+        assert slots.taken == 1

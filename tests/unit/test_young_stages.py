@@ -1,7 +1,7 @@
 """Which messages go on: those of large stages leave the slots to stages that a process has done little for."""
 
 from core.models import StageRef
-from core.running.time_slice import PRESENT_SECONDS, YOUNG_TASKS, YoungStages
+from core.running.time_slice import PRESENT_SECONDS, YOUNG_SECONDS, YOUNG_TASKS, YoungStages
 
 LARGE, SMALL = StageRef("a", 1, 1), StageRef("b", 1, 1)
 
@@ -37,6 +37,17 @@ def test_a_large_stage_leaves_the_slots_to_a_young_one_as_long_as_that_is_about(
     assert process.run(LARGE, 1) == [False]
     process.now += PRESENT_SECONDS
     assert process.run(LARGE, 2) == [True, True]
+
+
+def test_a_stage_of_few_tasks_that_last_is_young_until_they_have_had_much_time():
+    process = Process()
+    assert process.stages.note(LARGE, 8)
+    process.stages.note_seconds(LARGE, YOUNG_SECONDS / 2)
+    assert process.stages.note(LARGE, 1)
+    process.stages.note_seconds(LARGE, YOUNG_SECONDS / 2)
+    assert not process.stages.note(LARGE, 1)
+    process.stages.note(SMALL, 1)
+    assert process.run(LARGE, 1) == [False]
 
 
 def test_a_stage_that_has_ended_is_not_waited_for():
