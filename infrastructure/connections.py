@@ -133,9 +133,9 @@ _CONNINFO_DEFAULTS = {
     "tcp_user_timeout": 30_000,
 }
 # Of what libpq reads from the environment: without a value, as if it were not set. Not so `service`, `sslcertmode` and
-# the versions of the protocol: an empty one is refused.
+# the versions of the protocol: an empty one is refused; and not `require_auth`: an empty one refuses all methods.
 _MAY_BE_EMPTY = (
-    *("host", "hostaddr", "dbname", "password", "passfile", "application_name", "requirepeer", "require_auth"),
+    *("host", "hostaddr", "dbname", "password", "passfile", "application_name", "requirepeer"),
     *("sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "ssl_max_protocol_version", "gsslib"),
 )
 

@@ -216,7 +216,6 @@ OF_A_HANDLER = {
     "PGTARGETSESSIONATTRS": "standby",
     "PGSSLROOTCERT": "nowhere",
     "PGHOSTADDR": "nowhere",
-    "PGREQUIREAUTH": "nothing",
     "PGREQUIREPEER": "nobody",
     "PGSSLMAXPROTOCOLVERSION": "none",
 }
