@@ -135,5 +135,5 @@ class PgQueuerPeer:
 
 
 def one_by_one() -> PgQueuerPeer:
-    """Two workers: the fastest of one, two, four and eight that take a job at a time."""
+    """Two workers, as others have: of one, two, four and eight none was the fastest in both of two runs."""
     return PgQueuerPeer(batch=1, workers=2)
