@@ -56,7 +56,10 @@ def check_header(path: str, dataset: Any, options: ConversionOptions, folder: Pa
 def _is_plain(dataset: Any, plan: ConversionPlan) -> bool:
     """Whether it is as most are, and nothing is to be tried."""
     names = [each.name for each in dataset.colorinterp if each is not ColorInterp.alpha]
-    is_usual = names in (["palette"], ["red", "green", "blue"]) or set(names) <= {"gray", "undefined"}
+    is_grey = set(names) <= {"gray", "undefined"}
+    # GDAL makes colours of three or four bands of bytes.
+    is_coloured = dataset.dtypes[0] == "uint8" and dataset.count in {3, 4}
+    is_usual = names in (["palette"], ["red", "green", "blue"]) or (is_grey and not is_coloured)
     is_last = ColorInterp.alpha not in dataset.colorinterp[:-1]
     crs = CRS.from_user_input(plan.target_crs) if plan.warped else dataset.crs
     return is_usual and is_last and crs.to_epsg() is not None

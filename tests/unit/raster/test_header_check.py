@@ -47,6 +47,15 @@ def test_a_palette_with_a_second_band_is_refused_with_what_to_do(refuse):
     assert "rasters of their own (gdal_translate -b), or expand its palette (gdal_translate -expand rgb)" in reason
 
 
+def test_grey_bands_of_a_file_of_colours_that_are_reprojected(tmp_path):
+    """The metadata beside it calls them so; in the copy that is warped GDAL makes an alpha band of the fourth."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", bands=4, side=20))
+    bands = "".join(f'<PAMRasterBand band="{n}"><ColorInterp>Gray</ColorInterp></PAMRasterBand>' for n in range(1, 5))
+    path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    with pytest.raises(UnusableRaster, match=r"expected colours .*'gray'\], found .*'alpha'\]; a COG cannot tell"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
 @pytest.mark.parametrize(("crs", "size"), [(FROM_SPACE, 1000), (SIDEWAYS, 0.01)])
 def test_a_system_that_a_geotiff_cannot_hold(refuse, crs, size):
     assert "coordinate system" in refuse(crs=crs, transform=Affine(size, 0, 0, 0, -size, 0))
