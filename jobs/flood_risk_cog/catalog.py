@@ -15,16 +15,26 @@ from jobs.flood_risk_cog.convert import checksum_of, describe_cog
 from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint
 from jobs.flood_risk_cog.geoparquet import geoparquet_of
+from jobs.flood_risk_cog.marker import TABLE
 from jobs.flood_risk_cog.mosaic import mosaics_of
 from jobs.flood_risk_cog.overlaps import MOST_NAMED, area_of, overlapping
 from jobs.flood_risk_cog.picture_frame import Shape
 from jobs.flood_risk_cog.quicklook import draw_quicklook
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
-from jobs.flood_risk_cog.scratch import scratch_folder
+from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stac import collection_of, item_of
 from jobs.flood_risk_cog.stale import KEEP, find_stale, settle_stale
-from jobs.flood_risk_cog.target import join, put_file, put_tree, short_name
+from jobs.flood_risk_cog.target import (
+    OutputBlocked,
+    blocked_in_words,
+    check_file_place,
+    check_folder_place,
+    join,
+    put_file,
+    put_tree,
+    short_name,
+)
 
 Report = Callable[[str, float], None]
 Thing = TypeVar("Thing")
@@ -65,6 +75,7 @@ def build_catalog(
     draw: Draw | None = None,
     expected: Collection[str] = (),
     stale_results: str = KEEP,
+    owner: ScratchOwner | None = None,
 ) -> dict[str, Any]:
     """Write `collection.json` with its items, `summary.json`, `quicklook.png`, mosaics and `items.parquet`.
 
@@ -81,6 +92,7 @@ def build_catalog(
         draw: Draws the picture; here when it is left out.
         expected: File names of the COGs of rasters that failed: an older result of theirs is not stale.
         stale_results: Whether results that no source has any more are kept, moved or removed.
+        owner: Whose attempt this is; what its earlier attempts left behind is removed.
 
     Returns:
         The paths written, the summary's totals, as `left_out` and `not_drawn` what cannot be described or shown, and
@@ -89,7 +101,7 @@ def build_catalog(
     output = without_file_scheme(output)
     items = list(items)
     expected = {*expected, *(str(item["name"]) for item in items)}
-    rasters, left_out = usable(sorted(items, key=lambda item: str(item["name"])))
+    rasters, left_out = usable(sorted(items, key=lambda item: str(item["name"])), output)
     failed = sorted([*failures, *left_out], key=lambda failure: json.dumps(failure, sort_keys=True))
     summary = summarise(rasters, failed, collection_id, title)
     report = report or (lambda _step, _share: None)
@@ -99,14 +111,16 @@ def build_catalog(
         summary["stale_results"] = {"action": stale_results, "names": find_stale(output, expected, mosaics)}
 
     if is_remote(output):
-        with scratch_folder(Path(tempfile.gettempdir())) as folder:
-            write_catalog(rasters, summary, output, folder, report, draw, note_stale)
+        with scratch_folder(Path(tempfile.gettempdir()), owner) as folder:
+            write_catalog(rasters, summary, output, folder, report, draw, note_stale, owner)
             report("store", 0)
             put_tree(folder, output)
     else:
-        write_catalog(rasters, summary, output, Path(output).resolve(), report, draw, note_stale)
+        with blocked_in_words():
+            write_catalog(rasters, summary, output, Path(output).resolve(), report, draw, note_stale, owner)
     # Last: until then another attempt finds them again.
-    settle_stale(output, summary["stale_results"]["names"], stale_results)
+    with blocked_in_words():
+        settle_stale(output, summary["stale_results"]["names"], stale_results)
     return {
         "collection": join(output, "collection.json"),
         "summary": join(output, "summary.json"),
@@ -127,7 +141,7 @@ def _draw_here(report: Report) -> Draw:
     return draw
 
 
-def usable(results: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def usable(results: Iterable[dict[str, Any]], output: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The results that the catalog can tell of, and as failures those that it cannot.
 
     A store that is away is no fault of a raster: such errors are raised, and another attempt does better.
@@ -137,9 +151,12 @@ def usable(results: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], lis
         try:
             raster = completed(result)
             item_of(raster, "", "", "")
+            check_item_place(raster, output)
             combine([raster["statistics"]])
             json.dumps(raster, allow_nan=False)
             rasters.append(raster)
+        except OutputBlocked as error:
+            left_out.append({"name": str(result["name"]), "reason": str(error)})
         except FileNotFoundError:
             reason = "its COG is no longer there; run the job again"
             left_out.append({"name": str(result["name"]), "reason": reason})
@@ -158,6 +175,14 @@ def usable(results: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], lis
     return rasters, left_out
 
 
+def check_item_place(raster: dict[str, Any], output: str) -> None:
+    """Refuse a result whose item would have the place of something else."""
+    name = short_name(PurePosixPath(raster["name"]).stem)
+    folder = join(join(output, "items"), name)
+    check_folder_place(folder)
+    check_file_place(join(folder, f"{name}.json"))
+
+
 def write_catalog(
     rasters: list[dict[str, Any]],
     summary: dict[str, Any],
@@ -166,39 +191,56 @@ def write_catalog(
     report: Report,
     draw: Draw,
     note_stale: Callable[[Collection[str]], None],
+    owner: ScratchOwner | None,
 ) -> None:
     """Write everything into a local folder whose content is, or becomes, that of the output."""
-    folder.mkdir(parents=True, exist_ok=True)
     collection_id, title = str(summary["collection"]), str(summary["title"])
-    items, hrefs = [], []
-    for raster in in_steps(rasters, "describe", report):
-        item_id = PurePosixPath(raster["name"]).stem
-        href = href_of(raster, output, "items/item")
-        item = item_of(raster, item_id, href, collection_id)
-        name = short_name(item_id)
-        items.append(item)
-        hrefs.append(f"items/{name}/{name}.json")
-        write_json(folder / "items" / name / f"{name}.json", item)
-    table = geoparquet_of(items)
-    if isinstance(table, bytes):
-        write_whole(folder / "items.parquet", table)
-    summary["geoparquet"] = "items.parquet" if isinstance(table, bytes) else table
-    summary["mosaics"] = write_mosaics(rasters, output, folder)
-    mosaics = [entry["name"] for entry in summary["mosaics"] if "reason" not in entry]
-    beside = "items.parquet" if isinstance(table, bytes) else None
-    collection = collection_of(items, hrefs, collection_id, title, mosaics=mosaics, table=beside)
-    write_json(folder / "collection.json", collection)
-    note_stale(mosaics)
-    footprints = [
-        (None if raster.get("kind") == "classes" else str(raster["path"]), raster["geometry"], raster["bbox"])
-        for raster in rasters
-    ]
-    report("draw", 0)
-    picture, missing = draw(footprints, title)
-    write_whole(folder / "quicklook.png", picture)
-    summary["not_drawn"] = missing
-    write_json(folder / "verification.json", verification_of(rasters))
-    write_json(folder / "summary.json", summary)
+    items, hrefs = write_items(rasters, output, folder, collection_id, report, owner)
+    with scratch_folder(folder, owner) as scratch:
+        table = geoparquet_of(items)
+        if isinstance(table, bytes):
+            write_whole(folder / TABLE, table, scratch)
+        summary["geoparquet"] = TABLE if isinstance(table, bytes) else table
+        summary["mosaics"] = write_mosaics(rasters, output, folder, scratch)
+        mosaics = [entry["name"] for entry in summary["mosaics"] if "reason" not in entry]
+        beside = TABLE if isinstance(table, bytes) else None
+        collection = collection_of(items, hrefs, collection_id, title, mosaics=mosaics, table=beside)
+        write_json(folder / "collection.json", collection, scratch)
+        note_stale(mosaics)
+        footprints = [
+            (None if raster.get("kind") == "classes" else str(raster["path"]), raster["geometry"], raster["bbox"])
+            for raster in rasters
+        ]
+        report("draw", 0)
+        picture, missing = draw(footprints, title)
+        write_whole(folder / "quicklook.png", picture, scratch)
+        summary["not_drawn"] = missing
+        write_json(folder / "verification.json", verification_of(rasters), scratch)
+        write_json(folder / "summary.json", summary, scratch)
+
+
+def write_items(
+    rasters: list[dict[str, Any]],
+    output: str,
+    folder: Path,
+    collection_id: str,
+    report: Report,
+    owner: ScratchOwner | None,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The STAC items of all rasters, and where they are as seen from the folder."""
+    items: list[dict[str, Any]] = []
+    hrefs: list[str] = []
+    if not rasters:
+        return items, hrefs
+    with scratch_folder(folder / "items", owner) as scratch:
+        for raster in in_steps(rasters, "describe", report):
+            item_id = PurePosixPath(raster["name"]).stem
+            item = item_of(raster, item_id, href_of(raster, output, "items/item"), collection_id)
+            name = short_name(item_id)
+            items.append(item)
+            hrefs.append(f"items/{name}/{name}.json")
+            write_json(folder / "items" / name / f"{name}.json", item, scratch)
+    return items, hrefs
 
 
 def href_of(raster: dict[str, Any], output: str, below: str = "") -> str:
@@ -207,23 +249,26 @@ def href_of(raster: dict[str, Any], output: str, below: str = "") -> str:
     return inside if is_remote(inside) else os.path.relpath(Path(output) / inside, Path(output) / below)
 
 
-def write_mosaics(rasters: list[dict[str, Any]], output: str, folder: Path) -> list[dict[str, Any]]:
+def write_mosaics(rasters: list[dict[str, Any]], output: str, folder: Path, scratch: Path) -> list[dict[str, Any]]:
     """A virtual raster a return period and kind of grid; what was written, or why not."""
     written = []
     for name, members, text in mosaics_of([(raster, href_of(raster, output)) for raster in rasters]):
-        is_mosaic = text.startswith("<")
-        if is_mosaic:
-            write_whole(folder / name, text.encode())
+        reason = "" if text.startswith("<") else text
+        if not reason:
+            try:
+                with blocked_in_words():
+                    write_whole(folder / name, text.encode(), scratch)
+            except OutputBlocked as blocked:
+                reason = str(blocked)
         named = {"name": name} if name else {}
         entry = {**named, "rasters": [member["name"] for member in members]}
-        written.append(entry if is_mosaic else {**entry, "reason": text})
+        written.append({**entry, "reason": reason} if reason else entry)
     return written
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any, scratch: Path) -> None:
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode())
+    write_whole(path, text.encode(), scratch)
 
 
 def verification_of(rasters: list[dict[str, Any]]) -> dict[str, Any]:
@@ -315,9 +360,9 @@ def mean_of(statistics: list[dict[str, Any]]) -> float | None:
     return sum(one["mean_depth"] * one["flooded_pixels"] for one in statistics) / pixels if pixels else None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put the content in place in one step, or not at all."""
-    with scratch_folder(path.parent) as scratch:
-        temporary = scratch / path.name
-        temporary.write_bytes(content)
-        put_file(temporary, str(path))
+def write_whole(path: Path, content: bytes, scratch: Path) -> None:
+    """Put the content in place in one step, or not at all; `scratch` is a folder beside it."""
+    temporary = scratch / path.name
+    temporary.write_bytes(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put_file(temporary, str(path))

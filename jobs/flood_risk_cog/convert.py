@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from rasterio.errors import RasterioError, RasterioIOError
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.gdal_errors import failure_of
+from jobs.flood_risk_cog.header_check import check_header
 from jobs.flood_risk_cog.intact import BlockCheck, check_blocks, check_every_block, nothing_made_up
 from jobs.flood_risk_cog.inventory import describe, has_code
 from jobs.flood_risk_cog.layout import find_layout_problems
@@ -37,6 +39,7 @@ from jobs.flood_risk_cog.plan import (
     ConversionPlan,
     UnusableRaster,
     check_form,
+    check_mask_file,
     check_masks,
     check_source,
     check_types,
@@ -55,7 +58,17 @@ from jobs.flood_risk_cog.stage import (
     stage_raster,
 )
 from jobs.flood_risk_cog.statistics import FloodMeter
-from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, remove_beside, short_name, size_of
+from jobs.flood_risk_cog.target import (
+    blocked_in_words,
+    check_file_place,
+    join,
+    open_file,
+    put_file,
+    read_text,
+    remove_beside,
+    short_name,
+    size_of,
+)
 from jobs.flood_risk_cog.verification import verify_cog
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR
 from jobs.flood_risk_cog.write import write_cog, write_tiled, write_warped
@@ -68,7 +81,7 @@ Report = Callable[[str, float], None]
 # Of classes, whose numbers are none.
 NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 7
+RELEASE = 8
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
@@ -128,6 +141,7 @@ def convert_raster(
         SourceChanged: It changed meanwhile.
         InvalidOutput: The written file is not a valid COG.
         DifferentOutput: It is not one of this source.
+        OutputBlocked: Something in the output is in its way.
         ValueError: An option is not one of the above.
         OSError: A place could not be read or written; stores raise types of their own as well.
     """
@@ -138,34 +152,41 @@ def convert_raster(
     path, output = without_file_scheme(path), without_file_scheme(output)
     file_name = f"{name or PurePosixPath(path).stem}.tif"
     final = join(output, file_name)
+    # `Path.resolve` raises where links lead in a circle.
     if final == path or (
-        not is_remote(path) and not is_remote(final) and Path(final).resolve() == Path(path).resolve()
+        not is_remote(path) and not is_remote(final) and os.path.realpath(final) == os.path.realpath(path)
     ):
         raise ValueError(f"expected an output folder other than the source's, found {output!r}; choose another one")
     version = version_of(path, sidecars)
     identity = [RELEASE, PurePosixPath(path).name, version, options.as_json]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     # Around every read as well: outside it GDAL's cache grows to a share of the machine's memory.
-    with rasterio.Env(**GDAL_OPTIONS):
-        if (proof := find_proof(final, fingerprint)) is not None:
-            report("reuse", 0)
+    with rasterio.Env(**GDAL_OPTIONS), ExitStack() as stack:
+        with blocked_in_words():
+            check_file_place(final)
+            check_file_place(proof_name(final))
+            if (proof := find_proof(final, fingerprint)) is not None:
+                report("reuse", 0)
+                remove_beside(final)
+                return {**proof, "path": final, "source": path, "reused": True}
+            scratch = stack.enter_context(scratch_folder(scratch_parent(output), owner))
+        staging = stack.enter_context(scratch_folder(Path(tempfile.gettempdir()), owner))
+        # GDAL appends to names.
+        temporary = scratch / f"{short_name(PurePosixPath(file_name).stem)}.tif"
+        result = _make_cog(path, sidecars, temporary, staging, options, fingerprint, report)
+        if version_of(path, sidecars) != version:
+            raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
+        report("store", 0)
+        with blocked_in_words():
             remove_beside(final)
-            return {**proof, "path": final, "source": path, "reused": True}
-        local = Path(tempfile.gettempdir())
-        with scratch_folder(scratch_parent(output), owner) as scratch, scratch_folder(local, owner) as staging:
-            result = _make_cog(path, sidecars, scratch / file_name, staging, options, fingerprint, report)
-            if version_of(path, sidecars) != version:
-                raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
-            report("store", 0)
-            remove_beside(final)
-            put_file(scratch / file_name, final)
-            proof = {**result, "fingerprint": fingerprint, "entity_tag": entity_tag_of(final)}
+            put_file(temporary, final)
+            proof = {**result, "name": file_name, "fingerprint": fingerprint, "entity_tag": entity_tag_of(final)}
             text = json.dumps(proof, indent=2, sort_keys=True, allow_nan=False)
             written = scratch / "proof.json"
             written.write_text(f"{text}\n")
             put_file(written, proof_name(final))
-            # As a rerun finds it.
-            return {**json.loads(text), "path": final, "source": path, "reused": False}
+        # As a rerun finds it.
+        return {**json.loads(text), "path": final, "source": path, "reused": False}
 
 
 def scratch_parent(output: str) -> Path:
@@ -242,6 +263,7 @@ def _opened(path: str, source: str, tile_size: int) -> Iterator[Any]:
         try:
             dataset = stack.enter_context(open_raster(source))
             check_types(path, dataset)
+            check_mask_file(path, dataset)
             if problem := problem_with_blocks(dataset):
                 raise UnusableRaster(path, problem)
             if not is_kept_whole(dataset, tile_size):
@@ -277,7 +299,7 @@ def _write_and_verify(
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         dataset = stack.enter_context(_opened(path, source, options.tile_size))
-        plan, facts, meter = _read_source(path, source, dataset, options, report)
+        plan, facts, meter = _read_source(path, source, dataset, options, temporary.parent, report)
         copied, made = _write_copy(path, dataset, temporary, plan, report)
         if copied is not None or not is_kept_whole(dataset, options.tile_size):
             # What is left of it in GDAL's cache is of no use to the write, which needs the memory.
@@ -335,7 +357,8 @@ def _write_copy(
     path: str, dataset: Any, temporary: Path, plan: ConversionPlan, report: Report
 ) -> tuple[Path | None, ValueChecksums | None]:
     """What the COG is made of where that is not the source: one that is reprojected, or in tiles and not in strips."""
-    copied, made = temporary.with_name("copy.tif"), None
+    # No result has this ending.
+    copied, made = temporary.with_name("copy.tiff"), None
     if plan.warped:
         made = write_warped(path, dataset, copied, plan, lambda share: report("warp", share))
     report("write", 0)
@@ -351,14 +374,13 @@ def check_alone(cog: Path) -> None:
 
 
 def _read_source(
-    path: str, source: str, dataset: Any, options: ConversionOptions, report: Report
+    path: str, source: str, dataset: Any, options: ConversionOptions, folder: Path, report: Report
 ) -> tuple[ConversionPlan, Facts, FloodMeter]:
     try:
         check_source(path, dataset)
         check_form(path, dataset, options)
-        check_mask_size(path, dataset)
         check_masks(path, dataset)
-        footprint_of(dataset)
+        check_header(path, dataset, options, folder)
         meter = FloodMeter(dataset, PurePosixPath(path).name)
         check_blocks(f"{source}{MASK}")
         blocks = BlockCheck(dataset, source)
@@ -373,19 +395,6 @@ def _read_source(
     except UnicodeError as error:
         reason = f"its metadata is no UTF-8 ({error}); write it anew (gdal_edit -units, -a_srs, -mo)"
         raise UnusableRaster(path, reason) from error
-
-
-def check_mask_size(path: str, dataset: Any) -> None:
-    """Refuse a mask of another size beside the raster."""
-    beside = f"{dataset.name}{MASK}"
-    if not Path(beside).is_file():
-        return
-    with open_raster(beside, sidecars=False) as mask:
-        if mask.shape != dataset.shape:
-            found, expected = (f"{each.width} x {each.height}" for each in (mask, dataset))
-            raise UnusableRaster(
-                path, f"its mask ({MASK}) has {found} pixels, and it has {expected}; remove the mask or make it anew"
-            )
 
 
 def describe_cog(cog: str) -> dict[str, Any]:

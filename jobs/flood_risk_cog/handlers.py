@@ -15,13 +15,19 @@ from core.errors import PermanentTaskError, TaskCancelled
 from core.fan_in import load_fan_in_results
 from core.models.context import FailedTask
 from jobs.flood_risk_cog.process import PROCESSES, ConversionEnded
-from jobs.flood_risk_cog.scratch import ScratchOwner, remove_scratch, sweep_scratch, written_bytes
+from jobs.flood_risk_cog.scratch import (
+    ScratchOwner,
+    remove_scratch,
+    remove_scratch_of_job,
+    sweep_scratch,
+    written_bytes,
+)
 from jobs.registry import Handler
 
 # A result is a row; the summary file and the task rows hold the rest.
 MOST_REASONS = 20
 LONGEST_REASON = 500
-COGS = "cogs"
+COGS, ITEMS = "cogs", "items"
 INSPECTED_AT_ONCE = 50
 # Percent done when a step begins, and how much the step is; reading and writing take most of the time.
 CONVERT_STEPS = {
@@ -76,7 +82,7 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         from jobs.flood_risk_cog.places import check_place  # noqa: PLC0415
         from jobs.flood_risk_cog.plan import ConversionOptions  # noqa: PLC0415
         from jobs.flood_risk_cog.remote import without_file_scheme  # noqa: PLC0415
-        from jobs.flood_risk_cog.target import join  # noqa: PLC0415
+        from jobs.flood_risk_cog.target import blocked_in_words, join  # noqa: PLC0415
 
     del params
     wanted = context.job_parameters
@@ -92,8 +98,15 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     )
     # A submission whose checks came to no end is accepted.
     check_place(wanted["output"], writes=True)
-    mark_output(without_file_scheme(wanted["output"]), wanted, context.job_id)
-    for place in {scratch_parent(join(wanted["output"], COGS)), Path(tempfile.gettempdir())}:
+    with blocked_in_words():
+        mark_output(without_file_scheme(wanted["output"]), wanted, context.job_id)
+    output = wanted["output"]
+    folders = (output, join(output, COGS), join(output, ITEMS))
+    places = {Path(tempfile.gettempdir()), *map(scratch_parent, folders)}
+    # No task of this run has any yet, unless this attempt has lost its lease.
+    context.check_cancelled()
+    remove_scratch_of_job(places, context.job_id)
+    for place in places:
         sweep_scratch(place)
     listing = list_rasters(
         wanted["source"], recursive=bool(wanted.get("recursive")), leave_out=without_file_scheme(wanted["output"])
@@ -149,7 +162,7 @@ def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
 
     wanted = context.job_parameters
     output = join(wanted["output"], COGS)
-    owner = ScratchOwner(context.job_id, context.task_id, context.attempt)
+    owner = owner_of(context)
     places = {scratch_parent(output), Path(tempfile.gettempdir())}
     request = {
         "path": params["path"],
@@ -172,6 +185,10 @@ def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         # Its process was killed and could not clean up.
         remove_scratch(places, owner)
         raise
+
+
+def owner_of(context: TaskContext) -> ScratchOwner:
+    return ScratchOwner(context.job_id, context.task_id, context.attempt)
 
 
 class Watch:
@@ -230,6 +247,7 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         draw=draw,
         expected=[cog_name_of(task) for task in failed],
         stale_results=wanted.get("stale_results", "keep"),
+        owner=owner_of(context),
     )
     stale = written.pop("stale")
     # Converted, but the catalog cannot describe them, or the picture cannot show them.

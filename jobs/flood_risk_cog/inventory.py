@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
-from jobs.flood_risk_cog.marker import FILES, MARKER
+from jobs.flood_risk_cog.marker import FILES, FOLDERS, MARKER, TABLE
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote, without_file_scheme
 from jobs.flood_risk_cog.source import SourceNotFound, open_raster
 from jobs.flood_risk_cog.stage import by_name_without_case, not_taken_among, sidecars_among
+from jobs.flood_risk_cog.target import LONGEST_NAME, short_name
 
 SUFFIXES = (".tif", ".tiff")
 OTHER_NAME = "its name does not end in .tif or .tiff"
@@ -129,7 +130,7 @@ def is_result(path: str, output: str) -> bool:
     if path.rstrip("/") == root:
         return True
     first = path.removeprefix(f"{root}/").split("/")[0] if path.startswith(f"{root}/") else ""
-    return first in {"cogs", "items", "stale", "items.parquet", MARKER, *FILES} or (
+    return first in {*FOLDERS, "stale", TABLE, MARKER, *FILES} or (
         first.startswith(("mosaic", ".coremachine-")) and first != path
     )
 
@@ -217,6 +218,8 @@ def _name_outputs(rasters: list[RasterFile]) -> None:
         stem = _stem(raster)
         if stems[stem.lower()] > 1:
             stem = f"{stem}~{hashlib.sha256(raster['name'].encode()).hexdigest()[:8]}"
+        if len(f"{stem}.tif".encode()) > LONGEST_NAME:
+            stem = short_name(stem)
         raster["output"] = stem
 
 

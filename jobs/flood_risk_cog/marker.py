@@ -13,6 +13,8 @@ MARKER = ".coremachine-output.json"
 OUTSIDE_ID = frozenset({"stale_results"})
 # What the job writes beside the COGs.
 FILES = ("collection.json", "summary.json", "quicklook.png", "verification.json")
+TABLE = "items.parquet"
+FOLDERS = ("cogs", "items")
 
 
 class ForeignOutput(ValueError):
@@ -30,9 +32,11 @@ def check_output(output: str, parameters: Mapping[str, Any]) -> bool:
 
     Raises:
         ForeignOutput: It is of other parameters, or holds files of somebody else's under names that the job writes.
+        OutputBlocked: A folder is there where the job writes a file, or a file where it needs a folder.
     """
     from jobs.flood_risk_cog.target import BESIDE, join, names_in, read_text  # noqa: PLC0415 - fsspec, an extra
 
+    check_kinds(output, parameters)
     text = read_text(join(output, MARKER))
     if text is not None:
         found = _read(text)
@@ -52,11 +56,21 @@ def check_output(output: str, parameters: Mapping[str, Any]) -> bool:
     return False
 
 
+def check_kinds(output: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse folders under names of files that the job writes, and the other way around."""
+    from jobs.flood_risk_cog.target import check_file_place, check_folder_place, join  # noqa: PLC0415 - fsspec, an extra
+
+    for name in (*FILES, TABLE, MARKER):
+        check_file_place(join(output, name))
+    for name in (*FOLDERS, *(("stale",) if parameters.get("stale_results") == "move" else ())):
+        check_folder_place(join(output, name))
+
+
 def mark_output(output: str, parameters: Mapping[str, Any], job_id: str) -> None:
     """Take the folder for this job's parameters.
 
     Raises:
-        ForeignOutput: It is somebody else's.
+        ForeignOutput, OutputBlocked: As `check_output`.
     """
     from jobs.flood_risk_cog.target import join, put_text  # noqa: PLC0415 - fsspec, an extra
 
@@ -81,13 +95,18 @@ def _is_ours(summary: str | None) -> bool:
 @resource_validator("own_output")
 def own_output(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The folder is empty, new, or made by a job of the same parameters."""
-    field = config["param"]
+    from jobs.flood_risk_cog.remote import without_file_scheme  # noqa: PLC0415 - fsspec, an extra
+    from jobs.flood_risk_cog.target import OutputBlocked, blocked_in_words  # noqa: PLC0415 - fsspec, an extra
+
+    field, expected = config["param"], "a folder of this job's own"
     try:
-        check_output(parameters[field], parameters)
+        with blocked_in_words():
+            check_output(without_file_scheme(parameters[field]), parameters)
     except ForeignOutput as foreign:
         place = shown(parameters[field], 200)
-        hint = "choose another folder"
-        raise ResourceInvalid(field, "a folder of this job's own", f"{foreign} in {place}", hint) from foreign
+        raise ResourceInvalid(field, expected, f"{foreign} in {place}", "choose another folder") from foreign
+    except OutputBlocked as blocked:
+        raise ResourceInvalid(field, expected, str(blocked)) from blocked
     except ImportError:
         # The app that takes submissions may have no raster libraries; the inventory looks again.
         return

@@ -61,7 +61,7 @@ class OverviewCheck:
     def __init__(self, base: Any, overviews: list[Any], tile_size: int, method: str) -> None:
         self._base, self.overviews, self._tile_size, self._method = base, overviews, tile_size, method
         self._alpha = alpha_of(base)
-        self._hidden = None if has_mask(base) else exact_nodata(base)
+        self._hidden = None if has_mask(base) else exact_nodata(base, is_alone=True)
         self._numbers = [number for number in base.indexes if number != self._alpha]
         self._step = _step(base.width, base.height, len(self._numbers))
         self._count = -1

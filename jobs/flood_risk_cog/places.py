@@ -121,8 +121,9 @@ def _is_inside(place: str, root: str) -> bool:
         return "://" in root and (bare == prefix or bare.startswith(f"{prefix}/"))
     if "://" in root.removeprefix("file://"):
         return False
-    folder = Path(root.removeprefix("file://")).resolve()
-    return Path(local).resolve().is_relative_to(folder)
+    # `Path.resolve` raises where links lead in a circle.
+    folder = os.path.realpath(root.removeprefix("file://"))
+    return Path(os.path.realpath(local)).is_relative_to(folder)
 
 
 def is_named_crs(text: str) -> bool:

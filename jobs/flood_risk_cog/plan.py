@@ -1,6 +1,7 @@
 """What becomes of a raster: decided once from what it is, before anything is written."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -18,8 +19,10 @@ from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.neighbours import OF_SQUARES
 from jobs.flood_risk_cog.nodata import PER_BAND, exact_nodata, problem_outside, problem_with_nodata
 from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
+from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS, TargetGrid, lost_rows, own_grid
+from jobs.flood_risk_cog.tiff import full_size_directories
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
@@ -47,6 +50,9 @@ MOST_EXACT = 1 << 53
 ALPHA_TYPES = {"uint8", "uint16"}
 # Whose negative nodata GDAL's mode does not know.
 SIGNED = {"int16", "int32", "int64"}
+# GDAL's flags of a mask of all bands; it writes no others inside of a raster.
+PER_DATASET = 2
+_BEGIN = re.compile(r"\s*[+-]?\d{1,9}")
 # What a predictor of TIFF works on.
 WHOLE_BYTES = {"8", "16", "32", "64"}
 
@@ -471,19 +477,43 @@ def check_source(path: str, dataset: Any) -> None:
 
 
 def check_masks(path: str, dataset: Any) -> None:
-    """Refuse masks of single bands, which a GeoTIFF cannot hold, and mask files that contradict themselves."""
-    beside = Path(f"{dataset.name}{MASK}").is_file()
+    """Refuse masks of single bands inside of the raster, which a COG cannot hold."""
     for number, flags in enumerate(dataset.mask_flag_enums, start=1):
         if not flags:
-            reason = (
-                f"band {number} has a mask of its own (per-band masks), and a GeoTIFF has one for all bands; "
-                "give it one (gdal_translate -mask mask,1)"
+            raise UnusableRaster(path, _mask_of_one_band(number))
+
+
+def _mask_of_one_band(number: int) -> str:
+    return (
+        f"band {number} has a mask of its own (per-band masks), and a GeoTIFF has one for all bands; "
+        "give it one (gdal_translate -mask mask,1)"
+    )
+
+
+def check_mask_file(path: str, dataset: Any) -> None:
+    """Refuse a mask beside the raster that has another size, or is no mask of all bands for GDAL."""
+    beside = f"{dataset.name}{MASK}"
+    # GDAL takes one inside of the raster first.
+    if not Path(beside).is_file() or len(full_size_directories(dataset.name)) > 1:
+        return
+    with open_raster(beside, sidecars=False) as mask:
+        tags = mask.tags()
+        if mask.shape != dataset.shape:
+            found, expected = (f"{each.width} x {each.height}" for each in (mask, dataset))
+            raise UnusableRaster(
+                path, f"its mask ({MASK}) has {found} pixels, and it has {expected}; remove the mask or make it anew"
             )
-            raise UnusableRaster(path, reason)
-        if beside and flags != [MaskFlags.per_dataset]:
-            found = ", ".join(each.name for each in flags)
-            reason = f"band {number} is {found!r} for GDAL in spite of its mask file ({MASK}), which has no"
-            raise UnusableRaster(path, f"{reason} INTERNAL_MASK_FLAGS_{number}=2; set that, or remove the file")
+    for number in dataset.indexes:
+        text = tags.get(tag := f"INTERNAL_MASK_FLAGS_{number}")
+        # As GDAL reads a number.
+        flags = _BEGIN.match(text or "")
+        if flags and int(flags[0]) == PER_DATASET:
+            continue
+        if text is not None and (not flags or int(flags[0]) == 0):
+            raise UnusableRaster(path, _mask_of_one_band(number))
+        found = f"no {tag}" if text is None else f"{tag}={text[:20]}"
+        reason = f"its mask file ({MASK}) has {found}, so that GDAL does not take it for a mask of all bands"
+        raise UnusableRaster(path, f"{reason}; set {tag}=2 in it (gdal_edit -mo), or remove the file")
 
 
 def check_types(path: str, dataset: Any) -> None:

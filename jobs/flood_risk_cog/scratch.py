@@ -25,8 +25,8 @@ class ScratchOwner:
 
     @property
     def mark(self) -> str:
-        """The same for all attempts at a task, and safe in a file name."""
-        return hashlib.sha256(f"{self.job_id}/{self.task_id}".encode()).hexdigest()[:16]
+        """The same for all attempts at a task, safe in a file name, and beginning alike for all tasks of a job."""
+        return f"{_mark_of_job(self.job_id)}{_digest(f'{self.job_id}/{self.task_id}')[:16]}"
 
 
 @contextmanager
@@ -52,6 +52,13 @@ def remove_scratch(parents: Iterable[Path], owner: ScratchOwner) -> None:
         _remove(parent, lambda folder: folder.name.startswith(_prefix(owner)))
 
 
+def remove_scratch_of_job(parents: Iterable[Path], job_id: str) -> None:
+    """Remove what all tasks of a job left, before a run of it has any: theirs were of an earlier run."""
+    mark = f"{PREFIX}{_mark_of_job(job_id)}"
+    for parent in parents:
+        _remove(parent, lambda folder: folder.name.startswith(mark))
+
+
 def written_bytes(parents: Iterable[Path], owner: ScratchOwner) -> int:
     """Bytes that an attempt has in its scratch by now."""
     total = 0
@@ -68,6 +75,14 @@ def sweep_scratch(parent: Path, *, idle_seconds: float = ABANDONED_SECONDS) -> i
     """Remove scratch folders in `parent` that nothing was written to for so long; returns how many."""
     oldest = time.time() - idle_seconds
     return _remove(parent, lambda folder: _last_write(folder) < oldest)
+
+
+def _mark_of_job(job_id: str) -> str:
+    return f"{_digest(job_id)[:8]}."
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _prefix(owner: ScratchOwner) -> str:
@@ -96,8 +111,8 @@ def _remove(parent: Path, unwanted: Callable[[Path], bool]) -> int:
     for folder in parent.iterdir():
         if not folder.name.startswith(PREFIX) or folder.is_symlink():
             continue
-        # Gone in between: another sweep, or its owner, removed it.
-        with suppress(FileNotFoundError):
+        # Gone in between: another sweep, or its owner, removed it. Or it is another user's.
+        with suppress(FileNotFoundError, PermissionError):
             if unwanted(folder):
                 shutil.rmtree(folder)
                 removed += 1

@@ -15,18 +15,16 @@ from pathlib import Path
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from jobs.flood_risk_cog.nodata import is_number
+from jobs.flood_risk_cog.nodata import AUX, is_number, numbers_of_bands
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.tiff import full_size_directories
 
 FINGERPRINT_TAG = "COREMACHINE_SOURCE"
 # GDAL opens a mask with whatever driver fits.
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MASK, AUX = ".msk", ".aux.xml"
+MASK = ".msk"
 # Of ERDAS Imagine and older ArcGIS: GDAL reads it where there is no .aux.xml.
 AUX_OF_IMAGINE, IMAGINE_BEGINS = ".aux", b"EHFA_HEADER_TAG"
-# In GDAL's metadata of a band, in lower case.
-_NUMBERS = {"nodatavalue", "scale", "offset"}
 # They take the place of the name's suffix.
 WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld")
 # What GDAL's readers of satellites' metadata look for, and ArcGIS and MapInfo write, in lower case: it is not read.
@@ -207,11 +205,9 @@ def _read_aux(path: Path) -> ET.Element:
 
 def _no_number(document: ET.Element) -> str | None:
     """The first text in the place of a number that is none, in words: GDAL takes 0 for `none`, and 1 for `1,5`."""
-    for band in document.iter("PAMRasterBand"):
-        for each in band:
-            text = (each.text or "").strip()
-            if each.tag.lower() in _NUMBERS and text and ("," in text or not is_number(text)):
-                return f"{each.tag} is the text {text[:50]!r}, which is no number"
+    for _, name, text in numbers_of_bands(document):
+        if "," in text or not is_number(text):
+            return f"{name} is the text {text.strip()[:50]!r}, which is no number"
     return None
 
 

@@ -29,8 +29,16 @@ def find_stale(output: str, cogs: Collection[str], mosaics: Collection[str]) -> 
     stale = {
         f"cogs/{name}" for name in there if name.endswith(".tif") and name not in cogs and proof_name(name) in there
     }
-    stale |= {name for name in names_in(output) if _MOSAIC.fullmatch(name) and name not in mosaics}
+    stale |= {
+        name
+        for name in names_in(output)
+        if _MOSAIC.fullmatch(name) and name not in mosaics and not _is_local_folder(join(output, name))
+    }
     return sorted(stale)
+
+
+def _is_local_folder(path: str) -> bool:
+    return not is_remote(path) and Path(path).is_dir()
 
 
 def settle_stale(output: str, stale: Collection[str], action: str) -> None:

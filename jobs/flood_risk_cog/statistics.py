@@ -12,37 +12,60 @@ from jobs.flood_risk_cog.area import pixel_areas
 from jobs.flood_risk_cog.units import metres_of
 
 RETURN_PERIOD_TAG = "RETURN_PERIOD"
+# Neither the begin nor the end of a number with a fraction: 2.5yr, 2p5yr, rp2.5.
+_BEGIN, _END = r"(?<!\d)(?<!\d[.,p])", r"(?!\d|[.,]\d)"
+_ALONE = r"(?<![a-z0-9])"
+# "2050_year" is a calendar's.
+_NO_CALENDAR = r"(?!(?:19\d\d|20\d\d|2100)(?!\d))"
+# "10y20" and "x10y" are places of tiles, and so is "10y" beside a column.
+_BY_Y = rf"{_BEGIN}(?<![a-z]){_NO_CALENDAR}(\d{{1,6}})y(?![a-z0-9])"
+_COLUMN = re.compile(r"(?<![a-z0-9])x[_-]?\d|\dx(?![a-z0-9])", re.IGNORECASE)
 # The surest spelling first: a lone "T" is the weakest sign.
 RETURN_PERIODS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"(?<![a-z0-9])rp[_-]?(\d{1,6})(?!\d)",
-        r"(?<!\d)1[_-]?in[_-]?(\d{1,6})(?!\d)",
-        # "2050_year" is a calendar's.
-        r"(?<!\d)(?!(?:19\d\d|20\d\d|2100)(?!\d))(\d{1,6})[_-]?(?:yr|year)s?(?![a-z])",
-        # "T32TQM" is a satellite's tile.
-        r"(?<![a-z0-9])t(\d{1,6})(?![a-z0-9])",
+        rf"{_ALONE}(?:rp|return[ _-]?period)[ _-]?(\d{{1,6}}){_END}",
+        rf"{_BEGIN}1[ _-]?in[ _-]?(\d{{1,6}}){_END}",
+        rf"{_BEGIN}{_NO_CALENDAR}(\d{{1,6}})[ _-]?(?:yr|year)s?(?![a-z])",
+        # Germany's, Austria's and Switzerland's.
+        rf"{_ALONE}hq[ _-]?(\d{{1,6}}){_END}",
+        _BY_Y,
+        # Less may be a quarter of a year (Q3) or a share of values (Q95).
+        rf"{_ALONE}q[_-]?{_NO_CALENDAR}([1-9]\d{{2,5}})(?![a-z]){_END}",
+        # "T32TQM" is a satellite's tile, "t012" a step in time.
+        rf"{_ALONE}t{_NO_CALENDAR}([1-9]\d{{0,5}})(?![a-z]){_END}",
     )
 )
+_TAGGED = re.compile(r"(?:1[ _-]?in[ _-]?)?(\d{1,6}(?:[.,]\d+)?)\s*(?:$|[_-]?y)", re.IGNORECASE)
 
 
 def return_period(name: str, tags: dict[str, str]) -> int | None:
-    """Years between floods, from the tag RETURN_PERIOD or the file's name (rp100, 100yr, 1in100, T100).
+    """Years between floods, from the tag RETURN_PERIOD or the file's name, such as rp100, 1in100, 100yr, HQ100, 100y.
 
-    None where the tag has a part of a year: it is none of the name's, either.
+    None where the tag has a part of a year, which is none of the name's either, and where the surest spelling in a text
+    names several periods.
     """
-    tagged = tags.get(RETURN_PERIOD_TAG, "")
+    tagged = tags.get(RETURN_PERIOD_TAG, "").strip()
+    found = _TAGGED.match(tagged)
+    if found and "," in found[1]:
+        # A fraction for some, thousands for others.
+        return None
     with suppress(ValueError):
-        if (years := float(tagged)) >= 1:
+        if (years := float(found[1] if found else tagged)) >= 1:
             return int(years) if years.is_integer() else None
-    if found := re.search(r"^\s*(?:1\s*in\s*)?(\d{1,6})(?:\.0*)?\s*(?:$|y)", tagged, re.IGNORECASE):
-        return int(found[1]) or None
-    stem = PurePosixPath(name).stem
-    for text in (tagged, stem):
-        for pattern in RETURN_PERIODS:
-            if found := pattern.search(text):
-                return int(found[1]) or None
+    for text in (tagged, PurePosixPath(name).stem):
+        if periods := _surest_periods(text):
+            return (periods.pop() or None) if len(periods) == 1 else None
     return None
+
+
+def _surest_periods(text: str) -> set[int]:
+    for pattern in RETURN_PERIODS:
+        if pattern.pattern == _BY_Y and _COLUMN.search(text):
+            continue
+        if found := pattern.findall(text):
+            return {int(each) for each in found}
+    return set()
 
 
 class FloodMeter:

@@ -1,20 +1,70 @@
 """Where results go: a local folder, or any place that fsspec writes to."""
 
 import base64
+import errno
 import hashlib
 import os
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote
+from jobs.flood_risk_cog.scratch import scratch_folder
 
-# Of 255 bytes that file systems take, the rest is for what we append.
-LONGEST_STEM = 200
+# In bytes, as most file systems have it; what is left beside the stem is for what is appended.
+LONGEST_NAME, LONGEST_STEM = 255, 200
 # Appended to a raster's name: GDAL takes place, mask and overviews from such a file rather than from the raster.
 BESIDE = (".aux.xml", ".msk", ".ovr")
+_MOVE = "move that away, or choose another output"
+_RIGHTS = "let this app write there, or choose another output"
+# What no other attempt finds otherwise: a person must change it.
+_IN_THE_WAY = {
+    errno.EISDIR: f"a folder is where this file belongs; {_MOVE}",
+    errno.EEXIST: f"a file, or a link that leads nowhere, is where this folder belongs; {_MOVE}",
+    errno.ENOTDIR: f"a file is where a folder belongs; {_MOVE}",
+    errno.ELOOP: f"its links lead in a circle; {_MOVE}",
+    errno.ENAMETOOLONG: "its name is too long for this file system; give the raster, or the output, a shorter one",
+    errno.EROFS: f"it is on a file system that can only be read; {_RIGHTS}",
+    errno.EACCES: f"this app may not write there; {_RIGHTS}",
+    errno.EPERM: f"this app may not write there; {_RIGHTS}",
+}
+
+
+class OutputBlocked(ValueError):
+    """Something in the output is in the way of a result, which no other attempt changes."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"{place}: {problem}")
+        self.place = place
+
+
+@contextmanager
+def blocked_in_words() -> Iterator[None]:
+    """A block of code that writes into the output, whose errors of places are `OutputBlocked`."""
+    try:
+        yield
+    except OSError as error:
+        if (problem := _IN_THE_WAY.get(error.errno or 0)) is None:
+            raise
+        raise OutputBlocked(str(error.filename2 or error.filename or "the output"), problem) from error
+
+
+def check_file_place(path: str) -> None:
+    """Refuse a place for a file that a folder has, before the work that would end there."""
+    if is_remote(path):
+        return
+    with blocked_in_words(), suppress(FileNotFoundError):
+        # A link is replaced, wherever it leads.
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "", path)
+
+
+def check_folder_place(path: str) -> None:
+    """Refuse a place for a folder that something else has."""
+    if not is_remote(path) and os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112
+        raise OutputBlocked(path, _IN_THE_WAY[errno.EEXIST])
 
 
 class UploadIncomplete(OSError):
@@ -94,10 +144,10 @@ def put_text(text: str, target: str) -> None:
         filesystem.pipe_file(inner, text.encode())
         return
     path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)  # noqa: PTH105
+    with scratch_folder(path.parent) as scratch:
+        temporary = scratch / path.name
+        temporary.write_text(text)
+        put_file(temporary, target)
 
 
 def names_in(folder: str) -> list[str]:

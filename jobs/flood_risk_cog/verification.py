@@ -3,6 +3,7 @@
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,11 @@ def verify_cog(
 
             found = read_facts(after, seen_bands=see, report=progress)
             overview_problems = overviews.problems()
-        problems = [*find_changed_meaning(before, after, plan), *find_problems(facts, found, plan, alpha_of(before))]
+        changed = list(find_changed_meaning(before, after, plan))
+        problems = [*changed, *find_problems(facts, found, plan, alpha_of(before))]
         check = WarpCheck(compared=after.width * after.height)
-        if plan.warped and before.count == after.count and after.crs is not None:
+        # Bands of another meaning are not compared.
+        if plan.warped and not changed:
             check = check_warp(before, after, plan, facts.bands[0].low, facts.bands[0].high)
             problems += check.problems
         if made is not None and (difference := made.difference(read)) is not None:
@@ -114,13 +117,20 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
         ("scales", before.scales, after.scales),
         ("offsets", before.offsets, after.offsets),
         ("units", [unit or "" for unit in before.units], [unit or "" for unit in after.units]),
-        ("colours", *_differing(_colours(before), _colours(after))),
     ]
     if not plan.warped:
         pairs.append(("size", (before.width, before.height), (after.width, after.height)))
     for what, expected, found in pairs:
         if expected != found:
             yield f"expected {what} {_short(expected)}, found {_short(found)}"
+    yield from find_changed_colours_and_place(before, after, plan)
+
+
+def find_changed_colours_and_place(before: Any, after: Any, plan: ConversionPlan) -> Iterator[str]:
+    """What a GeoTIFF may be unable to hold of a header, whatever the pixels are."""
+    one, two = _differing(_colours(before), _colours(after))
+    if one != two:
+        yield f"expected colours {_short(one)}, found {_short(two)}"
     if after.crs is None:
         expected = _short(plan.target_crs if plan.warped else before.crs)
         yield f"expected the coordinate system {expected}, found none: a GeoTIFF cannot hold it; choose a target_crs"
@@ -171,7 +181,9 @@ def _table(dataset: Any, number: int) -> dict[int, tuple[int, ...]]:
     What nodata hides has none: GDAL makes it transparent in some files, and in others not.
     """
     table: dict[int, tuple[int, ...]] = dict.fromkeys(range(1 << 8 * np.dtype(dataset.dtypes[0]).itemsize), _BLACK)
-    table |= dataset.colormap(number)
+    # rasterio raises where a band is called a palette and has no table.
+    with suppress(ValueError):
+        table |= dataset.colormap(number)
     return {value: (*colour[:3], 0) if value == dataset.nodata else colour for value, colour in table.items()}
 
 

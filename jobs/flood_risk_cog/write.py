@@ -56,19 +56,16 @@ def write_warped(
     checksums = None if plan.nbits else ValueChecksums(has_mask=plan.validity == "mask")
     with ExitStack() as stack:
         if plan.fill_nodata:
-            filled = target.with_name("filled.tif")
+            filled = target.with_name("filled.tiff")
             _write_filled(dataset, filled, plan)
             dataset = stack.enter_context(open_raster(str(filled)))
         warped = stack.enter_context(_warped(path, dataset, plan))
         alpha = _alpha_beside_nodata(dataset, plan)
         # GDAL has one nodata for all bands, and takes it for a hole in the alpha band too: that one is read without.
         of_alpha = stack.enter_context(_warped(path, dataset, replace(plan, nodata=None))) if alpha else None
-        if not (warped.width and warped.height):
-            raise _no_grid(path, plan, "it has no pixel")
-        check_place(path, warped)
-        check_coarseness(path, dataset, warped.crs, warped.transform, plan)
+        _check_grid(path, dataset, warped, plan)
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
-        profile = _plain_profile(dataset, plan) | {
+        profile = plain_profile(dataset, plan) | {
             "width": warped.width,
             "height": warped.height,
             "crs": warped.crs,
@@ -77,7 +74,7 @@ def write_warped(
         # Of masks beside a file GDAL makes another file; inside, it travels with the values.
         stack.enter_context(rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True))
         with rasterio.open(target, "w", **profile) as written:
-            _copy_descriptions(dataset, written)
+            copy_descriptions(dataset, written)
             done, total = 0, warped.width * warped.height
             for window in windows(warped.width, warped.height, len(bands) * np.dtype(profile["dtype"]).itemsize):
                 try:
@@ -98,6 +95,19 @@ def write_warped(
                 done += window.width * window.height
                 progress(done / total)
     return checksums
+
+
+def check_target_grid(path: str, dataset: Any, plan: ConversionPlan) -> None:
+    """Refuse a grid on which it would lose what it has; no pixel is read."""
+    with _warped(path, dataset, plan) as warped:
+        _check_grid(path, dataset, warped, plan)
+
+
+def _check_grid(path: str, dataset: Any, warped: Any, plan: ConversionPlan) -> None:
+    if not (warped.width and warped.height):
+        raise _no_grid(path, plan, "it has no pixel")
+    check_place(path, warped)
+    check_coarseness(path, dataset, warped.crs, warped.transform, plan)
 
 
 def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: ConversionPlan) -> None:
@@ -169,7 +179,7 @@ def _is_added(warped: Any, dataset: Any, number: int) -> bool:
     return bool(number > dataset.count and warped.count == dataset.count + 1)
 
 
-def _plain_profile(dataset: Any, plan: ConversionPlan) -> dict[str, Any]:
+def plain_profile(dataset: Any, plan: ConversionPlan) -> dict[str, Any]:
     tile = CELL**2 * dataset.count * np.dtype(dataset.dtypes[0]).itemsize
     profile = {
         # A tile of many bands would be in memory several times, stored and decoded.
@@ -190,20 +200,20 @@ def _plain_profile(dataset: Any, plan: ConversionPlan) -> dict[str, Any]:
 
 def _write_filled(dataset: Any, target: Path, plan: ConversionPlan) -> None:
     """The source on its own grid, with nodata where its mask hides values or NaN is: a warp heeds nodata alone."""
-    profile = _plain_profile(dataset, plan) | {
+    profile = plain_profile(dataset, plan) | {
         "width": dataset.width,
         "height": dataset.height,
         "crs": dataset.crs,
         "transform": dataset.transform,
     }
     with rasterio.open(target, "w", **profile) as written:
-        _copy_descriptions(dataset, written)
+        copy_descriptions(dataset, written)
         for window, numbers, values, valid in read_pieces(dataset):
             known = valid & ~np.isnan(values) if values.dtype.kind == "f" else valid
             written.write(np.where(known, values, values.dtype.type(plan.nodata)), numbers, window=window)
 
 
-def _copy_descriptions(source: Any, target: Any) -> None:
+def copy_descriptions(source: Any, target: Any) -> None:
     """All that describes the values, but for measurements of the old grid."""
     target.colorinterp = source.colorinterp
     if source.colorinterp[0] is ColorInterp.palette:

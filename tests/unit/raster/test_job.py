@@ -35,6 +35,7 @@ from jobs.flood_risk_cog.serve import do_work
 from jobs.flood_risk_cog.source import SourceNotFound
 from jobs.flood_risk_cog.target import UploadIncomplete
 from jobs.parameters import ParameterErrors
+from tests.unit.raster.in_process import InThisProcess
 
 REGISTRY = build_registry(["tasks", "raster"])
 STEPS = ["read", "write", "validate", "verify", "store"]
@@ -76,17 +77,6 @@ def unreliable(monkeypatch):
     monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
     monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
     return faults
-
-
-class InThisProcess:
-    """Converts where the test's store and faults are; `test_process` is about the real ones."""
-
-    def convert(self, request, report, look):
-        del look
-        if "work" in request:
-            return do_work(**request)
-        owner = ScratchOwner(**request.pop("owner"))
-        return conversion.convert_raster(**request, owner=owner, report=report)
 
 
 @pytest.fixture

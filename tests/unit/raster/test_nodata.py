@@ -1,6 +1,7 @@
 """A nodata value that the file does not mean, as GDAL reads its text, hides nothing in silence."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,55 @@ def test_a_window_without_nodata_is_decided_as_any_other(tmp_path, dtype, nodata
             values = dataset.read(window=window)
             expected = dataset.read_masks(window=window) > 0
             assert np.array_equal(validity(dataset, [1], window, values), expected)
+
+
+def write_nodata_beside(path, *texts):
+    """GDAL's metadata file with a nodata for each band."""
+    bands = "".join(
+        f'<PAMRasterBand band="{number}"><NoDataValue>{text}</NoDataValue></PAMRasterBand>'
+        for number, text in enumerate(texts, start=1)
+    )
+    path.with_name(f"{path.name}.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        ("int64", "1e300"),
+        ("int64", "-9.99900000000000E+03"),
+        ("int64", "3.5"),
+        ("int64", "nan"),
+        ("int64", "9223372036854775808"),
+        ("uint64", "-1"),
+        ("uint64", "7.0"),
+    ],
+)
+def test_nodata_of_64_bits_beside_a_raster_is_a_value_of_its_type(tmp_path, dtype, text):
+    """GDAL takes the digits that it begins with: 1e300 would hide 1, and -1 the largest."""
+    path = write_nodata_beside(write_raster(tmp_path / "a.tif", pixels_of(dtype, side=20), nodata=5), text)
+    found = f"the text {re.escape(repr(text))}, which is no whole number of its type {dtype} in digits"
+    with pytest.raises(UnusableRaster, match=f"its nodata is {found}: GDAL would hide another value"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int64", -9999), ("int64", 2**53 + 1), ("uint64", 2**64 - 1)])
+def test_nodata_of_64_bits_beside_a_raster_goes_before_its_own(tmp_path, dtype, value):
+    pixels = pixels_of(dtype, side=600)
+    pixels[0, :50] = value
+    path = write_nodata_beside(write_raster(tmp_path / "a.tif", pixels, nodata=5), str(value))
+    result = convert_raster(str(path), str(tmp_path / "out"), kind="continuous")
+    assert (result["nodata"], nodata_text(result["path"])) == (value, str(value))
+    assert result["verification"]["valid_pixels"]["cog"] == [550 * 600]
+    if value > 2**53:
+        assert result["resampling"]["overviews"] == "nearest"
+        with pytest.raises(UnusableRaster, match=r"beyond 2\^53"):
+            convert_raster(str(path), str(tmp_path / "warped"), target_crs="EPSG:4326")
+
+
+def test_nodata_of_64_bits_that_differs_between_bands_is_refused(tmp_path):
+    """rasterio has none of both."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint64", bands=2, side=20))
+    write_nodata_beside(path, str(2**64 - 1), str(2**64 - 3))
+    with pytest.raises(UnusableRaster, match="its bands have different nodata values"):
+        convert_raster(str(path), str(tmp_path / "out"))

@@ -5,7 +5,11 @@ import time
 
 import pytest
 
-from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder, sweep_scratch
+from core.context import TaskContext
+from jobs.flood_risk_cog import handlers, scratch
+from jobs.flood_risk_cog.catalog import build_catalog
+from jobs.flood_risk_cog.scratch import PREFIX, ScratchOwner, remove_scratch_of_job, scratch_folder, sweep_scratch
+from tests.unit.raster.made import pixels_of, write_raster
 
 
 def owner(attempt=1, task_id="2-a.tif"):
@@ -84,3 +88,40 @@ def test_a_sweep_never_follows_a_link(tmp_path):
 
 def test_a_missing_output_has_nothing_to_sweep(tmp_path):
     assert sweep_scratch(tmp_path / "missing") == 0
+
+
+def test_a_run_of_a_job_removes_what_its_earlier_runs_left(tmp_path):
+    mine = [abandon(tmp_path, owner(attempt, task_id)) for attempt, task_id in ((1, "2-a.tif"), (3, "2-b.tif"))]
+    other = abandon(tmp_path, ScratchOwner("1" * 64, "2-a.tif", 1))
+    remove_scratch_of_job([tmp_path, tmp_path / "none"], "0" * 64)
+    assert not any(folder.exists() for folder in mine)
+    assert other.exists()
+
+
+def test_the_inventory_removes_what_an_earlier_run_left_wherever_it_was(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    write_raster(tmp_path / "in" / "a.tif", pixels_of("uint8", side=20))
+    out = tmp_path / "out"
+    parameters = {"source": str(tmp_path / "in"), "output": str(out), "target_crs": None, "tile_size": 512}
+    parameters |= {"compression": "deflate", "resampling": "auto"}
+    left = [abandon(place, owner(task_id="s2-gone.tif")) for place in (out, out / "cogs", out / "items")]
+    monkeypatch.setattr(handlers, "inspect_in_children", lambda _paths, _context: [])
+    handlers.inventory({}, TaskContext("0" * 64, "flood_risk_cog", 1, "s1-inventory", 0, 1, parameters))
+    assert not any(folder.exists() for folder in left)
+
+
+def test_what_a_killed_catalog_left_is_removed_by_its_next_attempt(tmp_path):
+    left = abandon(tmp_path, owner(1, "s3-catalog"))
+    build_catalog([], [], str(tmp_path), collection_id="floods", title="Floods", owner=owner(2, "s3-catalog"))
+    assert not left.exists()
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
+
+
+def test_scratch_of_another_user_holds_up_no_job(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    left = abandon(tmp_path, owner())
+    monkeypatch.setattr(scratch.shutil, "rmtree", refuse)
+    assert sweep_scratch(tmp_path, idle_seconds=-1) == 0
+    assert left.exists()

@@ -127,6 +127,16 @@ def test_a_table_beside_a_raster_may_be_shorter_than_a_tiffs(convert, tmp_path):
         assert np.array_equal(cog.read(), pixels)
 
 
+def test_a_band_that_is_called_a_palette_and_has_none_is_kept(convert):
+    def call_it_so(dataset):
+        dataset.colorinterp = [ColorInterp.gray, ColorInterp.palette]
+
+    path, result = convert(pixels_of("uint8", bands=2, side=20), edit=call_it_so)
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        assert cog.colorinterp == source.colorinterp
+        assert np.array_equal(cog.read(), source.read())
+
+
 def test_a_palette_is_kept_and_reprojected_by_nearest(convert):
     colours = {index: (index * 10, 5, 255 - index, 255) for index in range(16)}
     pixels = np.random.default_rng(0).integers(1, 16, (1, 700, 700)).astype("uint8")
