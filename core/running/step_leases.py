@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.basics.outage import outage
+from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable
 from core.models import JobRecord
 from core.models.refs import StepRef
 from core.ports import StandIn, StepLeaseStore
-from core.running.threads import LookingThread
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)

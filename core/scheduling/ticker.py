@@ -2,7 +2,7 @@
 
 import time
 
-from core.advancing.bounded_submission import SUBMIT_SECONDS, BoundedSubmitter
+from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.submission import Submitter
 from core.basics.canonical import ValueTooLarge
 from core.basics.faults import fault_point
@@ -82,7 +82,7 @@ class ScheduleTicker:
         fault_point("schedule.decided")
         return len(plan.ticks)
 
-    def submit(self, tick: DueTick, report: TickReport | None = None, *, seconds: float = SUBMIT_SECONDS) -> TickAnswer:
+    def submit(self, tick: DueTick, report: TickReport | None = None, *, seconds: float | None = None) -> TickAnswer:
         """Submit a tick's job under the tick's own key: a repetition gives the same job.
 
         Args:
@@ -102,7 +102,7 @@ class ScheduleTicker:
             log.warning("tick_not_submitted", extra={**details, "detail": answer.detail, "attempt": tick.attempt})
         return answer
 
-    def _answer(self, tick: DueTick, seconds: float) -> TickAnswer:
+    def _answer(self, tick: DueTick, seconds: float | None) -> TickAnswer:
         request = SubmitRequest(
             tick.job_type,
             tick.parameters,
