@@ -278,7 +278,14 @@ def _step_lease(facts: dict[str, Any]) -> StepLeaseFacts | None:
     expires_at = datetime.fromisoformat(note["expires_at"])
     # The release before noted no beginning.
     since = datetime.fromisoformat(note["since"]) if "since" in note else facts["updated_at"]
-    return StepLeaseFacts(note["owner"], since, expires_at)
+    return StepLeaseFacts(
+        note["owner"],
+        since,
+        expires_at,
+        interruptions=note.get("interruptions", 0),
+        lost=note.get("lost"),
+        has_ended="has_ended" in note,
+    )
 
 
 def _unknown_step(facts: dict[str, Any]) -> UnknownFacts | None:

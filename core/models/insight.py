@@ -134,11 +134,19 @@ class UnknownFacts:
 
 @dataclass(frozen=True)
 class StepLeaseFacts:
-    """The process that takes the job's step, and when its lease ends unless it is renewed."""
+    """The process that takes the job's step, and when its lease ends unless it is renewed.
+
+    Args:
+        interruptions: How many processes ended while they took this step, `lost` the last of them.
+        has_ended: No process has the lease now.
+    """
 
     owner: str
     since: datetime
     expires_at: datetime
+    interruptions: int = 0
+    lost: str | None = None
+    has_ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,7 +260,8 @@ class JobFacts:
     @property
     def is_step_taken(self) -> bool:
         """Whether a process that lives takes the job's step."""
-        return self.step_lease is not None and self.step_lease.expires_at > self.now
+        lease = self.step_lease
+        return lease is not None and not lease.has_ended and lease.expires_at > self.now
 
     @property
     def step(self) -> str:

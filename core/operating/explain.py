@@ -30,6 +30,7 @@ _TIMEOUTS = {
 _BEAT_MARGIN_SECONDS = 5.0
 # Why the holder of a lease does not renew it.
 _WHY_SILENT = "its process died, cannot reach the database, or waits there for a row that somebody has locked"
+_WHY_DIED = "usual causes: the memory was used up (the system kills the process), a signal, a crash in native code,"
 
 
 def explain(facts: JobFacts) -> list[Finding]:
@@ -220,7 +221,9 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
         return
     if facts.unknown_step is not None:
         return
-    if facts.step_lease is not None:
+    if facts.step_lease is not None and facts.step_lease.interruptions:
+        yield _interrupted_step(facts, facts.step_lease)
+    if facts.step_lease is not None and not facts.step_lease.has_ended:
         yield _taken_step(facts, facts.step_lease)
     elif facts.attempt > 0:
         yield Finding(
@@ -252,6 +255,18 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
             since=facts.updated_at,
             advice="the janitor sends it at its next sweep",
         )
+
+
+def _interrupted_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:
+    """The author's code may end its process each time."""
+    return Finding(
+        "step_interrupted",
+        Severity.WARNING,
+        f"{facts.step} was interrupted {lease.interruptions} of {facts.max_interruptions} times; its process died each "
+        f"time, or lost the database (last in {lease.lost})",
+        advice=f"{_WHY_DIED} or os._exit in the job class; see the log of that process and of its host. From half of "
+        f"max_interruptions ({facts.max_interruptions}) on the step runs alone in its worker, above that the job fails",
+    )
 
 
 def _taken_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:
@@ -363,8 +378,7 @@ def _lost_process(facts: JobFacts, task: InterruptedTask) -> Finding:
         Severity.WARNING,
         f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; "
         f"{how}{_last_owner(task)}",
-        advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
-        "code, or os._exit in the handler; see the log of that process and of its host. From half of "
+        advice=f"{_WHY_DIED} or os._exit in the handler; see the log of that process and of its host. From half of "
         f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
         about={"task_id": task.task_id},
     )

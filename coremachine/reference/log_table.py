@@ -28,7 +28,7 @@ JOBS = {
         fields="job_id",
     ),
     "submission_ended_late": Record(
-        "A submission of a schedule or message ended after it was given up (`outcome` nothing_written), or late.",
+        "A submission or dry run ended after it was given up (`outcome` nothing_written), or late.",
         "SUBMISSION_HANGS",
         "warning",
         "job_type outcome duration_seconds",
@@ -57,6 +57,18 @@ JOBS = {
         "JOB_STEP_FAILED",
         "error",
         f"{_STEP} attempt operation error_type",
+    ),
+    "job_step_interrupted": Record(
+        "A step is begun again whose process was lost, `owner` the last time.",
+        "JOB_STEP_INTERRUPTED",
+        "warning",
+        f"{_STEP} interruptions owner",
+    ),
+    "job_step_runs_alone": Record(
+        "The step spent half of its interruptions and runs alone in its process.",
+        "JOB_STEP_RUNS_ALONE",
+        "warning",
+        _STEP,
     ),
     "job_step_given_back": Record(
         "The job's next step needs a job type or stage that this app does not know.",

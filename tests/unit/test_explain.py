@@ -167,6 +167,18 @@ CASES = {
         facts("queued", announced_at=ago(80), step_lease=StepLeaseFacts("app:host:7", ago(60), ago(8))),
         [("step_lost", "warning", "its lease ran out 11:59:52Z (8 s ago)")],
     ),
+    "planner that ended its process": (
+        facts(
+            "queued",
+            announced_at=ago(3),
+            max_interruptions=5,
+            step_lease=StepLeaseFacts("a:h:7", ago(60), ago(8), interruptions=2, lost="a:h:6", has_ended=True),
+        ),
+        [
+            ("step_interrupted", "warning", "planning of stage 2 (convert) was interrupted 2 of 5 times"),
+            ("step_announced", "info", "(convert); its message went to the jobs queue"),
+        ],
+    ),
     "message on the jobs queue for long": (
         facts("queued", announced_at=ago(300)),
         [("step_announced", "warning", "not taken yet")],
