@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from core.models.app import FleetFacts
 from core.models.dead_letter import DeadLetterGroup, FailureGroup
-from core.models.foreign import ForeignTrigger
+from core.models.foreign import NOTHING_FOREIGN, ForeignFacts
 from core.models.limit import LimitFacts
 from core.models.status import JobStatus, StoredEnum
 
@@ -199,7 +199,7 @@ class JobFacts:
         held_back_until: When the first of those begins that a rate holds back.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
-        foreign: Triggers and rules of others on the engine's tables.
+        foreign: What others did to the engine's tables: triggers and rules, own triggers disabled, locks left behind.
         holders: Other sessions that have locked rows of the engine's tables for long.
         fleet: The apps that run, and the work of this job that waits for one; None where it is over.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
@@ -254,7 +254,7 @@ class JobFacts:
     failures: tuple[FailureGroup, ...] = ()
     dead_letters: tuple[DeadLetterGroup, ...] = ()
     fleet: FleetFacts | None = None
-    foreign: tuple[ForeignTrigger, ...] = ()
+    foreign: ForeignFacts = NOTHING_FOREIGN
     holders: tuple[LockHolder, ...] = ()
 
     @property

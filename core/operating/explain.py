@@ -608,16 +608,35 @@ def _holders(facts: JobFacts) -> Iterator[Finding]:
         )
 
 
+def _prepared(facts: JobFacts) -> Iterator[Finding]:
+    """Transactions of others that were prepared, and whose locks outlast every session."""
+    for each in facts.foreign.prepared:
+        yield Finding(
+            "locked_by_prepared_transaction",
+            Severity.WARNING,
+            f"{each.text}: what needs these rows waits until it has ended",
+            since=each.prepared_at,
+            advice=each.advice,
+        )
+
+
 def _foreign(facts: JobFacts) -> Iterator[Finding]:
     """What may keep the job's rows as they are, named while nothing of the job runs."""
     if facts.is_step_taken or facts.paused_at is not None or any(each.count > each.expired for each in facts.leases):
         return
-    for each in facts.foreign:
+    for each in facts.foreign.triggers:
         yield Finding(
             "foreign_trigger",
             Severity.ERROR if each.is_rule else Severity.WARNING,
             f"the {each.text} is not the engine's, and may leave out changes of this job's rows without an error",
             advice=each.advice,
+        )
+    for disabled in facts.foreign.disabled:
+        yield Finding(
+            "own_trigger_disabled",
+            Severity.WARNING,
+            f"the {disabled.text} should be enabled: deadlines, places of limits or refusals of wrong changes need it",
+            advice=disabled.advice,
         )
 
 
@@ -664,6 +683,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _unannounced,
     _stalled,
     _holders,
+    _prepared,
     _foreign,
     _interrupted,
     _running,

@@ -456,7 +456,8 @@ APP = {
     "function_dropped": Record("A function of an older release was dropped.", "FUNCTION_DROPPED", fields="function"),
     "services_not_ready": Record("The app cannot work as it is set up.", "SERVICES_NOT_READY", "error"),
     "database_has_triggers": Record(
-        "Triggers of others on the engine's tables may leave changes out: once, with what to do.",
+        "Triggers of others on the engine's tables may leave changes out, or some of its own are disabled: once, with "
+        "what to do.",
         level="warning",
         fields="reason",
     ),
