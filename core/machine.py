@@ -22,7 +22,15 @@ from core.errors import (
     UnknownWork,
     WorkWaits,
 )
-from core.models import JobQueueMessage, JobRef, JobStatus, StageCompleteMessage, StageDefinition, TaskQueueMessage
+from core.models import (
+    JobQueueMessage,
+    JobRecord,
+    JobRef,
+    JobStatus,
+    StageCompleteMessage,
+    StageDefinition,
+    TaskQueueMessage,
+)
 from core.models.bulk import DeleteAnswer, HoldAnswer
 from core.models.control import (
     DEFAULT_CANCEL_GRACE_SECONDS,
@@ -120,10 +128,15 @@ class CoreMachine:
         """
         return self._dry_runner.draft(request)
 
-    def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:
+    def process_job_message(
+        self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage, *, is_again: bool = False
+    ) -> None:
         """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.
 
         What this release does not know goes back, for one that does (`core.operating.unknown_work`).
+
+        Args:
+            is_again: The message was delivered before: the process that had it may have ended.
 
         Raises:
             ContractViolationError: It is no such message.
@@ -150,8 +163,18 @@ class CoreMachine:
             if job is None or obstacle is not None:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
-            with self._gate.shared():
-                self._advancer.advance(job, self._clock() + INLINE_SECONDS)
+            is_sent_again = isinstance(message, JobQueueMessage) and message.cause is not None
+            self._take_step(job, is_again=is_again or is_sent_again)
+
+    def _take_step(self, job: JobRecord, *, is_again: bool) -> None:
+        """Take the job's step beside others; alone, if it has ended processes."""
+        if self._advancer.is_suspect(job):
+            with self._gate.exclusive() as is_alone:
+                self._advancer.advance(job, self._clock() + INLINE_SECONDS, is_again=True, is_alone=is_alone)
+            return
+        is_again = is_again or job.step_interruptions > 0
+        with self._gate.shared():
+            self._advancer.advance(job, self._clock() + INLINE_SECONDS, is_again=is_again)
 
     def _submit_from_queue(self, message: JobQueueMessage) -> None:
         """There is no caller who reads an answer: if nothing runs, the log gives the reason and the remedy."""

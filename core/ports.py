@@ -14,7 +14,7 @@ from core.models.context import CompletedTask, FailedTask, JobExecutionContext, 
 from core.models.control import AdjustAnswer, AdjustRequest, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, DeadLetterDetail, RecordedLetter, Selection, WaitingRows
 from core.models.job_filter import JobFilter, JobSort
-from core.models.lease import HeldTask, Lease, LeaseOutcome
+from core.models.lease import HeldTask, Lease, LeaseOutcome, LostProcesses
 from core.models.refs import StepRef
 from core.models.schedule import (
     DueTick,
@@ -369,6 +369,7 @@ class StepLeaseStore(Protocol):
     """`infrastructure.jobs_tasks.TaskRepository` is one."""
 
     def renew_step_lease(self, step: StepRef, owner: str) -> bool: ...
+    def take_step_again(self, step: StepRef, owner: str, *, is_alone: bool) -> LostProcesses | None: ...
     def release_step_lease(self, step: StepRef, owner: str) -> bool: ...
     def is_step_leased(self, step: StepRef) -> bool: ...
 

@@ -250,6 +250,14 @@ class StateManager(JobTransitions):
         except StoreUnavailable as error:
             outage.note(str(error))
 
+    def note_step_alone(self, ref: StageRef) -> None:
+        """In the job's timeline: nothing else runs in the process where the job's step is about to be taken."""
+        log.warning("job_step_runs_alone", extra={"checkpoint": "JOB_STEP_RUNS_ALONE", **ref.log_fields})
+        try:
+            self._jobs.record_event(ref, None, "job_step_runs_alone", {})
+        except StoreUnavailable as error:
+            outage.note(str(error))
+
     def take_back_tasks(self, ref: StageRef) -> TakenBack:
         """Take back tasks whose lease ran out."""
         answer = self._stages.take_back_tasks(ref)

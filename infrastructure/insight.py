@@ -25,7 +25,7 @@ from infrastructure.apps import AppRepository
 from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import GROUPED_ROWS, FailureQueries
-from infrastructure.foreign_triggers import find_foreign_triggers
+from infrastructure.foreign_facts import HELD_SECONDS, find_foreign_facts
 from infrastructure.limits import LimitRepository
 from infrastructure.postgresql import Pool, PostgreSQLRepository
 from infrastructure.queries import JobNotFound
@@ -153,8 +153,6 @@ select pid, application, "user", state, open_seconds, tables, waiting from count
 where (open_seconds is not null and not is_copy) or waiting > 0
 order by waiting desc, open_seconds desc nulls last limit %(most)s
 """
-# Of a transaction that has something of the engine locked: beyond it somebody's work waits, or soon will.
-HELD_SECONDS = 30.0
 
 
 class InsightQueries(PostgreSQLRepository):
@@ -193,7 +191,7 @@ class InsightQueries(PostgreSQLRepository):
         with self._get_cursor("get_job_facts") as cursor:
             held = cursor.execute(_HOLDERS, wanted).fetchall()
             return {
-                "foreign": find_foreign_triggers(cursor, self._schema),
+                "foreign": find_foreign_facts(cursor, self._schema),
                 "holders": tuple(_as(LockHolder, row, "tables") for row in held),
             }
 
@@ -278,7 +276,14 @@ def _step_lease(facts: dict[str, Any]) -> StepLeaseFacts | None:
     expires_at = datetime.fromisoformat(note["expires_at"])
     # The release before noted no beginning.
     since = datetime.fromisoformat(note["since"]) if "since" in note else facts["updated_at"]
-    return StepLeaseFacts(note["owner"], since, expires_at)
+    return StepLeaseFacts(
+        note["owner"],
+        since,
+        expires_at,
+        interruptions=note.get("interruptions", 0),
+        lost=note.get("lost"),
+        has_ended="has_ended" in note,
+    )
 
 
 def _unknown_step(facts: dict[str, Any]) -> UnknownFacts | None:

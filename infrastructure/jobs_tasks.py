@@ -14,7 +14,7 @@ from core.models import JobRecord, JobRef, JobStatus, StageRef
 from core.models.announcement import LimitedTask, TakenTask
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.models.lease import STEP_LEASE_SECONDS, HeldTask, Lease, LeaseOutcome, RenewedLease
+from core.models.lease import STEP_LEASE_SECONDS, HeldTask, Lease, LeaseOutcome, LostProcesses, RenewedLease
 from core.models.refs import StepRef
 from core.models.submission import ForcedJob, JobWish, KeyedPayload, SubmissionOutcome, Submitted
 from core.models.transition import (
@@ -347,6 +347,15 @@ class TaskRepository(PostgreSQLRepository):
         """Extend the lease of who takes a job's step now. False: the job does not wait for it, or another has it."""
         (row,) = self._call_at_once("renew_step_lease", (*step, owner, STEP_LEASE_SECONDS))
         return bool(row["renew_step_lease"])
+
+    def take_step_again(self, step: StepRef, owner: str, *, is_alone: bool) -> LostProcesses | None:
+        """Take the lease of a step that was begun before. None: the job does not wait for it, or a process has it.
+
+        Args:
+            is_alone: Nothing else runs in this process.
+        """
+        rows = self._call("take_step_again", (*step, owner, STEP_LEASE_SECONDS, is_alone))
+        return LostProcesses(**rows[0]) if rows else None
 
     def release_step_lease(self, step: StepRef, owner: str) -> bool:
         """End the lease, if it was written."""

@@ -13,7 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from core.models.foreign import ForeignTrigger
+from core.models.foreign import NOTHING_FOREIGN, ForeignFacts
 from core.safety.safe_log import safe_logger
 from core.schema.migration import Migration, in_order, load_migrations, text_checksum
 from core.schema.sql_generator import generate_replaceable
@@ -21,7 +21,7 @@ from core.schema.tables import TABLES
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable, RepositoryError
 from infrastructure.connections import at_read_committed
 from infrastructure.database_errors import Fault, fault_of, reason_of
-from infrastructure.foreign_triggers import find_foreign_triggers
+from infrastructure.foreign_facts import find_foreign_facts
 
 VERSIONS_TABLE = "schema_versions"
 # The row of the functions and guards that were applied last; migrations count from 1.
@@ -84,7 +84,7 @@ class SchemaStatus:
     Args:
         database_version: Number of its last migration; 0 is an empty database. `code_version`: of this release's last.
         refuses_writes: Why it takes no writes now, and what to do; None where it takes them.
-        foreign: Triggers and rules of others on the tables that may leave changes out.
+        foreign: What others did to the tables: triggers and rules, own triggers disabled, locks left behind.
     """
 
     database_version: int
@@ -92,7 +92,7 @@ class SchemaStatus:
     pending: tuple[str, ...]
     functions_current: bool
     refuses_writes: str | None = None
-    foreign: tuple[ForeignTrigger, ...] = ()
+    foreign: ForeignFacts = NOTHING_FOREIGN
 
     @property
     def is_newer(self) -> bool:
@@ -153,7 +153,7 @@ class Migrator:
             return replace(
                 self._status(self._history(cursor)),
                 refuses_writes=_why_read_only(cursor),
-                foreign=find_foreign_triggers(cursor, self._schema),
+                foreign=find_foreign_facts(cursor, self._schema),
             )
 
     def _expect_all_rows(self, cursor: Cursor[DictRow]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeGuard
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from core.authors.own_code import of_declarations
 from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, Parallelism, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
@@ -113,6 +114,7 @@ class JobBase(ABC):
         return []
 
     @classmethod
+    @of_declarations
     def definition(cls) -> JobDefinition:
         """What it declares, checked again only if that has changed."""
         declared = cls.job_type, cls.timeout_seconds, cls.priority, cls.stages

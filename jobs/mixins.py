@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 
-from core.authors.bounded_checks import of_declarations
+from core.authors.own_code import of_declarations
 from core.basics.canonical import job_id_for
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition
@@ -44,11 +44,13 @@ class JobBaseMixin:
         return validated
 
     @classmethod
+    @of_declarations
     def generate_job_id(cls, params: Mapping[str, Any]) -> str:
         identifying = {name: value for name, value in params.items() if name not in cls.parameters_outside_job_id}
         return job_id_for(cls.job_type, identifying)
 
     @classmethod
+    @of_declarations
     def create_job_record(cls, job_id: str, params: Mapping[str, Any], *, correlation_id: str) -> JobRecord:
         definition = cls.definition()
         return JobRecord(
@@ -62,6 +64,7 @@ class JobBaseMixin:
         )
 
     @classmethod
+    @of_declarations
     def queue_job(cls, job_id: str, params: Mapping[str, Any], *, correlation_id: str) -> JobQueueMessage:
         del params  # rows hold them; a message carries ids
         return JobQueueMessage(job_id=job_id, job_type=cls.job_type, correlation_id=correlation_id)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
-from core.running.threads import ThreadReserve
+from core.basics.threads import ThreadReserve
 
 DEFAULT_THREADS, DEFAULT_SECONDS = 8, 5.0
 # The longest wait for a turn in a burst of checks that take milliseconds. Nothing waits behind one that ran longer.

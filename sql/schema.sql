@@ -419,19 +419,21 @@ language sql stable as $$
   select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
 $$;
 
--- How long a lease of this very step lasts: not above zero once it has run out; null where there is none.
+-- How long a lease of this very step lasts: not above zero once it has run out; null where there is none, or where it was
+-- counted as an interruption or given up.
 create or replace function "app".step_lease_seconds(
   p_lease jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer
 ) returns double precision
 language sql stable strict as $$
   select case
-    when p_lease -> 'at' = jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt)
+    when p_lease ->> 'has_ended' is null
+      and p_lease -> 'at' = jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt)
     then extract(epoch from (p_lease ->> 'expires_at')::timestamptz - "app".clock())::double precision
   end
 $$;
 
 comment on function "app"."clock"() is 'The clock that decides leases and due times.';
-comment on function "app"."step_lease_seconds"(p_lease jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer) is 'How long a lease of this very step lasts: not above zero once it has run out; null where there is none.';
+comment on function "app"."step_lease_seconds"(p_lease jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer) is 'How long a lease of this very step lasts: not above zero once it has run out; null where there is none, or where it was counted as an interruption or given up.';
 
 -- Errors: the one shape in which they are stored, and the fingerprint by which they are grouped.
 
@@ -2108,13 +2110,18 @@ end $$;
 
 -- Finds jobs that wait for a step and have no message confirmed for it, or whose step was taken by a process that died.
 -- One with a start_at was not announced when it was submitted: it is found as soon as its time has come. A step that a
--- living process takes is left to it.
+-- living process takes is left to it; that a process died is an interruption of the step.
 create or replace function "app".find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
-language sql volatile as $$
+language plpgsql as $$
+begin
+  return query
   with found as (
-    select j.job_id from "app".jobs j
+    select j.job_id,
+      coalesce("app".step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) <= 0, false)
+        as is_interrupted
+    from "app".jobs j
     where j.status in ('queued', 'finalizing') and j.paused_at is null
       and coalesce(
         "app".step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) <= 0,
@@ -2124,10 +2131,11 @@ language sql volatile as $$
     order by j.updated_at limit p_limit for update skip locked
   )
   update "app".jobs j
-  set due_at = "app".clock() + p_hold_seconds * interval '1 second', announced_at = null, step_lease = null
+  set due_at = "app".clock() + p_hold_seconds * interval '1 second', announced_at = null,
+      step_lease = case when f.is_interrupted then "app".end_step_lease(j.job_id, j.step_lease) else j.step_lease end
   from found f where j.job_id = f.job_id
-  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
-$$;
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id;
+end $$;
 
 -- Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.
 -- p_before is that arrival minus a grace, since confirmations are this database's time and arrivals the broker's. A
@@ -2445,13 +2453,11 @@ begin
     return exists (select from "app".jobs j where j.job_id = p_job_id);
   end if;
   update "app".jobs j
-  set step_lease = jsonb_build_object(
-    'owner', p_owner, 'expires_at', "app".clock() + p_seconds * interval '1 second',
-    'since', case
-      when j.step_lease ->> 'owner' = p_owner
-        and "app".step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) > 0
-      then coalesce(j.step_lease -> 'since', to_jsonb("app".clock())) else to_jsonb("app".clock()) end,
-    'at', jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt))
+  set step_lease = case
+    when j.step_lease ->> 'owner' = p_owner
+      and "app".step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) is not null
+    then j.step_lease || jsonb_build_object('expires_at', "app".clock() + p_seconds * interval '1 second')
+    else "app".new_step_lease(j.step_lease, p_run, p_stage, p_status, p_attempt, p_owner, p_seconds) end
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
     and j.status in ('queued', 'finalizing')
     and (j.step_lease ->> 'owner' = p_owner
@@ -2459,14 +2465,88 @@ begin
   return found;
 end $$;
 
+-- Gives a step that was begun before to the process that takes it again, with a lease from its begin. No row: the job
+-- does not wait for that step any more, or a living process has its lease.
+-- interruptions: how many processes ended while they had this step; alone: how many of them did nothing else; owner: the
+-- last of them.
+-- Fence: the step, and the lease. Locks: the job row.
+create or replace function "app".take_step_again(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
+  p_seconds double precision, p_is_alone boolean
+) returns table (interruptions integer, alone integer, owner text)
+language plpgsql as $$
+declare
+  v_lease jsonb;
+  v_left double precision;
+begin
+  select j.step_lease into v_lease from "app".jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ('queued', 'finalizing') and j.paused_at is null
+  for no key update;
+  if not found then
+    return;
+  end if;
+  v_left := "app".step_lease_seconds(v_lease, p_run, p_stage, p_status, p_attempt);
+  if v_left > 0 and v_lease ->> 'owner' <> p_owner then
+    return;
+  elsif v_left <= 0 and v_lease ->> 'owner' <> p_owner then
+    v_lease := "app".end_step_lease(p_job_id, v_lease);
+  end if;
+  owner := v_lease ->> 'lost';
+  v_lease := "app".new_step_lease(v_lease, p_run, p_stage, p_status, p_attempt, p_owner, p_seconds);
+  update "app".jobs j set step_lease = v_lease || jsonb_build_object('is_alone', p_is_alone)
+  where j.job_id = p_job_id;
+  interruptions := coalesce((v_lease ->> 'interruptions')::integer, 0);
+  alone := coalesce((v_lease ->> 'alone')::integer, 0);
+  return next;
+end $$;
+
+-- A lease of a step, as its job's row has it. What is noted of processes that ended over the same step is kept.
+create or replace function "app".new_step_lease(
+  p_before jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
+  p_seconds double precision
+) returns jsonb
+language sql stable as $$
+  select jsonb_build_object('owner', p_owner, 'since', "app".clock(), 'at', a.at,
+      'expires_at', "app".clock() + p_seconds * interval '1 second')
+    || case when p_before -> 'at' = a.at
+      then jsonb_strip_nulls(jsonb_build_object(
+        'interruptions', p_before -> 'interruptions', 'alone', p_before -> 'alone', 'lost', p_before -> 'lost'))
+      else jsonb_build_object() end
+  from (
+    select jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt) as at
+  ) a
+$$;
+
+-- Counts an interruption of a step, since the lease of its process has run out. Returns what is noted of it from then on.
+-- Locks: the caller has the job row, and writes the note there.
+create or replace function "app".end_step_lease(p_job_id text, p_lease jsonb) returns jsonb
+language plpgsql as $$
+declare
+  v_count integer := coalesce((p_lease ->> 'interruptions')::integer, 0) + 1;
+  v_alone integer := coalesce((p_lease ->> 'alone')::integer, 0);
+begin
+  if (p_lease ->> 'is_alone')::boolean then
+    v_alone := v_alone + 1;
+  end if;
+  perform "app".record_event(p_job_id, (p_lease -> 'at' ->> 'run')::integer, (p_lease -> 'at' ->> 'stage')::integer,
+    null, 'job_step_interrupted', jsonb_build_object('interruptions', v_count, 'owner', p_lease ->> 'owner'));
+  return p_lease || jsonb_build_object(
+    'has_ended', true, 'interruptions', v_count, 'alone', v_alone, 'lost', p_lease ->> 'owner');
+end $$;
+
 -- Ends a step's lease: another process may take the step at once. Returns whether there was one.
+-- What is noted of processes that ended over the step stays as long as the job waits for it.
 -- Fence: the lease. Locks: the job row.
 create or replace function "app".release_step_lease(
   p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text
 ) returns boolean
 language plpgsql as $$
 begin
-  update "app".jobs j set step_lease = null
+  update "app".jobs j set step_lease = case
+    when j.step_lease ->> 'interruptions' is not null
+      and (j.run, j.stage, j.status, j.attempt) = (p_run, p_stage, p_status, p_attempt)
+    then j.step_lease || jsonb_build_object('has_ended', true) end
   where j.job_id = p_job_id and j.step_lease ->> 'owner' = p_owner
     and "app".step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) is not null;
   return found;
@@ -2487,6 +2567,9 @@ comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_t
 comment on function "app"."renew_leases_of_owner"(p_owner text) is 'Extends all leases under an owner''s name: for the stand-in of a process that cannot ask itself.';
 comment on function "app"."tasks_of_lease"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid) is 'The tasks of a stage that this lease holds, in order, as a claim returns them.';
 comment on function "app"."renew_step_lease"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text, p_seconds double precision) is 'Extends the lease of the process that takes a job''s step: plans its stage, or makes its summary.';
+comment on function "app"."take_step_again"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text, p_seconds double precision, p_is_alone boolean) is 'Gives a step that was begun before to the process that takes it again, with a lease from its begin.';
+comment on function "app"."new_step_lease"(p_before jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text, p_seconds double precision) is 'A lease of a step, as its job''s row has it.';
+comment on function "app"."end_step_lease"(p_job_id text, p_lease jsonb) is 'Counts an interruption of a step, since the lease of its process has run out.';
 comment on function "app"."release_step_lease"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text) is 'Ends a step''s lease: another process may take the step at once.';
 comment on function "app"."is_step_leased"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer) is 'Whether a process that lives takes the step.';
 
@@ -5626,7 +5709,7 @@ comment on column "app"."jobs"."hold" is 'Legal hold: reason, actor, at. While i
 comment on column "app"."jobs"."traceparent" is 'The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.';
 comment on column "app"."jobs"."priority" is 'Its weight among others, as its submitter or an operator wished. Null: that of its definition.';
 comment on column "app"."jobs"."stall_noted_at" is 'When webhooks last learned that it does not move. Null: never.';
-comment on column "app"."jobs"."step_lease" is 'The process that takes the job''s step, if that lasts: owner, since, expires_at, and `at`. Its heartbeats renew it. It counts only while run, stage, status and attempt equal `at`.';
+comment on column "app"."jobs"."step_lease" is 'The process that takes the job''s step, if that lasts or was begun before: owner, since, expires_at, is_alone, and `at`. Its heartbeats renew it. `interruptions` counts the processes that ended over the step, `alone` those of them that did nothing else, `lost` is the last; `has_ended`: nobody has it now. It counts only while run, stage, status and attempt equal `at`.';
 
 comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
 comment on column "app"."job_runs"."job_id" is 'The job.';

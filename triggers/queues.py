@@ -73,7 +73,7 @@ def receive_job_message(
         _recording_refusals(JOBS_QUEUE, message, get_recorder),
     ):
         parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", partial(read_job_message, JOBS_QUEUE))
-        get_machine().process_job_message(parsed)
+        get_machine().process_job_message(parsed, is_again=(message.delivery_count or 1) > 1)
 
 
 def receive_task_message(

@@ -148,7 +148,8 @@ class ScheduleTick(BaseModel):
 
     `status`: waiting (for an earlier job), due (its job is about to be submitted), submitted (as `job_id`), skipped or
     failed. `reason`: overlap, missed, paused, too_many_waiting, invalid_parameters, unknown_job_type, job_type_failed,
-    internal_error. `late_seconds`: from the tick to the decision about it.
+    process_ended, internal_error; of one that is due again also database_away. `late_seconds`: from the tick to the
+    decision about it.
     """
 
     tick_at: datetime

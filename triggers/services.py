@@ -13,7 +13,6 @@ from core.basics.outage import outage
 from core.errors import StoreBusy, StoreUnavailable
 from core.isolation.function import process_pool
 from core.machine import CoreMachine
-from core.models.foreign import why_doubtful, why_not_ready
 from core.operating.bulk import BulkControl
 from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
@@ -148,14 +147,16 @@ class Services:
             log.warning("database_not_ready", extra={"reason": str(error)})
             return Check("database", ok=False, detail=str(error))
         outage.end()
-        refused = status.refuses_writes or why_not_ready(status.foreign)
+        refused = status.refuses_writes or status.foreign.why_not_ready
         if refused is not None:
             log.warning("database_not_ready", extra={"reason": refused})
             return Check("database", ok=False, detail=refused)
         found = f"schema version {status.database_version}, this release has {status.code_version}"
-        if (triggers := why_doubtful(status.foreign)) is not None:
+        if (triggers := status.foreign.why_doubtful) is not None:
             found = f"{found}; {triggers}"
             _tell_triggers(triggers)
+        if (locked := status.foreign.what_is_locked) is not None:
+            found = f"{found}; {locked}"
         if status.is_current:
             return Check("database", ok=True, detail=found)
         return Check("database", ok=False, detail=f"{found}; run `coremachine db migrate`")

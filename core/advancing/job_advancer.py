@@ -9,9 +9,10 @@ from core.advancing.steps import NextStep, Plan, StepTimes
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
-from core.errors import AuthorError, StoreUnavailable, UnknownWork, classify
+from core.errors import AuthorError, PermanentTaskError, StoreUnavailable, UnknownWork, classify
 from core.models import JobRecord, JobStatus, StageDefinition
 from core.models.definition import read_definition
+from core.models.lease import LostProcesses
 from core.models.retry import retry_delay
 from core.models.transition import PlanOutcome
 from core.operating.announcer import step_message
@@ -30,6 +31,20 @@ log = safe_logger(__name__)
 
 # After this time in one invocation, later steps are left to messages.
 INLINE_SECONDS = 5.0
+
+
+class InterruptedTooOften(PermanentTaskError):
+    """Planning or finalizing ended more processes than the stage's `max_interruptions`."""
+
+    def __init__(self, lost: LostProcesses, stage: StageDefinition) -> None:
+        alone = f", and {lost.alone} times it ran alone there, so that nothing else in that process was the reason"
+        super().__init__(
+            f"its process ended without an outcome {lost.interruptions} times{alone if lost.alone else ''} (last: "
+            f"{lost.owner}). Usually the memory was used up, and the system killed the process: yield tasks and read "
+            "earlier results one by one instead of collecting them, or give the processes of the app more memory. Else "
+            "native code crashed, or the job class called os._exit. max_interruptions of stage "
+            f"{stage.number} is {stage.max_interruptions}"
+        )
 
 
 class JobAdvancer:
@@ -84,23 +99,70 @@ class JobAdvancer:
         ):
             self.advance(moved, until)
 
-    def advance(self, job: JobRecord, until: float) -> None:
+    def is_suspect(self, job: JobRecord) -> bool:
+        """Whether the job's step ended as many processes as make it run alone, and may still be begun again."""
+        lost = job.step_interruptions
+        if not lost:
+            return False
+        try:
+            most = read_definition(job.definition).stage(job.stage).max_interruptions
+        except UnknownWork:
+            return False
+        return max(most, 1) / 2 <= lost <= most
+
+    def advance(self, job: JobRecord, until: float, *, is_again: bool = False, is_alone: bool = False) -> None:
         """Plan and finalize while the job waits for it and this process may take the next step itself.
 
         Args:
             until: By this time of the clock, what can be left to messages is left to them.
+            is_again: The first step may have been begun before, by a process that ended.
+            is_alone: Nothing else runs in this process.
         """
         step: NextStep | None = NextStep(job)
         # A row does not say when a later run began.
         began = job.created_at if job.run == 1 else None
         # Of steps that last before they are taken: from one to the other, no other process may have them.
         with log_fields(correlation_id=job.correlation_id, _run_began=began), ExitStack() as leases:
+            if is_again and not self._begin_again(job, leases, is_alone=is_alone):
+                return
             while step is not None and step.job.status is JobStatus.QUEUED:
                 with observer().step(step.job, "plan_stage"):
                     step = self._take_stage(step, until, leases)
             if step is not None and step.job.status is JobStatus.FINALIZING:
                 with observer().step(step.job, "finalize_job"):
                     self._finalize(step)
+
+    def _begin_again(self, job: JobRecord, leases: ExitStack, *, is_alone: bool) -> bool:
+        """Take the lease of a step that was begun before, so that a process that ends over it is counted.
+
+        False: it is not to be taken, since another process has it, or since it has ended too many.
+        """
+        lost = leases.enter_context(self._steps.hold_again(job, is_alone=is_alone))
+        if lost is None:
+            log.info("job_message_without_effect", extra={"job_id": job.job_id, "outcome": "taken"})
+            return False
+        if not lost.interruptions:
+            return True
+        log.warning(
+            "job_step_interrupted",
+            extra={
+                "checkpoint": "JOB_STEP_INTERRUPTED",
+                **job.stage_ref.log_fields,
+                "interruptions": lost.interruptions,
+                "owner": lost.owner,
+            },
+        )
+        try:
+            stage = read_definition(job.definition).stage(job.stage)
+        except UnknownWork:
+            return True  # it is postponed
+        if lost.interruptions > stage.max_interruptions:
+            step = "plan_stage" if job.status is JobStatus.QUEUED else "finalize_job"
+            self._fail_step(job, step, InterruptedTooOften(lost, stage))
+            return False
+        if is_alone:
+            self._state.note_step_alone(job.stage_ref)
+        return True
 
     def _take_stage(self, step: NextStep, until: float, leases: ExitStack) -> NextStep | None:
         """Plan the job's stage, and announce or run its tasks. Returns the step after it, if this process takes it."""

@@ -9,8 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from core.advancing.unchecked import note_unchecked
-from core.authors.author_code import call_author
-from core.authors.job_class import first_message, new_record, validate, with_limit_names
+from core.authors.job_class import draft_job, first_message
 from core.basics.canonical import NotJson, ValueTooLarge, canonical_json, forced_job_id_for
 from core.basics.faults import fault_point
 from core.errors import (
@@ -18,12 +17,13 @@ from core.errors import (
     DataRefused,
     IdempotencyKeyReused,
     InvalidParameters,
+    JobTypeBusy,
     OtherParameters,
     StoreUnavailable,
     SubmissionRefused,
     WorkWaits,
 )
-from core.models import JobQueueMessage, JobRecord, JobRef, JobStatus
+from core.models import JobQueueMessage, JobRef, JobStatus
 from core.models.control import IfEnded
 from core.models.submission import (
     ForcedJob,
@@ -158,24 +158,25 @@ class Submitter:
     def _draft(self, request: SubmitRequest) -> _Draft:
         job_type, key = request.job_type, request.idempotency_key
         job_class = self._catalog.get_job(job_type)
-        with note_unchecked() as unchecked:
-            validated, encoded = validate(job_class, job_type, request.parameters, self._orchestration.role.most_bytes)
         correlation_id = request.correlation_id or uuid4().hex
-        record, outside_id = call_author(_record_and_outside, job_class, job_type, validated, correlation_id)
-        record = with_limit_names(record)
+        with note_unchecked() as unchecked:
+            drafted = draft_job(
+                job_class, job_type, request.parameters, self._orchestration.role.most_bytes, correlation_id
+            )
+        record = drafted.record
         is_future = request.start_at is not None and request.start_at > datetime.now(UTC)
         wish = JobWish(
             record,
-            forced=_forced_job(job_type, validated) if request.makes_new_job else None,
+            forced=_forced_job(job_type, record.parameters) if request.makes_new_job else None,
             key=_keyed_payload(key, request) if key else None,
             if_ended=IfEnded.RETURN if request.force else request.if_ended,
-            outside_id=outside_id,
+            outside_id=drafted.outside_id,
             tags=dict(request.tags),
             start_at=request.start_at if is_future else None,
             priority=request.priority,
             detail=_detail(request.actor, unchecked),
         )
-        return _Draft(request, job_class, wish, len(encoded))
+        return _Draft(request, job_class, wish, drafted.size)
 
     def _follow(self, begun: Sequence[tuple[_Draft, Submitted]]) -> None:
         """What comes after runs were written: notes, and the messages of those that may begin now.
@@ -199,18 +200,10 @@ class Submitter:
     def _message(self, draft: _Draft, submitted: Submitted) -> JobQueueMessage | None:
         job = draft.wish.job
         try:
-            return call_author(first_message, draft.job_class, job.job_type, submitted, job.parameters)
-        except AuthorError:
+            return first_message(draft.job_class, job.job_type, submitted, job.parameters)
+        except (AuthorError, JobTypeBusy):
             log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
             return None
-
-
-def _record_and_outside(
-    job_class: JobType, job_type: str, validated: Mapping[str, Any], correlation_id: str
-) -> tuple[JobRecord, tuple[str, ...]]:
-    """The job's row, and which parameters its id does not come from. To be called by `call_author`."""
-    record = new_record(job_class, job_type, validated, correlation_id)
-    return record, tuple(getattr(job_class, "parameters_outside_job_id", ()))
 
 
 def _answer(draft: _Draft, submitted: Submitted) -> Submission:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.authors.author_code import describe_returned
-from core.authors.bounded_checks import call_bounded
+from core.authors.own_code import DRAFTS, MAKES_MESSAGE, MAKES_RECORD, VALIDATES, call_for_request
 from core.basics.cache import LatestCache
 from core.basics.canonical import ValueTooLarge, canonical_json, copied, encode_storable
 from core.basics.strict_json import EncodedJson
@@ -28,20 +28,74 @@ _definitions: LatestCache[str, dict[str, Any]] = LatestCache(256)
 _A_JOB_ID = "64 hexadecimal digits in lower case"
 
 
-def validate(
-    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
-) -> tuple[dict[str, Any], EncodedJson]:
-    """Parameters as the job's author has them validated, in a dict of our own, and as they are stored.
+@dataclasses.dataclass(frozen=True)
+class DraftedJob:
+    """A job that is submitted, as its class makes it of parameters that it validated.
+
+    Args:
+        outside_id: The parameters that its id does not come from.
+        size: Of the parameters, as they are stored.
+    """
+
+    record: JobRecord
+    outside_id: tuple[str, ...]
+    size: int
+
+
+def validate(job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int) -> dict[str, Any]:
+    """Parameters as the job's author has them validated, in a dict of our own.
 
     Raises:
         InvalidParameters, ValueTooLarge: What the caller must change.
         AuthorError: The author's code failed, took too long, or gave what cannot be stored.
         JobTypeBusy: Too many validations of the job type hang.
     """
-    answer = call_bounded(job_type, job_class, _validated, job_class, job_type, parameters, most_bytes)
+    answer = call_for_request(job_type, job_class, VALIDATES, _validated, job_class, job_type, parameters, most_bytes)
     if isinstance(answer, Exception):
         raise answer
-    return answer
+    return answer[0]
+
+
+def draft_job(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int, correlation_id: str
+) -> DraftedJob:
+    """The job that its class makes of these parameters.
+
+    Raises:
+        Exception: As `validate`.
+    """
+    answer = call_for_request(
+        job_type, job_class, DRAFTS, _drafted, job_class, job_type, parameters, most_bytes, correlation_id
+    )
+    if isinstance(answer, Exception):
+        raise answer
+    return dataclasses.replace(answer, record=_with_limit_names(answer.record))
+
+
+def definition_of(job_class: JobType, job: JobRecord, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition that a job's class makes now, of these parameters, which were validated.
+
+    Raises:
+        AuthorError: As `validate`.
+    """
+    made_of = (job_class, job.job_type, job.job_id, parameters, job.correlation_id)
+    record = call_for_request(job.job_type, job_class, MAKES_RECORD, _record_of, *made_of)
+    return _with_limit_names(record).definition
+
+
+def _drafted(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int, correlation_id: str
+) -> DraftedJob | InvalidParameters | ValueTooLarge:
+    answer = _validated(job_class, job_type, parameters, most_bytes)
+    if isinstance(answer, Exception):
+        return answer
+    validated, encoded = answer
+    job_id: object = job_class.generate_job_id(copied(validated))
+    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
+        found = describe_returned(job_id)
+        raise ContractViolationError(f"generate_job_id of {job_type!r}: expected {_A_JOB_ID}, found {found}")
+    record = _record_of(job_class, job_type, str.__str__(job_id), validated, correlation_id)
+    return DraftedJob(record, tuple(getattr(job_class, "parameters_outside_job_id", ())), len(encoded))
 
 
 def _validated(
@@ -78,19 +132,10 @@ def _plain_refusal(refused: InvalidParameters) -> InvalidParameters:
         return InvalidParameters.in_plain_text(refused)
 
 
-def new_record(job_class: JobType, job_type: str, validated: Mapping[str, Any], correlation_id: str) -> JobRecord:
-    """The row of a job that is submitted. To be called by `call_author`."""
-    job_id: object = job_class.generate_job_id(copied(validated))
-    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
-        found = describe_returned(job_id)
-        raise ContractViolationError(f"generate_job_id of {job_type!r}: expected {_A_JOB_ID}, found {found}")
-    return record_of(job_class, job_type, str.__str__(job_id), validated, correlation_id)
-
-
-def record_of(
+def _record_of(
     job_class: JobType, job_type: str, job_id: str, validated: Mapping[str, Any], correlation_id: str
 ) -> JobRecord:
-    """The row that the class makes of parameters, which were validated. To be called by `call_author`.
+    """The row that the class makes of parameters, which were validated.
 
     Raises:
         ContractViolationError: It is no row of this job.
@@ -133,7 +178,7 @@ def _definition_of(what: str, job_type: str, made: Any) -> dict[str, Any]:
     return document
 
 
-def with_limit_names(record: JobRecord) -> JobRecord:
+def _with_limit_names(record: JobRecord) -> JobRecord:
     """The row with the job's parameters in the names of its limits.
 
     Raises:
@@ -148,11 +193,19 @@ def with_limit_names(record: JobRecord) -> JobRecord:
 def first_message(
     job_class: JobType, job_type: str, submitted: Submitted, validated: Mapping[str, Any]
 ) -> JobQueueMessage:
-    """The message that begins a submitted run. To be called by `call_author`.
+    """The message that begins a submitted run.
 
     Raises:
-        ContractViolationError, ValidationError: It is no message about this job.
+        AuthorError, JobTypeBusy: As `validate`; or it is no message about this job.
     """
+    return call_for_request(
+        job_type, job_class, MAKES_MESSAGE, _first_message, job_class, job_type, submitted, validated
+    )
+
+
+def _first_message(
+    job_class: JobType, job_type: str, submitted: Submitted, validated: Mapping[str, Any]
+) -> JobQueueMessage:
     what = f"queue_job of {job_type!r}"
     message: object = job_class.queue_job(submitted.job_id, copied(validated), correlation_id=submitted.correlation_id)
     if not isinstance(message, JobQueueMessage):

@@ -1,7 +1,8 @@
-"""Triggers and rules that somebody else put on the engine's tables."""
+"""What somebody else did to the engine's tables: triggers and rules, own triggers disabled, locks left behind."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,86 @@ class ForeignTrigger:
         )
 
 
-def why_not_ready(found: Iterable[ForeignTrigger]) -> str | None:
-    """What is wrong with these rules, and what to do; None where there is none."""
-    rules = [each for each in found if each.is_rule]
-    if not rules:
-        return None
-    names = ", ".join(each.text for each in rules)
-    return f"expected tables without rules, found {names}; {'; '.join(each.advice for each in rules)}"
+@dataclass(frozen=True)
+class DisabledTrigger:
+    """A trigger of the engine's own that somebody disabled.
+
+    Args:
+        name: None: those of its foreign keys.
+    """
+
+    schema: str
+    table: str
+    name: str | None
+
+    @property
+    def text(self) -> str:
+        which = f"trigger {self.name}" if self.name else "triggers of foreign keys"
+        return f"disabled {which} of {self.schema}.{self.table}"
+
+    @property
+    def advice(self) -> str:
+        return f"run: alter table {self.schema}.{self.table} enable trigger {self.name or 'all'}"
 
 
-def why_doubtful(found: Iterable[ForeignTrigger]) -> str | None:
-    """What these triggers might do, and what to do then; None where there is none."""
-    triggers = [each for each in found if not each.is_rule]
-    if not triggers:
-        return None
-    names = ", ".join(each.text for each in triggers)
-    return f"found {names}; {'; '.join(each.advice for each in triggers)}"
+@dataclass(frozen=True)
+class PreparedTransaction:
+    """A transaction that somebody prepared and has not ended. Its locks stay, also when the server starts anew.
+
+    Args:
+        tables: Those of the engine that it has locked, or rows of which.
+    """
+
+    gid: str
+    owner: str
+    prepared_at: datetime
+    tables: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        since = f"{self.prepared_at:%Y-%m-%d %H:%M:%SZ}"
+        return (
+            f"prepared transaction {self.gid!r} of {self.owner} since {since}, with locks on {', '.join(self.tables)}"
+        )
+
+    @property
+    def advice(self) -> str:
+        gid = self.gid.replace("'", "''")
+        return f"let its coordinator end it, or run: commit prepared '{gid}', or: rollback prepared '{gid}'"
+
+
+@dataclass(frozen=True)
+class ForeignFacts:
+    """All of it, as one look at the database found it."""
+
+    triggers: tuple[ForeignTrigger, ...] = ()
+    disabled: tuple[DisabledTrigger, ...] = ()
+    prepared: tuple[PreparedTransaction, ...] = ()
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """What is wrong with these rules, and what to do; None where there is none."""
+        rules = [each for each in self.triggers if each.is_rule]
+        if not rules:
+            return None
+        names = ", ".join(each.text for each in rules)
+        return f"expected tables without rules, found {names}; {'; '.join(each.advice for each in rules)}"
+
+    @property
+    def why_doubtful(self) -> str | None:
+        """What these triggers might do or leave undone, and what to do then; None where there is none."""
+        return _found([*(each for each in self.triggers if not each.is_rule), *self.disabled])
+
+    @property
+    def what_is_locked(self) -> str | None:
+        """Which prepared transactions may hold the engine up, and what to do; None where there is none."""
+        return _found(self.prepared)
+
+
+NOTHING_FOREIGN = ForeignFacts()
+
+
+def _found(things: Iterable[ForeignTrigger | DisabledTrigger | PreparedTransaction]) -> str | None:
+    listed = list(things)
+    names, advice = ", ".join(each.text for each in listed), "; ".join(each.advice for each in listed)
+    return f"found {names}; {advice}" if listed else None

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from core.models.app import FleetFacts
 from core.models.dead_letter import DeadLetterGroup, FailureGroup
-from core.models.foreign import ForeignTrigger
+from core.models.foreign import NOTHING_FOREIGN, ForeignFacts
 from core.models.limit import LimitFacts
 from core.models.status import JobStatus, StoredEnum
 
@@ -134,11 +134,19 @@ class UnknownFacts:
 
 @dataclass(frozen=True)
 class StepLeaseFacts:
-    """The process that takes the job's step, and when its lease ends unless it is renewed."""
+    """The process that takes the job's step, and when its lease ends unless it is renewed.
+
+    Args:
+        interruptions: How many processes ended while they took this step, `lost` the last of them.
+        has_ended: No process has the lease now.
+    """
 
     owner: str
     since: datetime
     expires_at: datetime
+    interruptions: int = 0
+    lost: str | None = None
+    has_ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +199,7 @@ class JobFacts:
         held_back_until: When the first of those begins that a rate holds back.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
-        foreign: Triggers and rules of others on the engine's tables.
+        foreign: What others did to the engine's tables: triggers and rules, own triggers disabled, locks left behind.
         holders: Other sessions that have locked rows of the engine's tables for long.
         fleet: The apps that run, and the work of this job that waits for one; None where it is over.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
@@ -246,13 +254,14 @@ class JobFacts:
     failures: tuple[FailureGroup, ...] = ()
     dead_letters: tuple[DeadLetterGroup, ...] = ()
     fleet: FleetFacts | None = None
-    foreign: tuple[ForeignTrigger, ...] = ()
+    foreign: ForeignFacts = NOTHING_FOREIGN
     holders: tuple[LockHolder, ...] = ()
 
     @property
     def is_step_taken(self) -> bool:
         """Whether a process that lives takes the job's step."""
-        return self.step_lease is not None and self.step_lease.expires_at > self.now
+        lease = self.step_lease
+        return lease is not None and not lease.has_ended and lease.expires_at > self.now
 
     @property
     def step(self) -> str:

@@ -75,3 +75,16 @@ class HeldTask:
     def stop(self, outcome: LeaseOutcome) -> None:
         self.outcome = outcome
         self.is_stop_requested = True
+
+
+@dataclass(frozen=True, slots=True)
+class LostProcesses:
+    """The processes that ended while they took a job's step, which is begun again: how many, and the name of the last.
+
+    Args:
+        alone: How many of them did nothing else at that time.
+    """
+
+    interruptions: int
+    alone: int
+    owner: str | None

@@ -160,8 +160,10 @@ class JobRecord(FrozenModel):
     step_lease: dict[str, Any] | None = Field(
         default=None,
         description=(
-            "The process that takes the job's step, if that lasts: owner, since, expires_at, and `at`. Its heartbeats "
-            "renew it. It counts only while run, stage, status and attempt equal `at`."
+            "The process that takes the job's step, if that lasts or was begun before: owner, since, expires_at, "
+            "is_alone, and `at`. Its heartbeats renew it. `interruptions` counts the processes that ended over the "
+            "step, `alone` those of them that did nothing else, `lost` is the last; `has_ended`: nobody has it now. "
+            "It counts only while run, stage, status and attempt equal `at`."
         ),
     )
 
@@ -202,6 +204,15 @@ class JobRecord(FrozenModel):
     @property
     def step_ref(self) -> StepRef:
         return StepRef(self.job_id, self.run, self.stage, self.status.value, self.attempt)
+
+    @property
+    def step_interruptions(self) -> int:
+        """How many processes ended while they took the step that the job waits for, if none takes it now."""
+        note = self.step_lease
+        if note is None or note["at"] != {name: getattr(self, name) for name in ("run", "stage", "status", "attempt")}:
+            return 0
+        # A lease that nobody has counted has run out.
+        return int(note.get("interruptions", 0)) + ("has_ended" not in note)
 
 
 class JobRunRecord(FrozenModel):

@@ -30,6 +30,7 @@ _TIMEOUTS = {
 _BEAT_MARGIN_SECONDS = 5.0
 # Why the holder of a lease does not renew it.
 _WHY_SILENT = "its process died, cannot reach the database, or waits there for a row that somebody has locked"
+_WHY_DIED = "usual causes: the memory was used up (the system kills the process), a signal, a crash in native code,"
 
 
 def explain(facts: JobFacts) -> list[Finding]:
@@ -220,7 +221,9 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
         return
     if facts.unknown_step is not None:
         return
-    if facts.step_lease is not None:
+    if facts.step_lease is not None and facts.step_lease.interruptions:
+        yield _interrupted_step(facts, facts.step_lease)
+    if facts.step_lease is not None and not facts.step_lease.has_ended:
         yield _taken_step(facts, facts.step_lease)
     elif facts.attempt > 0:
         yield Finding(
@@ -252,6 +255,18 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
             since=facts.updated_at,
             advice="the janitor sends it at its next sweep",
         )
+
+
+def _interrupted_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:
+    """The author's code may end its process each time."""
+    return Finding(
+        "step_interrupted",
+        Severity.WARNING,
+        f"{facts.step} was interrupted {lease.interruptions} of {facts.max_interruptions} times; its process died each "
+        f"time, or lost the database (last in {lease.lost})",
+        advice=f"{_WHY_DIED} or os._exit in the job class; see the log of that process and of its host. From half of "
+        f"max_interruptions ({facts.max_interruptions}) on the step runs alone in its worker, above that the job fails",
+    )
 
 
 def _taken_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:
@@ -363,8 +378,7 @@ def _lost_process(facts: JobFacts, task: InterruptedTask) -> Finding:
         Severity.WARNING,
         f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; "
         f"{how}{_last_owner(task)}",
-        advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
-        "code, or os._exit in the handler; see the log of that process and of its host. From half of "
+        advice=f"{_WHY_DIED} or os._exit in the handler; see the log of that process and of its host. From half of "
         f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
         about={"task_id": task.task_id},
     )
@@ -594,16 +608,35 @@ def _holders(facts: JobFacts) -> Iterator[Finding]:
         )
 
 
+def _prepared(facts: JobFacts) -> Iterator[Finding]:
+    """Transactions of others that were prepared, and whose locks outlast every session."""
+    for each in facts.foreign.prepared:
+        yield Finding(
+            "locked_by_prepared_transaction",
+            Severity.WARNING,
+            f"{each.text}: what needs these rows waits until it has ended",
+            since=each.prepared_at,
+            advice=each.advice,
+        )
+
+
 def _foreign(facts: JobFacts) -> Iterator[Finding]:
     """What may keep the job's rows as they are, named while nothing of the job runs."""
     if facts.is_step_taken or facts.paused_at is not None or any(each.count > each.expired for each in facts.leases):
         return
-    for each in facts.foreign:
+    for each in facts.foreign.triggers:
         yield Finding(
             "foreign_trigger",
             Severity.ERROR if each.is_rule else Severity.WARNING,
             f"the {each.text} is not the engine's, and may leave out changes of this job's rows without an error",
             advice=each.advice,
+        )
+    for disabled in facts.foreign.disabled:
+        yield Finding(
+            "own_trigger_disabled",
+            Severity.WARNING,
+            f"the {disabled.text} should be enabled: deadlines, places of limits or refusals of wrong changes need it",
+            advice=disabled.advice,
         )
 
 
@@ -650,6 +683,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _unannounced,
     _stalled,
     _holders,
+    _prepared,
     _foreign,
     _interrupted,
     _running,

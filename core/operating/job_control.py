@@ -4,8 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from core.authors.author_code import call_author
-from core.authors.job_class import record_of, validate, with_limit_names
+from core.authors.job_class import definition_of, validate
 from core.basics.faults import fault_point
 from core.models import JobRecord, JobRef, JobStatus
 from core.models.bulk import DeleteAnswer, DeleteOutcome
@@ -105,18 +104,10 @@ class JobControl:
         if request.parameters:
             most_bytes = self._orchestration.role.most_bytes
             job_class = self._catalog.get_job(job.job_type)
-            changed, _ = validate(job_class, job.job_type, {**job.parameters, **request.parameters}, most_bytes)
+            changed = validate(job_class, job.job_type, {**job.parameters, **request.parameters}, most_bytes)
         if request.mode is not RerunMode.ALL:
             return changed, None
-        record = call_author(
-            record_of,
-            self._catalog.get_job(job.job_type),
-            job.job_type,
-            job.job_id,
-            changed or job.parameters,
-            job.correlation_id,
-        )
-        return changed, with_limit_names(record).definition
+        return changed, definition_of(self._catalog.get_job(job.job_type), job, changed or job.parameters)
 
     def _announce(self, job_id: str, answer: ControlAnswer) -> None:
         fault_point("control.written")

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from core.basics.faults import fault_point
 from core.basics.outage import outage
+from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable, UnknownWork
 from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
@@ -18,7 +19,6 @@ from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot
-from core.running.threads import LookingThread
 from core.running.time_slice import YOUNG_SECONDS, YOUNG_TASKS, TimeSlice, YoungStages
 
 # A task that this message, or a later one, may still run.

@@ -7,8 +7,8 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 from core.basics.outage import outage
+from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable
-from core.running.threads import LookingThread
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)

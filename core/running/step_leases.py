@@ -1,8 +1,8 @@
 """A sign of life of the process that plans a stage or makes a summary, for as long as an author's code takes for that.
 
-A step that ends soon leaves none. One that lasts gets a lease in its job's row, which this process renews, or its
-stand-in while the interpreter is blocked. Another process that gets the step's message leaves it alone meanwhile; when
-the lease runs out, the janitor announces the step again.
+A step that ends soon leaves none. One that lasts, or that was begun before, gets a lease in its job's row, which this
+process renews, or its stand-in while the interpreter is blocked. Another process that gets the step's message leaves it
+alone meanwhile; when the lease runs out, the janitor counts an interruption and announces the step again.
 """
 
 import threading
@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.basics.outage import outage
+from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable
 from core.models import JobRecord
+from core.models.lease import LostProcesses
 from core.models.refs import StepRef
 from core.ports import StandIn, StepLeaseStore
-from core.running.threads import LookingThread
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -52,6 +53,27 @@ class StepLeases:
             self._held.pop(step, None)
             if time.monotonic() - began >= QUICK_SECONDS:
                 self._release(step)
+
+    @contextmanager
+    def hold_again(self, job: JobRecord, *, is_alone: bool) -> Iterator[LostProcesses | None]:
+        """Around a step that was begun before, with a lease from its begin: if this process ends, it is counted.
+
+        Yields the processes that have ended over it. None: another has it, or the job does not wait for it any more.
+
+        Args:
+            is_alone: Nothing else runs in this process.
+        """
+        step = job.step_ref
+        if step in self._held:
+            yield None
+            return
+        with self.hold(job):
+            lost = self._store.take_step_again(step, self._owner, is_alone=is_alone)
+            try:
+                yield lost
+            finally:
+                if lost is not None:
+                    self._release(step)
 
     def is_taken(self, job: JobRecord) -> bool:
         """Whether a process takes the job's step now, as far as it has left a sign."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.basics.threads import ThreadReserve
 from core.isolation.function import process_pool
 from core.models.definition import SLICE_SECONDS, WHOLE_SECONDS
 from core.models.transition import ClaimedRow
 from core.running.attempts import Attempts, TaskOutcome
 from core.running.task_slots import Place, Slot, TaskSlots
-from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import time
 
-from core.advancing.bounded_submission import SUBMIT_SECONDS, BoundedSubmitter
+from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.submission import Submitter
 from core.basics.canonical import ValueTooLarge
 from core.basics.faults import fault_point
@@ -26,7 +26,8 @@ from core.scheduling.plan import plan_ticks
 log = safe_logger(__name__)
 
 SCHEDULES_PER_LOOK = 1000
-TICKS_PER_CLAIM = 10
+# The job class may end the process while it validates: ticks that were claimed with that one would not be submitted.
+TICKS_PER_CLAIM = 1
 # A tick whose submitter died is submitted by another after this time.
 HOLD_SECONDS = 60.0
 # One look goes on no longer; the next one follows in half a minute.
@@ -38,6 +39,8 @@ MOST_ATTEMPTS = 5
 # Of a job type that this app does not know, or that hangs here: its ticks wait an hour for another release or process.
 MOST_ATTEMPTS_OF_WAITING = 60
 _LONGEST_DETAIL = 2000
+_WHY_ENDED = "usually the memory was used up, native code crashed, or the job class called os._exit"
+_DATABASE_AWAY = "database_away"
 
 
 class ScheduleTicker:
@@ -82,7 +85,7 @@ class ScheduleTicker:
         fault_point("schedule.decided")
         return len(plan.ticks)
 
-    def submit(self, tick: DueTick, report: TickReport | None = None, *, seconds: float = SUBMIT_SECONDS) -> TickAnswer:
+    def submit(self, tick: DueTick, report: TickReport | None = None, *, seconds: float | None = None) -> TickAnswer:
         """Submit a tick's job under the tick's own key: a repetition gives the same job.
 
         Args:
@@ -102,7 +105,10 @@ class ScheduleTicker:
             log.warning("tick_not_submitted", extra={**details, "detail": answer.detail, "attempt": tick.attempt})
         return answer
 
-    def _answer(self, tick: DueTick, seconds: float) -> TickAnswer:
+    def _answer(self, tick: DueTick, seconds: float | None) -> TickAnswer:
+        if self._ended_its_process(tick):
+            detail = f"{tick.attempt - 1} attempts: their process ended before it wrote what came of them; {_WHY_ENDED}"
+            return TickAnswer(TickStatus.FAILED, reason="process_ended", detail=detail)
         request = SubmitRequest(
             tick.job_type,
             tick.parameters,
@@ -116,7 +122,10 @@ class ScheduleTicker:
         except (OtherParameters, IdempotencyKeyReused) as error:
             # The job is there: an earlier attempt made it, and somebody has run it again since.
             return TickAnswer(TickStatus.SUBMITTED, error.job_id)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            # It counts for nothing, as far as that can be written.
+            answer = TickAnswer(TickStatus.DUE, reason=_DATABASE_AWAY, detail=_text(error), delay_seconds=RETRY_SECONDS)
+            self._store.settle_tick(tick, answer)
             raise
         except (InvalidParameters, ValueTooLarge) as error:
             return TickAnswer(TickStatus.FAILED, reason="invalid_parameters", detail=_text(error))
@@ -127,6 +136,15 @@ class ScheduleTicker:
         except Exception as error:
             log.exception("tick_submission_failed", extra={"schedule": tick.schedule})
             return _again("internal_error", error, is_last=tick.attempt >= MOST_ATTEMPTS)
+
+    def _ended_its_process(self, tick: DueTick) -> bool:
+        """Whether nobody wrote what came of the attempts before this one."""
+        if tick.attempt <= MOST_ATTEMPTS:
+            return False
+        found = self._store.find_tick(tick.schedule, tick.tick_at)
+        reason = found.reason if found is not None else None
+        # After the last attempt of one that waits there is no other.
+        return reason is None or (reason != _DATABASE_AWAY and tick.attempt > MOST_ATTEMPTS_OF_WAITING)
 
 
 def _again(reason: str, error: Exception, *, is_last: bool) -> TickAnswer:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from core.models.foreign import why_doubtful, why_not_ready
 from core.safety.credentials import redact
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.options import OutputOption, wants_json
@@ -104,8 +103,9 @@ def status(database_url: DatabaseOption = None, schema: SchemaOption = "app", ou
                 "functions_current": found.functions_current,
                 "is_current": found.is_current,
                 "refuses_writes": found.refuses_writes,
-                "refused_rules": why_not_ready(found.foreign),
-                "doubtful_triggers": why_doubtful(found.foreign),
+                "refused_rules": found.foreign.why_not_ready,
+                "doubtful_triggers": found.foreign.why_doubtful,
+                "prepared_transactions": found.foreign.what_is_locked,
             }
         )
         return
@@ -120,10 +120,12 @@ def status(database_url: DatabaseOption = None, schema: SchemaOption = "app", ou
         show.print(f"[yellow]to be applied:[/yellow] {', '.join(waiting)}; run `coremachine db migrate`")
     if found.refuses_writes is not None:
         show.print(f"[red]every write is refused:[/red] {escape(found.refuses_writes)}", highlight=False)
-    if (rules := why_not_ready(found.foreign)) is not None:
+    if (rules := found.foreign.why_not_ready) is not None:
         show.print(f"[red]jobs would not move:[/red] {escape(rules)}", highlight=False)
-    if (triggers := why_doubtful(found.foreign)) is not None:
-        show.print(f"[yellow]may leave changes out:[/yellow] {escape(triggers)}", highlight=False)
+    if (triggers := found.foreign.why_doubtful) is not None:
+        show.print(f"[yellow]may leave changes or checks out:[/yellow] {escape(triggers)}", highlight=False)
+    if (locked := found.foreign.what_is_locked) is not None:
+        show.print(f"[yellow]holds locks:[/yellow] {escape(locked)}", highlight=False)
 
 
 @db.command()

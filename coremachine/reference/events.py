@@ -20,6 +20,10 @@ EVENTS = {
     "job_adjusted": "Somebody changed `priority`, or `max_parallel` of the stage (`reason`, `actor`).",
     "job_step_retry_scheduled": "Planning a stage or finalizing the job failed and is repeated after `delay_seconds`; "
     "the detail is the error with `attempt`.",
+    "job_step_interrupted": "A process (`owner`) was lost while it planned a stage or finalized the job. No attempt is "
+    "counted; `interruptions` is.",
+    "job_step_runs_alone": "Planning the stage, or finalizing the job, spent half of its interruptions and now runs "
+    "alone in its worker process.",
     "job_waits_for_release": "The job's next step needs a job type or stage that this app does not know; it waits for "
     "an app that does.",
     "tasks_wait_for_release": "Tasks (`count`) need a handler that this app does not know; they wait for an app that "

@@ -28,7 +28,7 @@ JOBS = {
         fields="job_id",
     ),
     "submission_ended_late": Record(
-        "A submission of a schedule or message ended after it was given up (`outcome` nothing_written), or late.",
+        "A submission or dry run ended after it was given up (`outcome` nothing_written), or late.",
         "SUBMISSION_HANGS",
         "warning",
         "job_type outcome duration_seconds",
@@ -57,6 +57,18 @@ JOBS = {
         "JOB_STEP_FAILED",
         "error",
         f"{_STEP} attempt operation error_type",
+    ),
+    "job_step_interrupted": Record(
+        "A step is begun again whose process was lost, `owner` the last time.",
+        "JOB_STEP_INTERRUPTED",
+        "warning",
+        f"{_STEP} interruptions owner",
+    ),
+    "job_step_runs_alone": Record(
+        "The step spent half of its interruptions and runs alone in its process.",
+        "JOB_STEP_RUNS_ALONE",
+        "warning",
+        _STEP,
     ),
     "job_step_given_back": Record(
         "The job's next step needs a job type or stage that this app does not know.",
@@ -444,7 +456,8 @@ APP = {
     "function_dropped": Record("A function of an older release was dropped.", "FUNCTION_DROPPED", fields="function"),
     "services_not_ready": Record("The app cannot work as it is set up.", "SERVICES_NOT_READY", "error"),
     "database_has_triggers": Record(
-        "Triggers of others on the engine's tables may leave changes out: once, with what to do.",
+        "Triggers of others on the engine's tables may leave changes out, or some of its own are disabled: once, with "
+        "what to do.",
         level="warning",
         fields="reason",
     ),

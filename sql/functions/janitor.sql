@@ -90,13 +90,18 @@ end $$;
 
 -- Finds jobs that wait for a step and have no message confirmed for it, or whose step was taken by a process that died.
 -- One with a start_at was not announced when it was submitted: it is found as soon as its time has come. A step that a
--- living process takes is left to it.
+-- living process takes is left to it; that a process died is an interruption of the step.
 create or replace function {schema}.find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
-language sql volatile as $$
+language plpgsql as $$
+begin
+  return query
   with found as (
-    select j.job_id from {schema}.jobs j
+    select j.job_id,
+      coalesce({schema}.step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) <= 0, false)
+        as is_interrupted
+    from {schema}.jobs j
     where j.status in ({waiting_jobs}) and j.paused_at is null
       and coalesce(
         {schema}.step_lease_seconds(j.step_lease, j.run, j.stage, j.status, j.attempt) <= 0,
@@ -106,10 +111,11 @@ language sql volatile as $$
     order by j.updated_at limit p_limit for update skip locked
   )
   update {schema}.jobs j
-  set due_at = {schema}.clock() + p_hold_seconds * interval '1 second', announced_at = null, step_lease = null
+  set due_at = {schema}.clock() + p_hold_seconds * interval '1 second', announced_at = null,
+      step_lease = case when f.is_interrupted then {schema}.end_step_lease(j.job_id, j.step_lease) else j.step_lease end
   from found f where j.job_id = f.job_id
-  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
-$$;
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id;
+end $$;
 
 -- Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.
 -- p_before is that arrival minus a grace, since confirmations are this database's time and arrivals the broker's. A

@@ -118,13 +118,11 @@ begin
     return exists (select from {schema}.jobs j where j.job_id = p_job_id);
   end if;
   update {schema}.jobs j
-  set step_lease = jsonb_build_object(
-    'owner', p_owner, 'expires_at', {schema}.clock() + p_seconds * interval '1 second',
-    'since', case
-      when j.step_lease ->> 'owner' = p_owner
-        and {schema}.step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) > 0
-      then coalesce(j.step_lease -> 'since', to_jsonb({schema}.clock())) else to_jsonb({schema}.clock()) end,
-    'at', jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt))
+  set step_lease = case
+    when j.step_lease ->> 'owner' = p_owner
+      and {schema}.step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) is not null
+    then j.step_lease || jsonb_build_object('expires_at', {schema}.clock() + p_seconds * interval '1 second')
+    else {schema}.new_step_lease(j.step_lease, p_run, p_stage, p_status, p_attempt, p_owner, p_seconds) end
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
     and j.status in ({waiting_jobs})
     and (j.step_lease ->> 'owner' = p_owner
@@ -132,14 +130,88 @@ begin
   return found;
 end $$;
 
+-- Gives a step that was begun before to the process that takes it again, with a lease from its begin. No row: the job
+-- does not wait for that step any more, or a living process has its lease.
+-- interruptions: how many processes ended while they had this step; alone: how many of them did nothing else; owner: the
+-- last of them.
+-- Fence: the step, and the lease. Locks: the job row.
+create or replace function {schema}.take_step_again(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
+  p_seconds double precision, p_is_alone boolean
+) returns table (interruptions integer, alone integer, owner text)
+language plpgsql as $$
+declare
+  v_lease jsonb;
+  v_left double precision;
+begin
+  select j.step_lease into v_lease from {schema}.jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ({waiting_jobs}) and j.paused_at is null
+  for no key update;
+  if not found then
+    return;
+  end if;
+  v_left := {schema}.step_lease_seconds(v_lease, p_run, p_stage, p_status, p_attempt);
+  if v_left > 0 and v_lease ->> 'owner' <> p_owner then
+    return;
+  elsif v_left <= 0 and v_lease ->> 'owner' <> p_owner then
+    v_lease := {schema}.end_step_lease(p_job_id, v_lease);
+  end if;
+  owner := v_lease ->> 'lost';
+  v_lease := {schema}.new_step_lease(v_lease, p_run, p_stage, p_status, p_attempt, p_owner, p_seconds);
+  update {schema}.jobs j set step_lease = v_lease || jsonb_build_object('is_alone', p_is_alone)
+  where j.job_id = p_job_id;
+  interruptions := coalesce((v_lease ->> 'interruptions')::integer, 0);
+  alone := coalesce((v_lease ->> 'alone')::integer, 0);
+  return next;
+end $$;
+
+-- A lease of a step, as its job's row has it. What is noted of processes that ended over the same step is kept.
+create or replace function {schema}.new_step_lease(
+  p_before jsonb, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text,
+  p_seconds double precision
+) returns jsonb
+language sql stable as $$
+  select jsonb_build_object('owner', p_owner, 'since', {schema}.clock(), 'at', a.at,
+      'expires_at', {schema}.clock() + p_seconds * interval '1 second')
+    || case when p_before -> 'at' = a.at
+      then jsonb_strip_nulls(jsonb_build_object(
+        'interruptions', p_before -> 'interruptions', 'alone', p_before -> 'alone', 'lost', p_before -> 'lost'))
+      else jsonb_build_object() end
+  from (
+    select jsonb_build_object('run', p_run, 'stage', p_stage, 'status', p_status, 'attempt', p_attempt) as at
+  ) a
+$$;
+
+-- Counts an interruption of a step, since the lease of its process has run out. Returns what is noted of it from then on.
+-- Locks: the caller has the job row, and writes the note there.
+create or replace function {schema}.end_step_lease(p_job_id text, p_lease jsonb) returns jsonb
+language plpgsql as $$
+declare
+  v_count integer := coalesce((p_lease ->> 'interruptions')::integer, 0) + 1;
+  v_alone integer := coalesce((p_lease ->> 'alone')::integer, 0);
+begin
+  if (p_lease ->> 'is_alone')::boolean then
+    v_alone := v_alone + 1;
+  end if;
+  perform {schema}.record_event(p_job_id, (p_lease -> 'at' ->> 'run')::integer, (p_lease -> 'at' ->> 'stage')::integer,
+    null, 'job_step_interrupted', jsonb_build_object('interruptions', v_count, 'owner', p_lease ->> 'owner'));
+  return p_lease || jsonb_build_object(
+    'has_ended', true, 'interruptions', v_count, 'alone', v_alone, 'lost', p_lease ->> 'owner');
+end $$;
+
 -- Ends a step's lease: another process may take the step at once. Returns whether there was one.
+-- What is noted of processes that ended over the step stays as long as the job waits for it.
 -- Fence: the lease. Locks: the job row.
 create or replace function {schema}.release_step_lease(
   p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text
 ) returns boolean
 language plpgsql as $$
 begin
-  update {schema}.jobs j set step_lease = null
+  update {schema}.jobs j set step_lease = case
+    when j.step_lease ->> 'interruptions' is not null
+      and (j.run, j.stage, j.status, j.attempt) = (p_run, p_stage, p_status, p_attempt)
+    then j.step_lease || jsonb_build_object('has_ended', true) end
   where j.job_id = p_job_id and j.step_lease ->> 'owner' = p_owner
     and {schema}.step_lease_seconds(j.step_lease, p_run, p_stage, p_status, p_attempt) is not null;
   return found;

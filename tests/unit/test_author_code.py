@@ -22,6 +22,7 @@ import pytest
 from core.authors import author_code
 from core.authors.author_code import author_items, call_author, read_once
 from core.basics.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored, copied, encode_storable, job_id_for
+from core.basics.threads import ThreadReserve
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
 from core.models import StageDefinition
@@ -33,7 +34,6 @@ from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
-from core.running.threads import ThreadReserve
 from core.safety.safe_text import MOST_TEXT_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]

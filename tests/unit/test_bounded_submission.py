@@ -5,9 +5,10 @@ from concurrent.futures import wait
 
 import pytest
 
-from core.advancing import bounded_submission
-from core.advancing.bounded_submission import MOST_HANGING, BoundedSubmitter, SubmissionHangs
-from core.errors import JobTypeBusy
+from core.advancing.bounded_submission import BoundedSubmitter
+from core.authors import bounded_calls
+from core.authors.bounded_calls import MOST_HANGING
+from core.errors import JobTypeBusy, SubmissionHangs
 from core.models.submission import Submission, SubmissionOutcome, SubmitRequest
 
 GOOD = SubmitRequest("t", {})
@@ -66,7 +67,7 @@ def threads():
 @pytest.fixture
 def bounded(submitter, threads):
     made = BoundedSubmitter(submitter)
-    made._reserve = threads
+    made._calls._reserve = threads
     return made
 
 
@@ -77,7 +78,7 @@ def hang(bounded, **options):
 
 
 def test_others_of_its_type_are_submitted_while_one_hangs(bounded):
-    assert "'t' to be validated within 0 s, found that it still runs; nothing was written" in hang(bounded)
+    assert "'t' to be ready within 0 s, found that it still runs; nothing was written" in hang(bounded)
     assert bounded.submit(GOOD) == ANSWER
 
 
@@ -114,7 +115,7 @@ def test_what_began_to_write_is_not_given_up(bounded, submitter, threads, monkey
             return wait(futures, 20)
         return wait(futures, 0)
 
-    monkeypatch.setattr(bounded_submission, "wait", time_is_over)
+    monkeypatch.setattr(bounded_calls, "wait", time_is_over)
     if ends:
         assert bounded.submit(HANGS_LATE, seconds=0) == ANSWER
         return

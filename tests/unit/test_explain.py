@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.models.dead_letter import DeadLetterGroup, FailureExample, FailureGroup
-from core.models.foreign import ForeignTrigger
+from core.models.foreign import DisabledTrigger, ForeignFacts, ForeignTrigger, PreparedTransaction
 from core.models.insight import (
     InterruptedTask,
     JobFacts,
@@ -166,6 +166,18 @@ CASES = {
     "planner lost": (
         facts("queued", announced_at=ago(80), step_lease=StepLeaseFacts("app:host:7", ago(60), ago(8))),
         [("step_lost", "warning", "its lease ran out 11:59:52Z (8 s ago)")],
+    ),
+    "planner that ended its process": (
+        facts(
+            "queued",
+            announced_at=ago(3),
+            max_interruptions=5,
+            step_lease=StepLeaseFacts("a:h:7", ago(60), ago(8), interruptions=2, lost="a:h:6", has_ended=True),
+        ),
+        [
+            ("step_interrupted", "warning", "planning of stage 2 (convert) was interrupted 2 of 5 times"),
+            ("step_announced", "info", "(convert); its message went to the jobs queue"),
+        ],
     ),
     "message on the jobs queue for long": (
         facts("queued", announced_at=ago(300)),
@@ -399,15 +411,30 @@ CASES = {
         [("completed", "info", "finished")],
     ),
     "a rule and a trigger of others": (
-        facts("processing", foreign=(ForeignTrigger("app", "tasks", "a"), ForeignTrigger("app", "jobs", "b", "p.f"))),
+        facts(
+            "processing",
+            foreign=ForeignFacts(
+                (ForeignTrigger("app", "tasks", "a"), ForeignTrigger("app", "jobs", "b", "p.f")),
+                (DisabledTrigger("app", "tasks", "free_places"),),
+                (PreparedTransaction("two's", "ann", ago(90), ("jobs", "tasks")),),
+            ),
+        ),
         [
             ("foreign_trigger", "error", "the rule a on app.tasks is not the engine's"),
             ("stage_over", "warning", "has no open task"),
+            (
+                "locked_by_prepared_transaction",
+                "warning",
+                'prepared transaction "two\'s" of ann since 2026',
+            ),
             ("foreign_trigger", "warning", "the trigger b before each row of app.jobs (function p.f) is not"),
+            ("own_trigger_disabled", "warning", "the disabled trigger free_places of app.tasks should be enabled"),
         ],
     ),
     "a trigger of others, while tasks run": (
-        facts("processing", foreign=(ForeignTrigger("app", "jobs", "b", "p.f"),), leases=(lease(),), **OPEN),
+        facts(
+            "processing", foreign=ForeignFacts((ForeignTrigger("app", "jobs", "b", "p.f"),)), leases=(lease(),), **OPEN
+        ),
         [("tasks_running", "info", "running in app:host:7")],
     ),
     "locked by others": (

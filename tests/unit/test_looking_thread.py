@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from core.running import threads
-from core.running.threads import LookingThread
+from core.basics import threads
+from core.basics.threads import LookingThread
 
 WAIT = 30
 

@@ -175,14 +175,23 @@ def test_rules_and_triggers_of_others_are_named_by_status(url: str, capsys: pyte
         connection.execute("create rule keep as on update to app.tasks do instead nothing")
         connection.execute("create function nothing() returns trigger language plpgsql as 'begin return null; end'")
         connection.execute("create trigger keep before insert on app.jobs for each row execute function nothing()")
+        connection.execute("alter table app.tasks disable trigger free_places")
+        connection.execute("alter table app.stages disable trigger all")
     assert main(["db", "status", "--database-url", url, "-o", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "found rule keep on app.tasks; run: drop rule keep on app.tasks" in found["refused_rules"]
     assert "alter table app.jobs disable trigger keep" in found["doubtful_triggers"]
+    for disabled in (
+        "tasks enable trigger free_places",
+        "stages enable trigger set_deadlines",
+        "stages enable trigger all",
+    ):
+        assert f"alter table app.{disabled}" in found["doubtful_triggers"]
+    assert found["prepared_transactions"] is None
     assert main(["db", "status", "--database-url", url, "-o", "table"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "jobs would not move: expected tables without rules" in shown
-    assert "may leave changes out: found trigger keep before each row of app.jobs" in shown
+    assert "may leave changes or checks out: found trigger keep before each row of app.jobs" in shown
 
 
 def test_without_a_token_a_person_reads_why(

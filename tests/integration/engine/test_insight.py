@@ -230,9 +230,26 @@ def test_triggers_and_rules_of_others_are_named_with_a_job_that_does_not_move(ri
         for statement in statements:
             connection.execute(statement)
     facts = insight.get_job_facts(job_id)
-    assert tuple(each.text for each in facts.foreign) == found
+    assert tuple(each.text for each in facts.foreign.triggers) == found
     assert Migrator(engine.pool).status().foreign == facts.foreign
     assert [finding.code for finding in explain(facts)].count("foreign_trigger") == len(found)
+
+
+@pytest.mark.parametrize(
+    ("statement", "names"),
+    [
+        ("alter table app.tasks disable trigger free_places", ["free_places"]),
+        ("alter table app.jobs enable replica trigger transition_guard", ["transition_guard"]),
+        ("alter table app.tasks disable trigger all", ["free_places", "transition_guard", None]),
+    ],
+)
+def test_own_triggers_that_were_disabled_are_named(rig, engine, insight, statement, names):
+    """Places of limits were never free again, and nothing named the trigger."""
+    job_id = rig.submit(n=1)
+    engine.execute(statement)
+    facts = insight.get_job_facts(job_id)
+    assert [each.name for each in facts.foreign.disabled] == names
+    assert [finding.code for finding in explain(facts)].count("own_trigger_disabled") == len(names)
 
 
 def test_session_that_has_rows_locked_is_named(rig, engine, insight, monkeypatch):

@@ -12,11 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.advancing import bounded_submission
-from core.advancing.bounded_submission import SubmissionHangs
 from core.advancing.submission import Submitter
+from core.authors import bounded_calls
 from core.basics.faults import armed
-from core.errors import DeliveryError, InvalidParameters, MessageRefused
+from core.errors import DeliveryError, InvalidParameters, MessageRefused, StoreUnavailable, SubmissionHangs
 from core.models import JobQueueMessage
 from core.models.message import Kept, read_job_message
 from core.models.schedule import CatchUp, Overlap, PlannedTick, TickAnswer, TickStatus
@@ -26,7 +25,7 @@ from core.scheduling import ticker
 from core.scheduling.cron import ticks_after
 from core.scheduling.explain import explain_schedule
 from core.scheduling.schedules import Schedules, ScheduleWish
-from core.scheduling.ticker import HOLD_SECONDS, MOST_ATTEMPTS_OF_WAITING, ScheduleTicker
+from core.scheduling.ticker import HOLD_SECONDS, MOST_ATTEMPTS, MOST_ATTEMPTS_OF_WAITING, ScheduleTicker
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.retention import RetentionRepository
 from infrastructure.schedules import ScheduleRepository
@@ -464,7 +463,7 @@ def test_every_tick_gets_one_job_or_one_reason(engine, cron, zone, catch_up, ove
 @pytest.fixture
 def hanging(monkeypatch):
     """A job class whose validation hangs for some parameters, until the test ends it."""
-    monkeypatch.setattr(bounded_submission, "SUBMIT_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_calls, "CALL_SECONDS", 0.2)
     go_on = threading.Event()
 
     class Hanging(ShapesJob):
@@ -495,7 +494,7 @@ def test_a_validation_that_hangs_stops_no_other_schedule_and_no_sweep(desk, hang
     report = now.ticker.tick()
     assert (report.submitted, report.postponed) == (2, 1)
     assert now.outcomes("a") == [(1, "due", "job_type_failed")]
-    assert "'hanging' to be validated within 0.2 s" in now.ticks("a")[0].detail
+    assert "'hanging' to be ready within 0.2 s" in now.ticks("a")[0].detail
     assert now.outcomes("b") == now.outcomes("c") == [(1, "submitted", None)]
 
 
@@ -504,7 +503,7 @@ def test_a_message_whose_submission_hangs_is_refused_and_others_of_its_type_are_
     rig = desk(1).rig
     rig.registry._jobs["hanging"] = hanging
     hanging.hanging_label = "bad"
-    with pytest.raises(MessageRefused, match="'hanging' to be validated within") as refusal:
+    with pytest.raises(MessageRefused, match="'hanging' to be ready within") as refusal:
         rig.machine.process_job_message(_submission("bad"))
     assert refusal.value.reason == "SubmissionHangs"
     rig.machine.process_job_message(_submission("good"))
@@ -515,7 +514,7 @@ def test_a_submission_waits_with_its_queue_while_too_many_of_its_type_hang(desk,
     rig = desk(1).rig
     rig.registry._jobs["hanging"] = hanging
     hanging.hanging_label = "bad"
-    monkeypatch.setattr(bounded_submission, "MOST_HANGING", 1)
+    monkeypatch.setattr(bounded_calls, "MOST_HANGING", 1)
     with pytest.raises(MessageRefused):
         rig.machine.process_job_message(_submission("bad"))
     rig.machine.process_job_message(_submission("good"))
@@ -546,7 +545,7 @@ def test_a_submission_that_may_not_write_any_more_writes_nothing(desk):
     assert now.jobs() == []
 
 
-def test_several_schedules_that_hang_delay_a_sweep_once(desk, monkeypatch):
+def test_several_schedules_that_hang_delay_each_sweep_once(desk, monkeypatch):
     """Each took the whole time, one after the other, and the janitor's sweep waited for all."""
     desk(0.5).put(name="a")
     desk(0.5).put(name="b")
@@ -560,10 +559,61 @@ def test_several_schedules_that_hang_delay_a_sweep_once(desk, monkeypatch):
 
     monkeypatch.setattr(ticker, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     now.ticker._submitter = Hangs()
-    assert now.ticker.tick().postponed == 2
-    assert {source for source, _ in given} == {"schedule a", "schedule b"}
-    assert [seconds for _, seconds in given] == [20.0, 2.0]
+    assert [now.ticker.tick().postponed for _ in "ab"] == [1, 1]
+    assert given == [("schedule a", 20.0), ("schedule b", 20.0)]
 
 
 def _submission(label: str) -> JobQueueMessage:
     return JobQueueMessage(job_type="hanging", correlation_id="c", parameters={"label": label})
+
+
+def claims_without_answer(desk, hours, count):
+    """Processes that ended while they submitted a tick: at one time for each of them."""
+    for number in range(count):
+        (tick,) = desk(hours + number * 2 * HOLD_SECONDS / 3600).store.claim_due_ticks(1, HOLD_SECONDS)
+    return tick, desk(hours + count * 2 * HOLD_SECONDS / 3600)
+
+
+def test_a_tick_that_ends_its_process_each_time_fails(desk):
+    """A job class that used up the memory when it validated ended the janitor's process every minute, for ever."""
+    desk(0.5).put()
+    now = desk(1.001)
+    now.ticker.decide(now.store.find_schedule("hourly"))
+    _, later = claims_without_answer(desk, 1.001, MOST_ATTEMPTS)
+    assert later.ticker.tick().failed == 1
+    (tick,) = later.ticks()
+    assert (tick.status, tick.reason) == ("failed", "process_ended")
+    assert "5 attempts: their process ended" in tick.detail
+    assert later.jobs() == []
+
+
+def test_a_tick_whose_process_was_only_without_the_database_goes_on(desk):
+    desk(0.5).put()
+    now = desk(1.001)
+    now.ticker.decide(now.store.find_schedule("hourly"))
+    tick, later = claims_without_answer(desk, 1.001, MOST_ATTEMPTS)
+
+    def refuse(*_, **__):
+        raise StoreUnavailable("away")
+
+    later.ticker._submitter.submit = refuse
+    with pytest.raises(StoreUnavailable):
+        later.ticker.submit(tick)
+    assert later.outcomes() == [(1, "due", "database_away")]
+    assert desk(1.5).ticker.tick().submitted == 1
+
+
+def test_ticks_are_claimed_one_by_one(desk):
+    """With one that ends its process, others were claimed and never submitted."""
+    begin = desk(0.5)
+    for name in ("a", "b"):
+        begin.put(name=name)
+    now = desk(1.001)
+
+    def die(tick, *_, **__):
+        raise Killed
+
+    now.ticker.submit = die
+    with pytest.raises(Killed):
+        now.ticker.tick()
+    assert [tick.attempt for name in ("a", "b") for tick in now.ticks(name)] == [1, 0]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.models.lease import STEP_LEASE_SECONDS
+from core.models.lease import STEP_LEASE_SECONDS, LostProcesses
 from core.models.refs import StepRef
 from core.operating.announcer import step_message
 from core.operating.explain import explain
@@ -115,7 +115,7 @@ def test_a_step_whose_process_died_is_announced_again(rigs, held, engine, at):
         at(0).tasks.renew_step_lease(step, OWNER)
         assert not at(STEP_LEASE_SECONDS + 1).tasks.is_step_leased(step)
         assert second.janitor.sweep().announced_jobs == 1
-        assert lease(engine, job_id) is None
+        assert lease(engine, job_id)["has_ended"]
         held.go_on.set()
         ran.result(60)
     second.queues.run(second.machine)
@@ -210,3 +210,127 @@ def test_a_step_is_held_while_the_interpreter_is_blocked(engine, database_url, s
         os.close(ctypes.PyDLL(None).open(str(pipe).encode(), os.O_RDONLY))
     assert opener.wait(60) == 0
     leases.close()
+
+
+def lose(at, job_id, *seconds, is_alone=False):
+    """Processes take the job's step at these times, and end without a word."""
+    for second in seconds:
+        engine = at(second)
+        assert engine.tasks.take_step_again(step_of(engine, job_id), f"dead:{second}", is_alone=is_alone)
+    return at(seconds[-1] + STEP_LEASE_SECONDS + 1)
+
+
+def test_processes_that_end_over_a_step_are_counted(at):
+    """A planner that used up the memory was called again without limit."""
+    job_id = at(0).submit()
+    step = step_of(at(0), job_id)
+    assert at(0).tasks.take_step_again(step, "one", is_alone=False) == LostProcesses(0, 0, None)
+    assert at(5).tasks.take_step_again(step, "two", is_alone=False) is None
+    # By the next process, before any sweep.
+    assert at(11).tasks.take_step_again(step, "two", is_alone=True) == LostProcesses(1, 0, "one")
+    assert at(15).tasks.renew_step_lease(step, "two")
+    # By the sweep; the process that lives counts nobody twice.
+    assert [row["job_id"] for row in found(at(26))] == [job_id]
+    assert not at(26).tasks.is_step_leased(step)
+    assert at(27).tasks.take_step_again(step, "three", is_alone=False) == LostProcesses(2, 1, "two")
+    # It was asked to end.
+    assert at(28).tasks.release_step_lease(step, "three")
+    assert at(29).tasks.take_step_again(step, "four", is_alone=False) == LostProcesses(2, 1, "two")
+    events = at(29).query("select detail from app.job_events where event = 'job_step_interrupted' order by event_id")
+    assert [row["detail"] for row in events] == [
+        {"interruptions": 1, "owner": "one"},
+        {"interruptions": 2, "owner": "two"},
+    ]
+    assert at(29).tasks.take_step_again(step._replace(attempt=1), "five", is_alone=False) is None
+
+
+class OfFew(ShapesJob):
+    """A job whose steps may be interrupted twice."""
+
+    stages = [stage | {"max_interruptions": 2} for stage in ShapesJob.stages]
+
+
+@pytest.fixture(params=["plan_stage", "finalize_job"])
+def doomed(request, at):
+    """A job that waits for a step, and rigs of its class at any time."""
+    calls = []
+
+    class Noting(OfFew):
+        @staticmethod
+        def create_tasks_for_stage(stage, job_params, job_id, previous_results):
+            calls.append("plan_stage")
+            return OfFew.create_tasks_for_stage(stage, job_params, job_id, previous_results)
+
+        @staticmethod
+        def finalize_job(context):
+            calls.append("finalize_job")
+            return OfFew.finalize_job(context)
+
+    registry = build_registry(Behaviours(), Noting)
+
+    def rig_at(seconds):
+        return Rig(at(seconds), registry=registry)
+
+    rig = rig_at(0)
+    job_id = rig.submit()
+    if request.param == "finalize_job":
+        rig.machine._advancer._finalize = lambda _: None
+        rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == {"plan_stage": "queued", "finalize_job": "finalizing"}[request.param]
+    calls.clear()
+    return rig_at, job_id, request.param, calls
+
+
+def test_a_step_that_ended_too_many_processes_fails_its_job(doomed, at):
+    rig_at, job_id, step, calls = doomed
+    lose(at, job_id, 20, 40)
+    engine = lose(at, job_id, 60, is_alone=True)
+    rig = rig_at(71)
+    assert rig.janitor.sweep().announced_jobs == 1
+    rig.queues.run(rig.machine)
+    job = rig.job(job_id)
+    assert (job.status, job.error["type"], job.error["step"]) == ("failed", "InterruptedTooOften", step)
+    expected = "its process ended without an outcome 3 times, and 1 times it ran alone there"
+    assert expected in job.error["message"]
+    assert "(last: dead:60). Usually the memory was used up" in job.error["message"]
+    assert "more memory" in job.error["message"]
+    assert calls == []
+    assert lease(engine, job_id) is None
+
+
+def test_a_suspect_step_runs_alone(doomed, at):
+    rig_at, job_id, step, calls = doomed
+    engine = lose(at, job_id, 20)
+    rig = rig_at(31)
+    assert [finding.code for finding in explain(InsightQueries(engine.pool).get_job_facts(job_id))] == ["step_lost"]
+    rig.janitor.sweep()
+    (finding, *_) = explain(InsightQueries(engine.pool).get_job_facts(job_id))
+    assert (finding.code, "1 of 2 times" in finding.message) == ("step_interrupted", True)
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert calls[0] == step
+    assert len(engine.query("select from app.job_events where event = 'job_step_runs_alone'")) == 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_again", "is_leased"), [(None, False, False), (None, True, True), ("sweep-1", False, True)]
+)
+def test_a_step_that_may_have_been_begun_before_has_a_lease_from_its_begin(engine, cause, is_again, is_leased):
+    """One that ended its process within a moment left no sign of it."""
+    seen = []
+
+    class Noting(ShapesJob):
+        @staticmethod
+        def create_tasks_for_stage(stage, job_params, job_id, previous_results):
+            if stage == 1:
+                seen.append(lease(engine, job_id))
+            return ShapesJob.create_tasks_for_stage(stage, job_params, job_id, previous_results)
+
+    rig = Rig(engine, registry=build_registry(Behaviours(), Noting))
+    job_id = rig.submit()
+    rig.queues.clear()
+    rig.machine.process_job_message(step_message(rig.job(job_id), cause), is_again=is_again)
+    assert [note is not None for note in seen] == [is_leased]
+    assert lease(engine, job_id) is None
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"

@@ -29,11 +29,13 @@ class FakeMachine:
     failure: Exception | None = None
     outage: Exception | None = None
     got: list = field(default_factory=list)
+    are_again: list = field(default_factory=list)
     letters: list = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
 
-    def process_job_message(self, message):
+    def process_job_message(self, message, *, is_again=False):
         self.got.append(("job", message))
+        self.are_again.append(is_again)
         if self.failure:
             raise self.failure
 
@@ -67,6 +69,14 @@ def test_jobs_queue_carries_two_kinds_of_message(message):
     machine = FakeMachine()
     machine.receive(receive_job_message, message.model_dump_json())
     assert machine.got == [("job", message)]
+
+
+def test_a_job_message_that_was_delivered_before_is_named_so():
+    """Its step may have ended the process that had it."""
+    machine = FakeMachine()
+    for count in (1, 2):
+        machine.receive(receive_job_message, JOB.model_dump_json(), delivery_count=count)
+    assert machine.are_again == [False, True]
 
 
 def test_task_queue_carries_tasks():

@@ -1,10 +1,11 @@
 """What `readyz` says of the database."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
-from core.models.foreign import ForeignTrigger
+from core.models.foreign import DisabledTrigger, ForeignFacts, ForeignTrigger, PreparedTransaction
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable
 from infrastructure.migrations import SchemaStatus
 from triggers.services import Services
@@ -42,7 +43,7 @@ def test_rules_on_the_tables_are_not_ready_and_triggers_are_told_once(caplog):
     found = [trigger]
     services = SimpleNamespace(
         factory=SimpleNamespace(
-            schema_status=lambda: SchemaStatus(1, 1, (), functions_current=True, foreign=tuple(found))
+            schema_status=lambda: SchemaStatus(1, 1, (), functions_current=True, foreign=ForeignFacts(tuple(found)))
         )
     )
     for _ in range(2):
@@ -58,3 +59,21 @@ def test_rules_on_the_tables_are_not_ready_and_triggers_are_told_once(caplog):
         check.detail == "expected tables without rules, found rule keep on app.tasks; run: drop rule keep on app.tasks"
     )
     assert caplog.records[-1].message == "database_not_ready"
+
+
+def test_own_triggers_that_were_disabled_and_prepared_transactions_are_named():
+    """Deadlines were not kept, or jobs stood still, and the database was ready without a word."""
+    since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    foreign = ForeignFacts(
+        disabled=(DisabledTrigger("app", "stages", "set_deadlines"), DisabledTrigger("app", "tasks", None)),
+        prepared=(PreparedTransaction("it's", "ann", since, ("jobs", "tasks")),),
+    )
+    status = SchemaStatus(1, 1, (), functions_current=True, foreign=foreign)
+    services = SimpleNamespace(factory=SimpleNamespace(schema_status=lambda: status))
+    check = Services.check_database(services)  # type: ignore[arg-type]
+    assert check.ok
+    assert "found disabled trigger set_deadlines of app.stages, disabled triggers of foreign keys of" in check.detail
+    assert "alter table app.stages enable trigger set_deadlines" in check.detail
+    assert "alter table app.tasks enable trigger all" in check.detail
+    assert 'prepared transaction "it\'s" of ann since 2026-01-02 03:04:05Z, with locks on jobs, tasks' in check.detail
+    assert "rollback prepared 'it''s'" in check.detail
