@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coremachine.cli.main import find_command
+from coremachine.cli.main import find_whole_command
 from triggers.api import create_api
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def commands(group, *before: str) -> Iterator[str]:
         yield from commands(command, *before, name) if hasattr(command, "commands") else [" ".join((*before, name))]
 
 
-@pytest.mark.parametrize("command", list(commands(find_command())))
+@pytest.mark.parametrize("command", list(commands(find_whole_command())))
 def test_every_command_is_in_the_documents(command):
     """What nobody is told of, nobody misses when it stops working (lesson D44)."""
     assert re.search(rf"coremachine {command}\b|make {command}\b", DOCS)
