@@ -24,7 +24,7 @@ from core.running.message_runner import MessageRunner
 from core.running.overtime import Overtime
 from core.running.step_leases import StepLeases
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 
 log = safe_logger(__name__)
 
@@ -136,6 +136,11 @@ class JobAdvancer:
                 until=until,
             )
             return stage_run.run(self._runner)
+        self._announce(job, stage, plan)
+        return None
+
+    def _announce(self, job: JobRecord, stage: StageDefinition, plan: Plan) -> None:
+        """Send messages for the stage's tasks, or for those of its first window."""
         if plan.is_windowed and stage.limits:
             self._turns.serve(stage.limit_names)
         elif plan.is_windowed:
@@ -148,7 +153,6 @@ class JobAdvancer:
                 plan.waiting,
                 on_sent=lambda ids: self._state.mark_tasks_announced(job.ref, ids),
             )
-        return None
 
     def _plan(self, step: NextStep, stage: StageDefinition, until: float) -> Plan | None:
         """Plan the stage, from what was prepared if there is anything; None if that failed."""

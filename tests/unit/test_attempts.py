@@ -14,7 +14,7 @@ from core.operating.windows import StageWindows
 from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.message_runner import MessageRunner
-from core.running.process_gate import Drain
+from core.running.outcome_writer import Drain
 from core.running.task_slots import TaskSlots
 
 JOB = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
