@@ -6,6 +6,8 @@ from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import StageWindows
 from core.app_queues import JOBS_QUEUE
 from core.basics.canonical import NotJson, ValueTooLarge
 from core.basics.log_fields import log_fields
@@ -37,9 +39,7 @@ from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.models.transition import ClaimOutcome
 from core.operating.job_control import JobControl
-from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
-from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob, JobCache
 from core.running.message_runner import MessageRunner

@@ -6,6 +6,9 @@ from core.advancing.finalizer import Finalizer
 from core.advancing.inline_stage import InlineStage
 from core.advancing.stage_planner import StagePlanner
 from core.advancing.steps import NextStep, Plan, StepTimes
+from core.announcing.announcer import step_message
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import StageWindows
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
@@ -14,10 +17,7 @@ from core.models import JobRecord, JobStatus, StageDefinition
 from core.models.definition import read_definition
 from core.models.retry import retry_delay
 from core.models.transition import PlanOutcome
-from core.operating.announcer import step_message
-from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
-from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
 from core.running.message_runner import MessageRunner

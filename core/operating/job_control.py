@@ -4,6 +4,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from core.announcing.announcer import announce_parked_tasks, new_cause, step_message
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import StageWindows
 from core.authors.author_code import call_author
 from core.authors.job_class import record_of, validate, with_limit_names
 from core.basics.faults import fault_point
@@ -18,9 +21,6 @@ from core.models.control import (
     RerunMode,
     RerunRequest,
 )
-from core.operating.announcer import announce_parked_tasks, new_cause, step_message
-from core.operating.limit_turns import LimitTurns
-from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog
 from core.state_manager import StateManager

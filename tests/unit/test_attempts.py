@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import pytest
 
+from core.announcing.windows import StageWindows
 from core.errors import StoreUnavailable
 from core.fan_in import reader
 from core.models import StageDefinition
 from core.models.transition import ClaimedRow, ClaimOutcome
-from core.operating.windows import StageWindows
 from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.message_runner import MessageRunner
