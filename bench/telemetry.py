@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from core.telemetry.instruments import TASKS_ENDED
-from core.telemetry.observer import Observer, observe_with, observer
+from core.telemetry.reports import Observer, observe_with, observer
 from coremachine.testing import JobRunner
 from infrastructure.telemetry.ids import ChosenIds
 from infrastructure.telemetry.observer import OpenTelemetryObserver

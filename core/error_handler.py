@@ -15,6 +15,36 @@ class CoreMachineErrorHandler:
     def __init__(self, logger: SafeLogger) -> None:
         self._logger = logger
 
+    def report(
+        self,
+        operation: str,
+        error: Exception,
+        *,
+        job_id: str | None = None,
+        stage: int | None = None,
+        task_id: str | None = None,
+    ) -> None:
+        """Log an error with its operation and ids; for an `except` that raises it again.
+
+        An outage of the database is left to `core.basics.outage`, which logs it once a minute; a message that its
+        sender must change is no failure, and is logged where it is written down.
+        """
+        if isinstance(error, StoreUnavailable):
+            outage.note(str(error))
+        elif not isinstance(error, MessageRefused):
+            self._logger.error(
+                "operation_failed",
+                exc_info=error,
+                extra={
+                    "operation": operation,
+                    "job_id": job_id,
+                    "stage": stage,
+                    "task_id": task_id,
+                    "error_type": type(error).__name__,
+                    "contract_violation": isinstance(error, ContractViolationError),
+                },
+            )
+
     @contextmanager
     def handle_operation(
         self,
@@ -26,34 +56,20 @@ class CoreMachineErrorHandler:
         on_error: Callable[[Exception], None] | None = None,
         raise_on_error: bool = True,
     ) -> Iterator[None]:
-        """Log an error with its operation and ids; let `on_error` clean up; raise it again if asked.
-
-        An outage of the database is left to `core.basics.outage`, which logs it once a minute; a message that its
-        sender must change is no failure, and is logged where it is written down.
+        """Report an error; let `on_error` clean up; raise it again if asked.
 
         Raises:
             ContractViolationError: Always passed on, whatever `raise_on_error` is: it is a bug.
         """
-        context = {"operation": operation, "job_id": job_id, "stage": stage, "task_id": task_id}
         try:
             yield
-        except StoreUnavailable as error:
-            outage.note(str(error))
-            if on_error is not None:
-                self._clean_up(operation, error, on_error)
-            if raise_on_error:
-                raise
         except MessageRefused:
             raise
         except Exception as error:
-            is_bug = isinstance(error, ContractViolationError)
-            self._logger.exception(
-                "operation_failed",
-                extra={**context, "error_type": type(error).__name__, "contract_violation": is_bug},
-            )
+            self.report(operation, error, job_id=job_id, stage=stage, task_id=task_id)
             if on_error is not None:
                 self._clean_up(operation, error, on_error)
-            if is_bug or raise_on_error:
+            if raise_on_error or isinstance(error, ContractViolationError):
                 raise
 
     def _clean_up(self, operation: str, error: Exception, on_error: Callable[[Exception], None]) -> None:

@@ -22,7 +22,13 @@ from core.models.transition import JsonObject, PostponedStep
 from core.ports import JobStore
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
-from core.state_records import report_cancel, report_finalized, report_job_ended, report_job_failed, report_submitted
+from core.telemetry.reports import (
+    report_cancel,
+    report_finalized,
+    report_job_ended,
+    report_job_failed,
+    report_submitted,
+)
 
 log = safe_logger(__name__)
 

@@ -6,6 +6,8 @@ from core.advancing.bounded_submission import BoundedSubmitter
 from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import StageWindows
 from core.app_queues import JOBS_QUEUE
 from core.basics.canonical import NotJson, ValueTooLarge
 from core.basics.log_fields import log_fields
@@ -45,16 +47,14 @@ from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.models.transition import ClaimOutcome
 from core.operating.job_control import JobControl
-from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
-from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob, JobCache
 from core.running.message_runner import MessageRunner
-from core.running.process_gate import ProcessGate
+from core.running.task_slots import ProcessGate
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import type_name
-from core.state_records import report_claims
+from core.telemetry.reports import report_claims
 
 log = safe_logger(__name__)
 
@@ -227,7 +227,7 @@ class CoreMachine:
             return
         if not isinstance(message, TaskQueueMessage):
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
-        with self._errors.handle_operation("process_task_message", job_id=message.job_id, stage=message.stage):
+        try:
             try:
                 job = self._jobs.find(JobRef(message.job_id, message.run))
                 stage = None if job is None else job.definition.stage(message.stage)
@@ -236,15 +236,15 @@ class CoreMachine:
                 return
             if job is None or stage is None:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
-                return
-            if job.record.status is JobStatus.CANCELLED:
+            elif job.record.status is JobStatus.CANCELLED:
                 # It is so only when none of its tasks waits any more: there is nothing that a claim could find or end.
                 report_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
-                return
-            with log_fields(correlation_id=job.record.correlation_id):
-                self._run_tasks(job, stage, message)
-                if stage.limits:
-                    self._turns.serve(stage.limit_names)
+            else:
+                with log_fields(correlation_id=job.record.correlation_id):
+                    self._run_tasks(job, stage, message)
+        except Exception as error:
+            self._errors.report("process_task_message", error, job_id=message.job_id, stage=message.stage)
+            raise
 
     def _run_tasks(self, job: CachedJob, stage: StageDefinition, message: TaskQueueMessage) -> None:
         """All that may run beside others at once; then those that may not, one after the other."""
@@ -264,6 +264,8 @@ class CoreMachine:
                 )
                 if status is not None:
                     self._advancer.advance_after(job.record, stage.number, status, until)
+        if stage.limits:
+            self._turns.serve(stage.limit_names)
 
     def serve_limits(self, names: Sequence[str]) -> int:
         """Announce what waits for these limits and may run now, after a change of their numbers: how many tasks."""

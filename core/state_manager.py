@@ -47,7 +47,7 @@ from core.models.transition import (
 )
 from core.ports import JobStore, StageStore, TaskStore
 from core.safety.safe_log import safe_logger
-from core.state_records import (
+from core.telemetry.reports import (
     report_claims,
     report_ended,
     report_finalized,

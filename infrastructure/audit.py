@@ -7,7 +7,7 @@ from pydantic import Field, TypeAdapter
 
 from core.models.record import AuditRecord
 from core.models.view import Page
-from infrastructure.parameters import as_jsonb
+from infrastructure.adapters import as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository, columns_of, where_all
 from infrastructure.queries import check_limit, make_page, read_cursor
 

@@ -6,38 +6,30 @@ are other ones, each statement gets a transaction that names read committed and 
 in one round trip.
 """
 
-import json
 import os
-import select
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import psycopg
-from psycopg import Connection, Cursor, IsolationLevel, Transaction
-from psycopg.abc import AdaptContext, Buffer
-from psycopg.adapt import AdaptersMap, Loader
+from psycopg import Connection, IsolationLevel, Transaction
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import Format, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
+from infrastructure.adapters import ADAPTERS
 from infrastructure.base import DatabaseUnsuitable
 from infrastructure.database_errors import PROTOCOL_VIOLATION
 
 C = TypeVar("C")
-Parameters = Sequence[Any] | Mapping[str, Any]
 
 PATH = "search_path"
 ISOLATION = "default_transaction_isolation"
 READ_COMMITTED = "read committed"
 CATALOG = "pg_catalog"
 ENCODING = "UTF8"
-# The engine has about 60 statements; more come from the filters of lists.
-MOST_CURSORS = 100
 
 
 @dataclass(frozen=True)
@@ -140,46 +132,7 @@ _MAY_BE_EMPTY = (
 )
 
 
-class _JsonLoader(Loader):
-    """What PostgreSQL writes is UTF-8 and begins at once; `json.loads` would look for both, for as long as it reads."""
-
-    def load(self, data: Buffer) -> Any:
-        return _scan_json(bytes(data).decode(), 0)[0]
-
-
-_scan_json: Callable[[str, int], tuple[Any, int]] = cast("Any", json.JSONDecoder()).scan_once
-# Of our connections alone: those that a handler makes itself read and write as psycopg does.
-ADAPTERS = AdaptersMap(psycopg.adapters)
-# As it is before a handler registers one of its own.
-_USUAL_INSTANT = ADAPTERS.get_loader(psycopg.adapters.types["timestamptz"].oid, Format.TEXT)
-ADAPTERS.register_loader("json", _JsonLoader)
-ADAPTERS.register_loader("jsonb", _JsonLoader)
-
-
-class _BoundedInstantLoader(Loader):
-    """Instants that PostgreSQL holds and Python does not become the first or the last: one row hides no list."""
-
-    # Not the very bounds: another zone would be beyond them.
-    FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
-        assert _USUAL_INSTANT is not None  # noqa: S101 - psycopg has one, the fast one where it is there
-        self._usual = _USUAL_INSTANT(oid, context)
-
-    def load(self, data: Buffer) -> datetime:
-        try:
-            found: datetime = self._usual.load(data)
-        except psycopg.DataError:
-            text = bytes(data)
-            return self.FIRST if text.endswith(b"BC") or text.startswith(b"-") else self.LAST
-        return found
-
-
-ADAPTERS.register_loader("timestamptz", _BoundedInstantLoader)
-
-
-class PooledConnection(Connection[DictRow]):
+class PreparedConnection(Connection[DictRow]):
     """Autocommit; rows are dicts; each transaction is read committed."""
 
     connected_at: float
@@ -188,36 +141,6 @@ class PooledConnection(Connection[DictRow]):
     # A statement needs a transaction that names its isolation, and sets first what no session keeps.
     needs_transaction = False
     _set_in_each: tuple[str, ...] = ()
-    _input: "select.poll | None" = None
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._cursors: dict[str, Cursor[DictRow]] = {}
-
-    def run(self, text: str, parameters: Parameters) -> list[DictRow]:
-        """Run one statement in a transaction of its own, at read committed; its rows, if it has any."""
-        cursor = self._cursors.get(text) or self._cursor_for(text)
-        if not self.needs_transaction:
-            cursor.execute(cast("Any", text), parameters)
-        else:
-            # Begin, what is set, statement and commit travel together.
-            with self.pipeline(), self.transaction():
-                cursor.execute(cast("Any", text), parameters)
-        # `description` would make an object of each column.
-        result = cursor.pgresult
-        if result is None or not result.nfields:
-            return []
-        rows = cursor.fetchall()
-        # The cursor stays, its rows do not: they may be large.
-        result.clear()
-        return rows
-
-    def _cursor_for(self, text: str) -> Cursor[DictRow]:
-        """A statement's own cursor, which keeps how its parameters and columns are converted."""
-        if len(self._cursors) >= MOST_CURSORS:
-            self._cursors.clear()
-        cursor = self._cursors[text] = self.cursor()
-        return cursor
 
     @contextmanager
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Transaction]:  # noqa: FBT001, FBT002 - psycopg's
@@ -225,10 +148,6 @@ class PooledConnection(Connection[DictRow]):
             for setting in self._set_in_each:
                 self.execute(cast("Any", setting), prepare=False)
             yield transaction
-
-    def close(self) -> None:
-        self._cursors.clear()
-        super().close()
 
     def prepare(self, *, is_pooled: bool, needs_transaction: bool) -> None:
         """Look at the session, and set what has to be set.
@@ -242,9 +161,6 @@ class PooledConnection(Connection[DictRow]):
         """
         self.connected_at = time.monotonic()
         self.isolation_level = IsolationLevel.READ_COMMITTED
-        if hasattr(select, "poll"):
-            self._input = select.poll()
-            self._input.register(self.fileno(), select.POLLIN)
         self._expect_encoding()
         # Not prepared, here and behind a pooler: who prepares it there may find it prepared.
         found = self.execute(_LOOK, prepare=False).fetchone()
@@ -305,14 +221,6 @@ class PooledConnection(Connection[DictRow]):
                 "set pool_mode = transaction (or session) for this database, and reload it",
             ) from error
 
-    @property
-    def has_input(self) -> bool:
-        """While nothing was asked, the server only speaks to say that it goes: nothing is sent to it any more."""
-        if self._input is not None:
-            return bool(self._input.poll(0))
-        with socket.fromfd(self.fileno(), socket.AF_INET, socket.SOCK_STREAM) as copy:
-            return bool(select.select([copy], [], [], 0)[0])
-
 
 def _unsuitable(wanted: Wanted, found: str) -> DatabaseUnsuitable:
     return DatabaseUnsuitable(
@@ -358,7 +266,7 @@ def _surroundings(given: Mapping[str, Any]) -> dict[str, str]:
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:
     """For several statements that need no common snapshot: a transaction where a statement needs one, else none."""
-    needs_one = isinstance(connection, PooledConnection) and connection.needs_transaction
+    needs_one = isinstance(connection, PreparedConnection) and connection.needs_transaction
     return connection.transaction() if needs_one else nullcontext()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.models import JobRef, StageRef
 from core.models.announcement import FoundTask, UnannouncedJob
-from infrastructure.parameters import as_jsonb
+from infrastructure.adapters import as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository
 
 

@@ -17,7 +17,7 @@ from core.models.control import (
     RerunRequest,
 )
 from core.models.status import JobPriority, JobStatus
-from infrastructure.parameters import as_jsonb
+from infrastructure.adapters import as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository
 
 

@@ -37,10 +37,10 @@ from core.models.transition import (
     TakenBack,
     TaskRow,
 )
+from infrastructure.adapters import JsonbArray, TextArray, UuidArray, as_jsonb
 from infrastructure.base import PlanningCancelled, PreconditionFailed, TasksKeptOut
 from infrastructure.database_errors import CANCELLED, first_line
 from infrastructure.job_control import JobControlRepository
-from infrastructure.parameters import JsonbArray, TextArray, UuidArray, as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
 # parameters come last: they are encoded.

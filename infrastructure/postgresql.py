@@ -3,11 +3,13 @@
 import itertools
 import logging
 import os
+import select
+import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import psycopg
 from psycopg import Cursor
@@ -19,7 +21,6 @@ from core.authors import forks
 from core.basics.outage import outage
 from core.basics.process_limits import restore_limits
 from core.models.definition import FrozenModel
-from infrastructure import parameters as sent_types  # noqa: F401 - registers them, before a connection is made
 from infrastructure.base import (
     BaseRepository,
     ChangedMeanwhile,
@@ -30,7 +31,7 @@ from infrastructure.base import (
     RepositoryError,
     ValuesRefused,
 )
-from infrastructure.connections import Parameters, PooledConnection, connect_with, connection_settings
+from infrastructure.connections import PreparedConnection, connect_with, connection_settings
 from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
@@ -43,7 +44,12 @@ from infrastructure.database_errors import (
 )
 from infrastructure.migrations import Migrator
 
+C = TypeVar("C", bound="PooledConnection")
+Parameters = Sequence[Any] | Mapping[str, Any]
+
 CALLS_AT_MOST = 5
+# The engine has about 60 statements; more come from the filters of lists.
+MOST_CURSORS = 100
 
 # After a failed attempt the pool waits 1 s, then 2, then 4, and so on: a long outage would be followed by a long wait.
 # It gives up after this time instead, and the next caller who needs a connection starts again at once.
@@ -71,6 +77,59 @@ class NotThisProcess(RuntimeError):
             f"expected process {parent}, which made these connections, found its forked child {os.getpid()}; open a "
             "connection of the child's own, or do this in the parent"
         )
+
+
+class PooledConnection(PreparedConnection):
+    """A connection of the pool, which keeps a cursor for each of its statements."""
+
+    _input: "select.poll | None" = None
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._cursors: dict[str, Cursor[DictRow]] = {}
+
+    def run(self, text: str, parameters: Parameters) -> list[DictRow]:
+        """Run one statement in a transaction of its own, at read committed; its rows, if it has any."""
+        cursor = self._cursors.get(text) or self._cursor_for(text)
+        if not self.needs_transaction:
+            cursor.execute(cast("Any", text), parameters)
+        else:
+            # Begin, what is set, statement and commit travel together.
+            with self.pipeline(), self.transaction():
+                cursor.execute(cast("Any", text), parameters)
+        # `description` would make an object of each column.
+        result = cursor.pgresult
+        if result is None or not result.nfields:
+            return []
+        rows = cursor.fetchall()
+        # The cursor stays, its rows do not: they may be large.
+        result.clear()
+        return rows
+
+    def _cursor_for(self, text: str) -> Cursor[DictRow]:
+        """A statement's own cursor, which keeps how its parameters and columns are converted."""
+        if len(self._cursors) >= MOST_CURSORS:
+            self._cursors.clear()
+        cursor = self._cursors[text] = self.cursor()
+        return cursor
+
+    def close(self) -> None:
+        self._cursors.clear()
+        super().close()
+
+    def prepare(self, *, is_pooled: bool, needs_transaction: bool) -> None:
+        if hasattr(select, "poll"):
+            self._input = select.poll()
+            self._input.register(self.fileno(), select.POLLIN)
+        super().prepare(is_pooled=is_pooled, needs_transaction=needs_transaction)
+
+    @property
+    def has_input(self) -> bool:
+        """While nothing was asked, the server only speaks to say that it goes: nothing is sent to it any more."""
+        if self._input is not None:
+            return bool(self._input.poll(0))
+        with socket.fromfd(self.fileno(), socket.AF_INET, socket.SOCK_STREAM) as copy:
+            return bool(select.select([copy], [], [], 0)[0])
 
 
 class Pool(ConnectionPool[PooledConnection]):
@@ -188,27 +247,7 @@ def create_pool(
     class OwnConnection(PooledConnection):
         @classmethod
         def connect(cls, conninfo: str = "", **settings: Any) -> Self:
-            try:
-                try:
-                    connection = connect_with(super().connect, conninfo, settings, password)
-                except (psycopg.OperationalError, OSError, MemoryError):
-                    # libpq gives no code of what the system refused.
-                    if not restore_limits():
-                        raise
-                    connection = connect_with(super().connect, conninfo, settings, password)
-                try:
-                    connection.prepare(is_pooled=pool.is_pooled, needs_transaction=pool.needs_transaction)
-                except BaseException:
-                    connection.close()
-                    raise
-            except Exception as error:
-                pool.connect_error = error
-                outage.note(str(error))
-                raise
-            pool.connect_error = None
-            if outage.is_on:
-                outage.end()
-            return connection
+            return _connect(pool, super().connect, conninfo, settings, password)
 
     # Added once, however many pools there are.
     logging.getLogger("psycopg.pool").addFilter(_told_by_outage)
@@ -226,6 +265,33 @@ def create_pool(
     )
     pool.open(wait=False)
     return pool
+
+
+def _connect(
+    pool: Pool, connect: Callable[..., C], conninfo: str, settings: dict[str, Any], password: PasswordSource | None
+) -> C:
+    """A connection that is ready for the engine's statements; the pool learns why there is none."""
+    try:
+        try:
+            connection = connect_with(connect, conninfo, settings, password)
+        except (psycopg.OperationalError, OSError, MemoryError):
+            # libpq gives no code of what the system refused.
+            if not restore_limits():
+                raise
+            connection = connect_with(connect, conninfo, settings, password)
+        try:
+            connection.prepare(is_pooled=pool.is_pooled, needs_transaction=pool.needs_transaction)
+        except BaseException:
+            connection.close()
+            raise
+    except Exception as error:
+        pool.connect_error = error
+        outage.note(str(error))
+        raise
+    pool.connect_error = None
+    if outage.is_on:
+        outage.end()
+    return connection
 
 
 class PostgreSQLRepository(BaseRepository):

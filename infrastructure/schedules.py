@@ -22,7 +22,7 @@ from core.models.schedule import (
 )
 from core.models.view import Page
 from core.schema.statuses import STATUS_SETS
-from infrastructure.parameters import as_jsonb
+from infrastructure.adapters import as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository, columns_of, where_all
 from infrastructure.queries import check_limit, make_page, read_cursor
 

@@ -17,7 +17,7 @@ from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, Tas
 from core.models.message import KeptMessage
 from core.ports import NOT_SEEN_THROUGH
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 
 if TYPE_CHECKING:
     from azure.servicebus import (

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from core.models.view import Page
 from core.models.webhook import DeliveryAnswer, DeliveryRecord, DeliveryStatus, DueDelivery, WebhookRecord
-from infrastructure.parameters import as_jsonb
+from infrastructure.adapters import as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 from infrastructure.queries import check_limit, make_page, read_cursor
 

@@ -63,12 +63,24 @@ LONG = (
     "tests/integration/broker/test_durable_kill.py",
     "tests/integration/triggers/test_described_api.py",
 )
+# Files that take longest of all others: what begins late ends last, while the other processes have nothing to do.
+FIRST = (
+    *BREAK_STACKS,
+    *USE_STACKS,
+    "tests/integration/ui/test_dashboard.py",
+    "tests/integration/engine/test_schedules.py",
+    "tests/integration/telemetry/test_one_trace.py",
+    "tests/integration/engine/test_window_orders.py",
+    "tests/integration/cli/test_azure_scripts.py",
+    "tests/unit/raster/",
+    "tests/integration/",
+)
 MOST_PROCESSES = 8
 MAY_HAVE_LEFT_SOCKETS = pytest.StashKey[bool]()
 
 
 class ByFile(LoadScopeScheduling):
-    """A file is one process's, for what its module shares; the long ones come first, as they are collected."""
+    """A file is one process's, for what its module shares; they begin in the order of `FIRST`."""
 
     def __init__(self, config: pytest.Config, log: object) -> None:
         config.option.loadscopereorder = False
@@ -86,6 +98,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(LONG):
             item.add_marker(pytest.mark.long)
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    return next((place for place, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -65,6 +65,21 @@ GetServices = Callable[[], ApiServices]
 # `triggers.openapi` puts the statuses of each endpoint in its place.
 PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "What is wrong"}}
 router = APIRouter(route_class=OneValueRoute)
+# Paths that are written out come before those with an id in the same place.
+_ROUTERS = (
+    submit_api.router,
+    operations_api.router,
+    durable_api.router,
+    bulk_api.router,
+    router,
+    job_actions.router,
+    insight_api.router,
+    schedules_api.router,
+    apps_api.router,
+    limits_api.router,
+    webhooks_api.router,
+)
+_PAGES = (docs.router, preview.router, *PAGES)
 
 
 def create_api(
@@ -83,20 +98,6 @@ def create_api(
         access: The roles of callers, once they are set up. None: every caller may do everything.
         record_read: Notes who looked at which job. None: nobody asks for that.
     """
-    # Paths that are written out come before those with an id in the same place.
-    routers = (
-        submit_api.router,
-        operations_api.router,
-        durable_api.router,
-        bulk_api.router,
-        router,
-        job_actions.router,
-        insight_api.router,
-        schedules_api.router,
-        apps_api.router,
-        limits_api.router,
-        webhooks_api.router,
-    )
     api = FastAPI(
         title="CoreMachine",
         version=VERSION,
@@ -107,13 +108,28 @@ def create_api(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    _fill_state(api, get_services)
+    api.state.trusts_principal = trusts_principal
+    api.state.access = access if access is not None and access.are_on else None
+    _add_middleware(api, get_services, record_read)
+    for routes in _ROUTERS:
+        api.include_router(routes, prefix="/api", responses=PROBLEMS)
+    for pages in _PAGES:
+        api.include_router(pages, prefix="/api", include_in_schema=False)
+    return api
+
+
+def _fill_state(api: FastAPI, get_services: GetServices) -> None:
+    """What endpoints share."""
     api.state.get_services = get_services
     api.state.services = None
     api.state.document = None
     api.state.ends = Watcher[str](lambda job_ids: get_services().find_ended_jobs(job_ids))
     api.state.events = Watcher[EventPosition](lambda positions: get_services().find_jobs_with_events(positions))
-    api.state.trusts_principal = trusts_principal
-    api.state.access = access if access is not None and access.are_on else None
+
+
+def _add_middleware(api: FastAPI, get_services: GetServices, record_read: RecordRead | None) -> None:
+    """What each request passes; the last one that is added comes first."""
     if record_read is not None:
         api.add_middleware(ReadAudit, record=record_read)
     if api.state.access is not None:
@@ -125,12 +141,7 @@ def create_api(
         )
     # Around the gate, which looks at the database too.
     problems.install(api)
-    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router, *PAGES), "/api"))
-    for routes in routers:
-        api.include_router(routes, prefix="/api", responses=PROBLEMS)
-    for pages in (docs.router, preview.router, *PAGES):
-        api.include_router(pages, prefix="/api", include_in_schema=False)
-    return api
+    api.add_middleware(Edge, methods=MethodTable.of((*_ROUTERS, *_PAGES), "/api"))
 
 
 @router.get("/jobs/{job_id}", tags=["jobs"], responses={304: {"description": "It is as `If-None-Match` names it"}})

@@ -50,7 +50,7 @@ def drain_made_services() -> int:
         _end_presence(services)
         return count
     finally:
-        telemetry = sys.modules.get("core.telemetry.observer")
+        telemetry = sys.modules.get("core.telemetry.reports")
         if telemetry is not None:
             telemetry.observer().flush()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from core.operating.janitor import Janitor
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 from triggers.services import get_services
 from triggers.traces import in_trace_of
 from triggers.webhook_thread import wake_sender

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 from infrastructure.telemetry.start import start_telemetry
 
 if TYPE_CHECKING:

@@ -6,6 +6,9 @@ from core.advancing.finalizer import Finalizer
 from core.advancing.inline_stage import InlineStage
 from core.advancing.stage_planner import StagePlanner
 from core.advancing.steps import NextStep, Plan, StepTimes
+from core.announcing.announcer import step_message
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import StageWindows
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
@@ -15,17 +18,14 @@ from core.models.definition import read_definition
 from core.models.lease import LostProcesses
 from core.models.retry import retry_delay
 from core.models.transition import PlanOutcome
-from core.operating.announcer import step_message
-from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
-from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
 from core.running.message_runner import MessageRunner
 from core.running.overtime import Overtime
 from core.running.step_leases import StepLeases
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 
 log = safe_logger(__name__)
 
@@ -198,6 +198,11 @@ class JobAdvancer:
                 until=until,
             )
             return stage_run.run(self._runner)
+        self._announce(job, stage, plan)
+        return None
+
+    def _announce(self, job: JobRecord, stage: StageDefinition, plan: Plan) -> None:
+        """Send messages for the stage's tasks, or for those of its first window."""
         if plan.is_windowed and stage.limits:
             self._turns.serve(stage.limit_names)
         elif plan.is_windowed:
@@ -210,7 +215,6 @@ class JobAdvancer:
                 plan.waiting,
                 on_sent=lambda ids: self._state.mark_tasks_announced(job.ref, ids),
             )
-        return None
 
     def _plan(self, step: NextStep, stage: StageDefinition, until: float) -> Plan | None:
         """Plan the stage, from what was prepared if there is anything; None if that failed."""

@@ -39,7 +39,7 @@ from core.ports import JobCatalog, JobType
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 from core.telemetry.instruments import SUBMISSIONS
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 
 log = safe_logger(__name__)
 

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 
+from core.announcing.announcer import announce_by_stage, announce_parked_tasks, new_cause, step_message
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import StageWindows
 from core.app_queues import JOBS_QUEUE
 from core.basics.faults import fault_point
 from core.basics.outage import outage
@@ -16,9 +19,6 @@ from core.models import JobRecord, JobStatus
 from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
-from core.operating.announcer import announce_by_stage, announce_parked_tasks, new_cause, step_message
-from core.operating.limit_turns import LimitTurns
-from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JanitorStore, Pruner, QueueInspector, Ticker, Watch
 from core.safety.safe_log import safe_logger

@@ -4,6 +4,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from core.announcing.announcer import announce_parked_tasks, new_cause, step_message
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import StageWindows
 from core.authors.job_class import definition_of, validate
 from core.basics.faults import fault_point
 from core.models import JobRecord, JobRef, JobStatus
@@ -17,9 +20,6 @@ from core.models.control import (
     RerunMode,
     RerunRequest,
 )
-from core.operating.announcer import announce_parked_tasks, new_cause, step_message
-from core.operating.limit_turns import LimitTurns
-from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog
 from core.state_manager import StateManager

@@ -12,13 +12,13 @@ from json import dumps
 from typing import Any
 from uuid import UUID, uuid4
 
+from core.announcing.announcer import new_cause, step_message
 from core.errors import UnknownWork, WorkWaits
 from core.models import JobRecord, JobRef
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
 from core.models.retry import give_back_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
-from core.operating.announcer import new_cause, step_message
 from core.operating.dead_letters import keep_body, read_reference
 from core.operating.given_back import GivenBack
 from core.orchestration_manager import OrchestrationManager, task_message

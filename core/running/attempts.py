@@ -25,7 +25,7 @@ from core.ports import JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.safety.log_guard import log_guard
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 
 log = safe_logger(__name__)
 

@@ -8,7 +8,7 @@ from core.operating.unknown_work import DEFAULT_PATIENCE_SECONDS
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
-from core.running.process_gate import Drain
+from core.running.outcome_writer import Drain
 from core.running.task_slots import DEFAULT_SLOTS, TaskSlots
 from core.state_manager import StateManager
 

@@ -11,7 +11,7 @@ from core.ports import LeaseStore, StandIn
 from core.running.step_leases import StepLeases, report_renewal_failed
 from core.safety.safe_log import safe_logger
 from core.telemetry.instruments import RENEWAL_FAILURES, RENEWAL_LAG
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 
 log = safe_logger(__name__)
 

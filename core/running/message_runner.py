@@ -4,15 +4,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from core.announcing.limit_turns import LimitTurns
+from core.announcing.windows import LOOK_SECONDS, StageWindows
 from core.basics.faults import fault_point
 from core.basics.outage import outage
 from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable, UnknownWork
 from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
-from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer, UnknownTaskType
-from core.operating.windows import LOOK_SECONDS, StageWindows
 from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob

@@ -274,10 +274,10 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
     """
     import psycopg  # noqa: PLC0415 - psycopg is not for all
 
-    from infrastructure.connections import PooledConnection, connect_with, connection_settings  # noqa: PLC0415
+    from infrastructure.connections import PreparedConnection, connect_with, connection_settings  # noqa: PLC0415
 
     try:
-        with connect_with(PooledConnection.connect, url, connection_settings(url), password) as connection:
+        with connect_with(PreparedConnection.connect, url, connection_settings(url), password) as connection:
             connection.prepare(is_pooled=False, needs_transaction=False)
     except (psycopg.ProgrammingError, UnicodeEncodeError) as error:
         # Its own words may repeat the whole string, and a password with it.

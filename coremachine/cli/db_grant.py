@@ -1,14 +1,15 @@
-"""`coremachine db grant`: the rights of an app, for the owner of the schema."""
+"""`coremachine db grant`: the rights of an app, for the owner of the schema. `db` from here has this command, too."""
 
 from typing import Annotated
 
 import typer
 
-from coremachine.cli.db import DatabaseOption, SchemaOption, choose_database, open_pool
+from coremachine.cli.db import DatabaseOption, SchemaOption, choose_database, db, open_pool
 from coremachine.cli.options import OutputOption, wants_json
 from coremachine.cli.render import console, print_json
 
 
+@db.command()
 def grant(
     role: Annotated[str, typer.Argument(metavar="ROLE", help="The role of the app: the name of its identity.")],
     entra: Annotated[

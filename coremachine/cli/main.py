@@ -6,37 +6,23 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 import typer.main
 
 from core.basics.version import VERSION
-from coremachine.cli import apps, bulk, control, insight, jobs, tasks
-from coremachine.cli.db import db
-from coremachine.cli.db_grant import grant
-from coremachine.cli.demo import demo
+from coremachine.cli.commands import GROUPS
 from coremachine.cli.errors import CliError, Exit
-from coremachine.cli.functions import functions
-from coremachine.cli.help_text import HelpfulCommand, HelpfulGroup, make_helpful
-from coremachine.cli.limits import limits
+from coremachine.cli.later import LaterCommand, LaterGroup
 from coremachine.cli.options import begin_command, errors_are_json, note_profile
-from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
-from coremachine.cli.run_task import run_task
-from coremachine.cli.scaffold import init, new
-from coremachine.cli.schedules import schedules
-from coremachine.cli.serve import serve
-from coremachine.cli.servicebus import servicebus
 from coremachine.cli.times import choose_zone
-from coremachine.cli.ui import ui
-from coremachine.cli.up import up
-from coremachine.cli.webhooks import webhooks
 
 app = typer.Typer(
     name="coremachine",
-    cls=HelpfulGroup,
+    cls=LaterGroup,
     help="Run jobs of sequential stages and parallel tasks. Exit codes: 0 ok, 1 the job failed or was cancelled, now "
     "or before (nothing was run), 2 usage, 3 not found, 4 conflict, 5 timeout, 6 no server, 130 Ctrl-C in a wait.",
     no_args_is_help=True,
@@ -70,63 +56,6 @@ def _options(
     choose_zone(is_utc=utc)
 
 
-db.command()(grant)
-
-# The groups of `coremachine --help`, each with its commands in their order.
-_GROUPS: dict[str, dict[str, Callable[..., object] | typer.Typer]] = {
-    "Your project": {"init": init, "new": new, "up": up, "ui": ui, "demo": demo},
-    "Jobs": {
-        "job-types": jobs.job_types,
-        "submit": jobs.submit,
-        "watch": jobs.watch,
-        "list": jobs.list_jobs,
-        "status": jobs.status,
-        "result": jobs.result,
-        "tasks": jobs.tasks,
-        "task": tasks.task,
-        "runs": control.runs,
-        "verify": verify,
-        "cancel": control.cancel,
-        "pause": control.pause,
-        "resume": control.resume,
-        "adjust": control.adjust,
-        "rerun": control.rerun,
-    },
-    "What went wrong": {
-        "explain": insight.explain,
-        "failures": insight.failures,
-        "logs": tasks.logs,
-        "events": tasks.events,
-        "run-task": run_task,
-    },
-    "Many jobs": {
-        "bulk": bulk.bulk,
-        "delete": bulk.delete,
-        "hold": bulk.hold,
-        "release": bulk.release,
-        "audit": bulk.audit,
-        "schedules": schedules,
-        "limits": limits,
-    },
-    "Operation": {
-        "apps": apps.list_apps,
-        "queues": apps.list_queues,
-        "dead": insight.dead,
-        "webhooks": webhooks,
-        "profiles": apps.list_profiles,
-        "db": db,
-    },
-    "Single parts": {"serve": serve, "servicebus": servicebus, "functions": functions},
-}
-for _group, _commands in _GROUPS.items():
-    for _name, _command in _commands.items():
-        if isinstance(_command, typer.Typer):
-            make_helpful(_command)
-            app.add_typer(_command, name=_name, cls=HelpfulGroup, rich_help_panel=_group)
-        else:
-            app.command(_name, cls=HelpfulCommand, rich_help_panel=_group)(_command)
-
-
 def _end_after(error: OSError) -> int:
     """A disk that is full, a reader that has gone: what is left in the buffer is not retried at the very end."""
     with contextlib.suppress(OSError, ValueError):
@@ -146,8 +75,21 @@ def _show_error(error: CliError) -> None:
 
 @functools.cache
 def find_command() -> Any:
-    """The command with all that are below it; making them takes 60 ms, so that a process does it once."""
-    return typer.main.get_command(app)
+    """The command; those that are below it are made when they are called."""
+    root: Any = typer.main.get_command(app)
+    for panel, commands in GROUPS.items():
+        for name, (place, summary) in commands.items():
+            root.add_command(LaterCommand(name, place, summary, panel))
+    return root
+
+
+@functools.cache
+def find_whole_command() -> Any:
+    """The command with all that are below it, for those who look at each of them."""
+    root: Any = typer.main.get_command(app)
+    for later in find_command().commands.values():
+        root.add_command(later.loaded)
+    return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -101,12 +101,7 @@ def up(
                 apps=chosen,
             )
             with stack:
-                info = stack.info
-                show_state(info.url, began="started")
-                show_apps(chosen, settings)
-                show.print(f"dashboard {info.url}/api/ui", soft_wrap=True, highlight=False)
-                show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
-                show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
+                show_stack(stack, chosen, settings)
                 with contextlib.suppress(KeyboardInterrupt):
                     show.print("Ctrl-C ends it.")
                     sys.stdout.flush()
@@ -116,6 +111,17 @@ def up(
         raise StackCannotStart(str(error)) from error
     except KeyboardInterrupt:
         raise typer.Exit(Exit.FAILED) from None
+
+
+def show_stack(stack: "LocalStack", apps: Sequence[LocalApp], settings: Mapping[str, str]) -> None:
+    """Whether it can work, and where each part of it is."""
+    info = stack.info
+    show_state(info.url, began="started")
+    show_apps(apps, settings)
+    show = console()
+    show.print(f"dashboard {info.url}/api/ui", soft_wrap=True, highlight=False)
+    show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
+    show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
 
 
 def show_state(url: str, *, began: str) -> None:

@@ -5,7 +5,19 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import httpx
 
@@ -15,8 +27,10 @@ from coremachine.client.address import is_on_this_machine, read_url
 from coremachine.client.call import Call, header_of
 from coremachine.client.errors import ClientError, WrongArgument
 from coremachine.client.exchange import Limits, Reply, Script, Send, Session, Sleep, exchange, perform
-from coremachine.client.models import Page
 from coremachine.client.waiting import wait_for_job
+
+if TYPE_CHECKING:  # the models are imported for the first answer that becomes one
+    from coremachine.client.models import Page
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,14 +107,14 @@ def _request_of(send: Send, token: str | None) -> dict[str, Any]:
 class Listing(Generic[T]):
     """The items of a list, page by page as they are come to; each iteration asks anew."""
 
-    def __init__(self, client: "Client", call: Call[Page[T]]) -> None:
+    def __init__(self, client: "Client", call: "Call[Page[T]]") -> None:
         self._client, self._call = client, call
 
     def __iter__(self) -> Iterator[T]:
         for page in self.pages():
             yield from page.value
 
-    def pages(self) -> Iterator[Page[T]]:
+    def pages(self) -> "Iterator[Page[T]]":
         """Whole pages; go on elsewhere with the `next_cursor` of one as `cursor`."""
         call = self._call
         while True:
@@ -114,7 +128,7 @@ class Listing(Generic[T]):
 class AsyncListing(Generic[T]):
     """As `Listing`, for `async for`."""
 
-    def __init__(self, client: "AsyncClient", call: Call[Page[T]]) -> None:
+    def __init__(self, client: "AsyncClient", call: "Call[Page[T]]") -> None:
         self._client, self._call = client, call
 
     async def __aiter__(self) -> AsyncIterator[T]:
@@ -122,7 +136,7 @@ class AsyncListing(Generic[T]):
             for item in page.value:
                 yield item
 
-    async def pages(self) -> AsyncIterator[Page[T]]:
+    async def pages(self) -> "AsyncIterator[Page[T]]":
         """Whole pages; go on elsewhere with the `next_cursor` of one as `cursor`."""
         call = self._call
         while True:
@@ -214,11 +228,11 @@ class AsyncScripted(Generic[P, T]):
 class Pages(Generic[P, T]):
     """A method of `Client` for a list."""
 
-    def __init__(self, build: Callable[P, Call[Page[T]]]) -> None:
+    def __init__(self, build: "Callable[P, Call[Page[T]]]") -> None:
         self._build = build
 
     @overload
-    def __get__(self, client: None, owner: type) -> Callable[P, Call[Page[T]]]: ...
+    def __get__(self, client: None, owner: type) -> "Callable[P, Call[Page[T]]]": ...
     @overload
     def __get__(self, client: "Client", owner: type) -> Callable[P, Listing[T]]: ...
     def __get__(self, client: "Client | None", owner: type) -> Callable[P, Any]:
@@ -235,11 +249,11 @@ class Pages(Generic[P, T]):
 class AsyncPages(Generic[P, T]):
     """As `Pages`, of `AsyncClient`."""
 
-    def __init__(self, build: Callable[P, Call[Page[T]]]) -> None:
+    def __init__(self, build: "Callable[P, Call[Page[T]]]") -> None:
         self._build = build
 
     @overload
-    def __get__(self, client: None, owner: type) -> Callable[P, Call[Page[T]]]: ...
+    def __get__(self, client: None, owner: type) -> "Callable[P, Call[Page[T]]]": ...
     @overload
     def __get__(self, client: "AsyncClient", owner: type) -> Callable[P, AsyncListing[T]]: ...
     def __get__(self, client: "AsyncClient | None", owner: type) -> Callable[P, Any]:

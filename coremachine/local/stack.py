@@ -183,7 +183,14 @@ class LocalStack:
             **self._environment,
         }
         host = self._start_hosts(started, logs, settings)
-        self._info = StackInfo(
+        self._info = self._describe(host, broker, settings)
+        self._info.write()
+        started.callback(remove_stack_file, self.data_dir)
+        if self._home is not None:
+            started.enter_context(shown_in(self._home, self._info))
+
+    def _describe(self, host: HostSupervisor, broker: BrokerProcess, settings: dict[str, str]) -> StackInfo:
+        return StackInfo(
             pid=os.getpid(),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             url=host.url,
@@ -197,10 +204,6 @@ class LocalStack:
             environment=settings,
             apps=[app.name for app in self._apps if app.name],
         )
-        self._info.write()
-        started.callback(remove_stack_file, self.data_dir)
-        if self._home is not None:
-            started.enter_context(shown_in(self._home, self._info))
 
     def reload(self) -> None:
         """Start the workers anew, with the app as it is now; what runs for long goes back to its queue.

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from coremachine.cli.errors import Exit
-from coremachine.cli.main import find_command
+from coremachine.cli.main import find_whole_command
 from coremachine.reference.markdown import anchor, code, first_sentence, page, table
 
 _INTRODUCTION = """
@@ -42,7 +42,7 @@ def render() -> str:
 
 def _general() -> str:
     """Options before the name of a command: `coremachine --utc list`."""
-    root: Any = find_command()
+    root: Any = find_whole_command()
     types = get_type_hints(inspect.unwrap(root.callback))
     rows = [_row(found, types[found.name]) for found in root.params if found.name in types]
     return "## Before a command\n\n" + table(["option", "type", "default", "meaning"], rows)
@@ -50,7 +50,7 @@ def _general() -> str:
 
 def find_commands() -> Iterator[tuple[str, Any]]:
     """Each command that does something, by its whole name: `coremachine dead list`."""
-    yield from _below("coremachine", find_command())
+    yield from _below("coremachine", find_whole_command())
 
 
 # Commands and parameters are objects of click, which newer releases of typer bring along under another name.

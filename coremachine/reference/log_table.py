@@ -438,9 +438,9 @@ APP = {
     ),
     "not_as_expected": Record("A precondition of a statement did not hold.", fields="operation reason"),
     "operation_failed": Record(
-        "An operation of the engine failed, with its traceback and the operation's own fields.",
+        "An operation of the engine failed, with its traceback.",
         level="error",
-        fields="error_type contract_violation",
+        fields="operation job_id stage task_id error_type contract_violation",
     ),
     "nested_error": Record(
         "While one error was handled, another one happened.",

@@ -33,7 +33,7 @@ from core.safety.safe_log import safe_logger
 from core.safety.safe_text import text_of, type_name
 from core.telemetry import instruments
 from core.telemetry.instruments import Instrument, Kind
-from core.telemetry.observer import AttemptWatch, Observer
+from core.telemetry.reports import AttemptWatch, Observer
 from infrastructure.postgresql import Pool
 from infrastructure.telemetry.attempts import WatchedAttempts
 from infrastructure.telemetry.ids import ChosenIds, job_span, stage_span, submission_of

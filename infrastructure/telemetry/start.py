@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.basics.first_imports import IMPORTS
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observe_with
+from core.telemetry.reports import observe_with
 from infrastructure.postgresql import Pool
 from infrastructure.telemetry.wanted import AZURE_MONITOR, Exporters, read_exporters
 

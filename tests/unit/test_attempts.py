@@ -6,15 +6,15 @@ from uuid import uuid4
 
 import pytest
 
+from core.announcing.windows import StageWindows
 from core.errors import StoreUnavailable
 from core.fan_in import reader
 from core.models import StageDefinition
 from core.models.transition import ClaimedRow, ClaimOutcome
-from core.operating.windows import StageWindows
 from core.running.attempts import Attempts
 from core.running.leases import LeaseKeeper
 from core.running.message_runner import MessageRunner
-from core.running.process_gate import Drain
+from core.running.outcome_writer import Drain
 from core.running.task_slots import TaskSlots
 
 JOB = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")

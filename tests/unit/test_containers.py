@@ -12,7 +12,7 @@ import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict
 
-from coremachine.cli.main import find_command
+from coremachine.cli.main import find_whole_command
 from coremachine.local.serve import Serving, check_environment
 from coremachine.reference.settings_page import OTHERS
 from infrastructure.settings import Settings, load_settings, variables_of
@@ -118,7 +118,7 @@ def run_by_typer(words):
     """Parse a command line as the container would; nothing runs."""
     program, *arguments = words
     assert program == "coremachine"
-    command = find_command()
+    command = find_whole_command()
     context = command.make_context(program, list(arguments), resilient_parsing=True)
     found = command
     while hasattr(found, "commands"):

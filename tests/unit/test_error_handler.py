@@ -1,9 +1,11 @@
 """One place for errors: bugs bubble up, a failing clean-up never hides the cause."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from core.error_handler import CoreMachineErrorHandler
-from core.errors import ContractViolationError
+from core.errors import ContractViolationError, MessageRefused, StoreUnavailable
 from core.safety.safe_log import safe_logger
 
 
@@ -39,3 +41,14 @@ def test_failing_clean_up_does_not_hide_the_cause(handler, caplog):
     nested = caplog.records[-1]
     assert nested.nested_error
     assert (nested.primary_error, nested.cleanup_error) == ("bad tile", "database gone")
+
+
+def test_reported_error_of_the_sender_or_of_an_outage_is_no_failed_operation(handler, caplog, monkeypatch):
+    noted = []
+    monkeypatch.setattr("core.error_handler.outage", SimpleNamespace(note=noted.append))
+    handler.report("run", MessageRefused("ParameterErrors", "n: expected a number"))
+    handler.report("run", StoreUnavailable("away"))
+    assert (caplog.records, noted) == ([], ["away"])
+    handler.report("run", ContractViolationError("a list"), job_id="j", stage=2)
+    (record,) = caplog.records
+    assert (record.operation, record.job_id, record.stage, record.contract_violation) == ("run", "j", 2, True)

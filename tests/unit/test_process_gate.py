@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from core.errors import Draining
-from core.running.process_gate import ProcessGate
+from core.running.task_slots import ProcessGate
 
 
 class Threads:

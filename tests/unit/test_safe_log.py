@@ -15,7 +15,7 @@ from core.models.lease import HeldTask
 from core.running.leases import LeaseKeeper
 from core.safety import safe_log
 from core.safety.safe_log import safe_logger
-from core.state_records import report_finalized, report_planned
+from core.telemetry.reports import report_finalized, report_planned
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("core", "infrastructure", "triggers", "jobs", "function_app.py")

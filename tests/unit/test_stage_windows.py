@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.announcing.windows import LOOK_SECONDS, StageWindows
 from core.errors import StoreUnavailable
 from core.models import StageRef
-from core.operating.windows import LOOK_SECONDS, StageWindows
 
 STAGE = StageRef("a", 1, 2)
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from core.models import JobRef
 from core.telemetry.instruments import INSTRUMENTS, TASKS_ENDED
-from core.telemetry.observer import Observer, observe_with, observer
+from core.telemetry.reports import Observer, observe_with, observer
 from coremachine.local.broker.certificates import server_context
 from infrastructure.telemetry.blanked import BlankingExporter, blanked
 from infrastructure.telemetry.ids import ChosenIds, attempt_span, job_span, stage_span, submission_of
@@ -234,7 +234,7 @@ def run_script(script, folder, **environment):
 
 SUBMIT = """
 import sys
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 from infrastructure.telemetry.start import start_telemetry
 {before}
 assert start_telemetry({{"OTEL_TRACES_EXPORTER": "{exporter}"}})
@@ -309,7 +309,7 @@ def test_an_exporter_of_any_package_is_found_by_its_name(tmp_path):
 IN_APPLICATION_INSIGHTS = """
 import logging, os
 from core.telemetry.instruments import JOBS_ENDED
-from core.telemetry.observer import observer
+from core.telemetry.reports import observer
 from infrastructure.telemetry.start import start_telemetry
 logging.getLogger().setLevel(logging.INFO)
 assert start_telemetry(os.environ)

@@ -149,13 +149,7 @@ class HostSupervisor:
         """
         for warning in (*self._settings.warnings, *self._local.warnings):
             log.warning("%s", warning)
-        try:
-            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-            listener = socket.create_server(self._address, family=family, backlog=2048)
-        except OSError as exc:
-            raise HostStartError(
-                f"cannot listen on {self.url}: {exc}; choose another port, or 0 for a free one"
-            ) from exc
+        listener = self._listen()
         self._listener_fd = listener.fileno()
         self._resources.callback(listener.close)
         self._address = listener.getsockname()[:2]
@@ -184,6 +178,15 @@ class HostSupervisor:
                 self._spawn(slot)
         self._monitor = threading.Thread(target=self._watch, name=self._thread_name, daemon=True)
         self._monitor.start()
+
+    def _listen(self) -> socket.socket:
+        try:
+            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+            return socket.create_server(self._address, family=family, backlog=2048)
+        except OSError as exc:
+            raise HostStartError(
+                f"cannot listen on {self.url}: {exc}; choose another port, or 0 for a free one"
+            ) from exc
 
     def wait_ready(self, timeout_seconds: float) -> None:
         """Wait until every worker has loaded the app and serves HTTP.

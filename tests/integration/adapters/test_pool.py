@@ -19,8 +19,8 @@ from core.basics.outage import OutageLog
 from core.errors import StoreUnavailable
 from coremachine.local.postgres import LocalPostgres
 from infrastructure import postgresql
+from infrastructure.adapters import JsonbArray, TextArray, UuidArray
 from infrastructure.base import DatabaseUnavailable, ValuesRefused
-from infrastructure.parameters import JsonbArray, TextArray, UuidArray
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
 from tests.databases import Engine
 

@@ -12,7 +12,7 @@ from core.errors import AuthorError, StoreUnavailable
 from core.models import JobRef, StageRef, TaskDefinition
 from core.models.control import RerunMode, RerunRequest
 from core.orchestration_manager import AppRole
-from core.running.outcome_writer import OutcomeWriter
+from core.state_manager import StateManager
 
 from .machine_suite import Behaviours, Rig, ShapesJob, build_registry
 
@@ -115,13 +115,13 @@ def test_seconds_of_any_kind_lead_to_another_attempt(rig, seconds):
 def test_results_that_are_too_much_for_one_call_are_written_in_several(rig, monkeypatch):
     monkeypatch.setattr("core.running.outcome_writer.MOST_BYTES_AT_ONCE", 1000)
     calls = []
-    complete = OutcomeWriter._complete
+    complete = StateManager.complete_tasks
 
-    def counted(self, results):
+    def counted(self, ref, *, results, **rest):
         calls.append(len(results))
-        return complete(self, results)
+        return complete(self, ref, results=results, **rest)
 
-    monkeypatch.setattr(OutcomeWriter, "_complete", counted)
+    monkeypatch.setattr(StateManager, "complete_tasks", counted)
     for number in range(7):
         rig.behave.before[f"s2-n{number}"] = lambda _: {"square": 1, "more": "x" * 600}
     job_id = rig.run(n=7)
@@ -546,7 +546,9 @@ def test_task_whose_job_was_cancelled_is_told_to_have_come_too_late(rig, caplog,
 
     assert (rig.job(job_id).status, rig.tasks(job_id, 2)[0]["status"]) == ("cancelled", "cancelled")
     told = [
-        (one.message, one.stage) for one in caplog.records if one.name == "core.state_records" and "task" in one.message
+        (one.message, one.stage)
+        for one in caplog.records
+        if one.name == "core.telemetry.reports" and "task" in one.message
     ]
     assert told == [("task_complete", 1), ("task_came_too_late", 2)]
 

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.advancing.steps import QUICK_SECONDS, StepTimes
+from core.announcing.announcer import step_message
 from core.basics.canonical import as_stored, encode_storable
 from core.errors import StoreUnavailable
 from core.models import JobRef, Lease, StageRef, TaskDefinition
 from core.models.transition import PlannedTask, SmallStage
-from core.operating.announcer import step_message
 from core.running import overtime
 from infrastructure.base import RepositoryError
 from infrastructure.jobs_tasks import StageCompletionRepository

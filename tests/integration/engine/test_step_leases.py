@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from core.announcing.announcer import step_message
 from core.models.lease import STEP_LEASE_SECONDS, LostProcesses
 from core.models.refs import StepRef
-from core.operating.announcer import step_message
 from core.operating.explain import explain
 from core.running import step_leases
 from infrastructure.insight import InsightQueries

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from core.announcing.windows import LOOK_SECONDS
 from core.basics.canonical import encode_storable
 from core.errors import StoreUnavailable
 from core.models import StageRef
@@ -15,7 +16,6 @@ from core.models.message import read_job_message, read_task_message
 from core.models.status import JobPriority
 from core.models.submission import SubmitRequest
 from core.operating.explain import explain
-from core.operating.windows import LOOK_SECONDS
 from core.running import task_batch
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
@@ -93,7 +93,7 @@ def test_claimed_tasks_run_where_the_database_refuses_to_announce_more(rig, monk
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as away:
-        away.setattr(f"core.operating.{function}", refuse)
+        away.setattr(f"core.announcing.{function}", refuse)
         for _ in range(20):
             with suppress(StoreUnavailable):
                 rig.queues.deliver(rig.machine)
@@ -480,7 +480,7 @@ def test_explain_says_that_tasks_wait_in_line(rig, monkeypatch):
     found = explained(rig, job_id)
     assert f"waiting in line: {MANY - FIRST} tasks of stage 2; {FIRST} tasks announced" in found["waits_for_turn"]
     assert "tasks_not_announced" not in found
-    monkeypatch.setattr("core.operating.windows.StageWindows.fill", lambda *_: 0)
+    monkeypatch.setattr("core.announcing.windows.StageWindows.fill", lambda *_: 0)
     rig.queues.run(rig.machine)
     assert "none is announced or running, and the janitor's next sweep" in explained(rig, job_id)["waits_for_turn"]
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from core.errors import PermanentTaskError, RetryableTaskError
 from core.models.control import RerunMode, RerunRequest
 from core.models.upkeep import SweepReport
-from core.telemetry.observer import observe_with
+from core.telemetry.reports import observe_with
 from infrastructure.telemetry.ids import ChosenIds
 from infrastructure.telemetry.observer import OpenTelemetryObserver
 from infrastructure.telemetry.providers import Providers

@@ -19,9 +19,9 @@ ENCODERS = [
     (codec.long, st.integers(-(2**63), 2**63 - 1)),
     (codec.uuid, st.uuids()),
     (codec.boolean, st.booleans()),
-    (codec.binary, st.binary(max_size=600)),
-    (codec.string, st.text(max_size=300)),
-    (codec.symbol, st.text(st.characters(max_codepoint=127), max_size=300)),
+    (codec.binary, st.binary(max_size=60)),
+    (codec.string, st.text(max_size=30)),
+    (codec.symbol, st.text(st.characters(max_codepoint=127), max_size=60)),
 ]
 
 scalars = st.one_of(
@@ -42,10 +42,10 @@ def encoded_map(pairs):
 values = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=20).map(encoded_list)
-        | st.lists(st.tuples(st.text(max_size=20), inner), max_size=20).map(encoded_map)
+        st.lists(inner, max_size=6).map(encoded_list)
+        | st.lists(st.tuples(st.text(max_size=10), inner), max_size=6).map(encoded_map)
     ),
-    max_leaves=40,
+    max_leaves=15,
 )
 
 
@@ -75,8 +75,9 @@ def test_arbitrary_bytes_raise_nothing_but_a_decode_error(raw):
     assert end <= len(raw)
 
 
-@given(st.lists(scalars, max_size=300))
-def test_splitting_a_list_keeps_every_item_byte_for_byte(items):
+@given(st.lists(scalars, max_size=10), st.sampled_from([1, 40]))
+def test_splitting_a_list_keeps_every_item_byte_for_byte(some, times):
+    items = some * times
     raw, _ = encoded_list(items)
     assert codec.split_compound(raw) == [each for each, _ in items]
 
@@ -113,9 +114,19 @@ def test_an_empty_list_is_not_the_zero_length_form():
 
 @pytest.mark.parametrize("size", [0, 255, 256, 70000])
 def test_sizes_at_the_border_of_the_short_forms_round_trip(size):
-    data = b"x" * size
-    raw = codec.list_of([codec.binary(data)])
-    assert codec.decode(raw)[0] == [data]
+    """Of bytes, texts, items and pairs; in a list, whose own size is beyond the border too."""
+    items = [True] * size
+    pairs = {str(number): True for number in range(size)}
+    for raw, value in (
+        (codec.binary(b"x" * size), b"x" * size),
+        (codec.string("x" * size), "x" * size),
+        (codec.symbol("x" * size), "x" * size),
+        (codec.list_of(map(codec.boolean, items)), items),
+        (codec.map_of((codec.string(name), codec.boolean(value)) for name, value in pairs.items()), pairs),
+    ):
+        outer = codec.list_of([raw])
+        assert codec.decode(outer)[0] == [value]
+        assert codec.skip(outer, 0) == len(outer)
 
 
 def test_nesting_beyond_the_limit_is_refused():

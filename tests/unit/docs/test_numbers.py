@@ -6,13 +6,13 @@ import pytest
 
 from core.advancing.job_advancer import INLINE_SECONDS
 from core.advancing.steps import FEW_TASKS
+from core.announcing.announcer import SEND_SECONDS
 from core.authors.author_code import MOST_TASKS
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_JSONB_BYTES, MOST_LEVELS, MOST_VALUE_BYTES
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.definition import MESSAGE_SECONDS, SLICE_SECONDS, RetryPolicy, StageDefinition
 from core.models.definition import MOST_TASKS_PER_MESSAGE as TASKS_PER_MESSAGE
 from core.models.retry import GIVE_BACK_SECONDS
-from core.operating.announcer import SEND_SECONDS
 from core.operating.dead_letters import KEPT_BODY_BYTES
 from core.operating.explain import SWEEP_OVERDUE_SECONDS
 from core.operating.janitor import PRUNED_TASKS_PER_SWEEP, JanitorTimings

@@ -1,22 +1,103 @@
-"""The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
+"""Where the engine reports what it does: records of tasks, stages and jobs to the log, all else to an observer.
+
+Nothing is recorded where nothing changed. Without an observer of its own, a process reports to the log alone. An
+observer never raises, and nothing depends on it: what is reported happens in the same way without it.
+"""
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from core.basics.log_fields import bound_field, with_log_fields
-from core.models import JobRecord, JobRef, JobStatus, StageRef, StageStatus
+from core.models import JobRecord, JobRef, JobStatus, StageDefinition, StageRef, StageStatus
 from core.models.submission import Submitted
-from core.models.transition import ClaimOutcome, PlanOutcome, RetryAnswer, RetryOutcome, StageCheck, TakenBack
+from core.models.transition import (
+    ClaimedRow,
+    ClaimOutcome,
+    PlanOutcome,
+    RetryAnswer,
+    RetryOutcome,
+    StageCheck,
+    TakenBack,
+)
+from core.models.upkeep import SweepReport
 from core.safety.safe_log import safe_logger
-from core.telemetry.instruments import INTERRUPTIONS, REFUSED_CLAIMS, REFUSED_LEASES, RETRIES, TASKS_ENDED
-from core.telemetry.observer import observer
+from core.telemetry.instruments import (
+    INTERRUPTIONS,
+    REFUSED_CLAIMS,
+    REFUSED_LEASES,
+    RETRIES,
+    TASKS_ENDED,
+    Instrument,
+)
 
 log = safe_logger(__name__)
+
+# Calls an attempt at a task and reports it; returns what the attempt returns.
+AttemptWatch = Callable[[Callable[[ClaimedRow], Any], ClaimedRow], Any]
+
+
+class Observer:
+    """Reports to nobody; another one overrides what it wants to know."""
+
+    def measure(self, instrument: Instrument, value: float, **attributes: str) -> None:
+        """Add to a counter, record in a histogram, or set a gauge."""
+
+    def submission(self, job_type: str) -> AbstractContextManager[str | None]:
+        """Around a submission. Gives the W3C `traceparent` that the job's row is to keep; None: none."""
+        del job_type
+        return nullcontext()
+
+    def step(self, job: JobRecord, name: str) -> AbstractContextManager[None]:
+        """Around a job's step: `plan_stage` or `finalize_job`."""
+        del job, name
+        return nullcontext()
+
+    def attempts_of(self, job: JobRecord, stage: StageDefinition) -> AttemptWatch | None:
+        """What the attempts of a message's tasks are called through; None: they are called as they are."""
+        del job, stage
+        return None
+
+    def job_ended(self, ref: JobRef, status: str) -> None:
+        """A run of a job has ended, and that is committed."""
+
+    def job_cancelled(self, job_id: str) -> None:
+        """A cancel left the job cancelled: now, or it was so before."""
+
+    def sweep_ended(self, report: SweepReport) -> None:
+        """A sweep of the janitor has ended."""
+
+    def outgoing_headers(self) -> Mapping[str, str]:
+        """What a message carries, so that its receiver knows in which trace it was sent."""
+        return {}
+
+    def receiving(self, headers: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Around what a request or message with these headers or properties leads to."""
+        del headers
+        return nullcontext()
+
+    def flush(self) -> None:
+        """Send what was gathered: the process is about to end."""
+
+
+_NOBODY = Observer()
+_observer = _NOBODY
+
+
+def observer() -> Observer:
+    """The process's observer."""
+    return _observer
+
+
+def observe_with(chosen: Observer | None) -> None:
+    """From now on the process reports to this one; None: to nobody."""
+    global _observer  # noqa: PLW0603 - one for the process, as there is one log
+    _observer = chosen or _NOBODY
 
 
 def report_submitted(correlation_id: str, submitted: Submitted) -> None:
@@ -52,7 +133,7 @@ def report_finalized(ref: JobRef, status: str | None) -> None:
     if began is not None:
         record["duration_seconds"] = round((datetime.now(UTC) - began).total_seconds(), 3)
     log.info("job_finalized", extra=record)
-    observer().job_ended(ref, status)
+    _observer.job_ended(ref, status)
 
 
 def report_job_ended(ref: StageRef, status: str | None) -> None:
@@ -65,7 +146,7 @@ def report_job_ended(ref: StageRef, status: str | None) -> None:
         log.info("job_cancelled", extra=record)
     else:
         return
-    observer().job_ended(ref.job_ref, status)
+    _observer.job_ended(ref.job_ref, status)
 
 
 def report_job_failed(job: JobRecord, error: Mapping[str, Any]) -> None:
@@ -73,34 +154,34 @@ def report_job_failed(job: JobRecord, error: Mapping[str, Any]) -> None:
     record = {"checkpoint": "JOB_FAILED", **job.stage_ref.log_fields}
     record |= {"correlation_id": job.correlation_id, "error": dict(error)}
     log.error("job_failed", extra=record)
-    observer().job_ended(job.ref, JobStatus.FAILED)
+    _observer.job_ended(job.ref, JobStatus.FAILED)
 
 
 def report_cancel(job_id: str, status: str | None) -> None:
     """A cancel was asked for, and left the job so."""
     log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
     if status == JobStatus.CANCELLED:
-        observer().job_cancelled(job_id)
+        _observer.job_cancelled(job_id)
 
 
 def report_claims(ref: StageRef, refused: Mapping[str, ClaimOutcome]) -> None:
     """Tasks of a message were not claimed, and why, by their ids."""
     log.info("tasks_not_claimed", extra={"checkpoint": "NOT_CLAIMED", **ref.log_fields, "outcomes": refused})
     for outcome, count in Counter(refused.values()).items():
-        observer().measure(REFUSED_CLAIMS, count, outcome=outcome)
+        _observer.measure(REFUSED_CLAIMS, count, outcome=outcome)
 
 
 def report_released(count: int) -> None:
     """Tasks were released while their handlers ran; the log has a record of that already."""
-    observer().measure(INTERRUPTIONS, count, reason="drain")
+    _observer.measure(INTERRUPTIONS, count, reason="drain")
 
 
 def report_interrupted(ref: StageRef, answer: TakenBack) -> None:
     """Tasks were taken back from processes whose leases expired."""
     record = {"checkpoint": "TASKS_INTERRUPTED", **ref.log_fields, **asdict(answer)}
     log.warning("tasks_interrupted", extra=record)
-    observer().measure(INTERRUPTIONS, answer.taken_back, reason="lease_expired")
-    observer().measure(INTERRUPTIONS, answer.given_up, reason="given_up")
+    _observer.measure(INTERRUPTIONS, answer.taken_back, reason="lease_expired")
+    _observer.measure(INTERRUPTIONS, answer.given_up, reason="given_up")
 
 
 def report_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: StageCheck) -> None:
@@ -109,7 +190,7 @@ def report_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: St
     if refused:
         record = with_log_fields(checkpoint="STALE_LEASE", **ref.log_fields)
         log.warning("stale_lease_refused", extra={**record, "task_ids": refused})
-        observer().measure(REFUSED_LEASES, len(refused))
+        _observer.measure(REFUSED_LEASES, len(refused))
     if not check.updated_ids:
         return
     # Their stage or job had ended, or was about to: they became cancelled.
@@ -118,7 +199,7 @@ def report_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: St
         check.stage_status in {StageStatus.FAILED, StageStatus.CANCELLED} and not ends_its_stage
     )
     outcome = "too_late" if is_late else "completed" if checkpoint == "TASK_COMPLETE" else "failed"
-    observer().measure(TASKS_ENDED, len(check.updated_ids), outcome=outcome)
+    _observer.measure(TASKS_ENDED, len(check.updated_ids), outcome=outcome)
     if log.is_enabled_for(logging.INFO):
         record = with_log_fields(checkpoint="TASK_TOO_LATE" if is_late else checkpoint, **ref.log_fields)
         record |= {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
@@ -132,7 +213,7 @@ def report_retry(ref: StageRef, task_id: str, answer: RetryAnswer) -> None:
     record = with_log_fields(checkpoint="RETRY_SCHEDULED", **ref.log_fields)
     record |= {**_of_attempts([task_id]), "outcome": answer.outcome, "delay_seconds": answer.delay_seconds}
     log.warning("retry_scheduled" if answer.outcome is RetryOutcome.SCHEDULED else "retry_refused", extra=record)
-    observer().measure(RETRIES, 1, outcome=answer.outcome)
+    _observer.measure(RETRIES, 1, outcome=answer.outcome)
 
 
 def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:

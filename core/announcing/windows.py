@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
+from core.announcing.announcer import new_cause
 from core.basics.cache import LatestCache
 from core.basics.faults import fault_point
 from core.errors import StoreUnavailable
 from core.models import StageRef
-from core.operating.announcer import new_cause
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 

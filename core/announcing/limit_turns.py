@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from core.announcing.announcer import new_cause
 from core.models import StageRef
 from core.models.announcement import LimitedTask
-from core.operating.announcer import new_cause
 from core.orchestration_manager import OrchestrationManager, task_message
 from core.state_manager import StateManager
 
