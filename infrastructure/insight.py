@@ -58,6 +58,8 @@ _IS_STRANGE = SQL(
 _IS_HELD = SQL("held_for is not null")
 # A task that waits in line in its stage's window.
 _IS_IN_LINE = SQL("(status = 'pending' and is_windowed and (task_id > %(window_after)s or announced_at is not null))")
+# One that waits there for another attempt.
+_IS_RETRY_IN_LINE = SQL("coalesce(task_id <= %(retries_until)s and waiting_for is null, false)")
 _OPEN = SQL(
     "select count(*)::integer as open_count, count(*) filter (where {is_in_line})::integer as in_line,"
     " (count(*) filter (where status = 'pending' and not {is_in_line} and not {is_held}"
@@ -72,7 +74,7 @@ _OPEN = SQL(
     " min(due_at) filter (where status = 'pending_retry' and not ({is_strange}) and not {is_held}) as retry_at,"
     " count(*) filter (where {is_strange})::integer as strange,"
     " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null"
-    "   and not {is_held})::integer as retry_unannounced,"
+    "   and not {is_held} and not {is_retry_in_line})::integer as retry_unannounced,"
     " count(*) filter (where {is_held} and status in ({waiting_tasks}))::integer as held_back,"
     " min(due_at) filter (where {is_held} and status = 'pending_retry' and due_at > %(now)s) as held_back_until,"
     " count(*) filter (where interruptions > 0)::integer as interrupted,"
@@ -212,7 +214,9 @@ class InsightQueries(PostgreSQLRepository):
         if facts["status"].is_terminal:
             return facts
         where |= {"examples": _EXAMPLES, "groups": _GROUPS}
-        (counts,) = self._select(cursor, _OPEN, where | {"window_after": window_after})
+        # Where these count, another attempt has a message of its own.
+        retries_until = None if limits or facts["max_parallel"] else window_after
+        (counts,) = self._select(cursor, _OPEN, where | {"window_after": window_after, "retries_until": retries_until})
         facts["in_line"] = counts["in_line"]
         facts["held_back"], facts["held_back_until"] = counts["held_back"], counts["held_back_until"]
         facts["open_count"], facts["parked"] = counts["open_count"], counts["parked"]
@@ -251,6 +255,7 @@ class InsightQueries(PostgreSQLRepository):
             events=self._table("job_events"),
             is_strange=_IS_STRANGE,
             is_in_line=_IS_IN_LINE,
+            is_retry_in_line=_IS_RETRY_IN_LINE,
             is_held=_IS_HELD,
             **STATUS_SETS,
         )

@@ -476,10 +476,10 @@ class StageCompletionRepository(PostgreSQLRepository):
         delay_seconds: float,
     ) -> RetryAnswer:
         """Schedule another attempt."""
-        parameters = (*ref, lease_id, task_id, as_jsonb(error), delay_seconds)
+        parameters = (*ref, lease_id, task_id, as_jsonb(error), delay_seconds, True)
         (row,) = self._call("increment_task_retry_count", parameters)
         outcome = RetryOutcome.stored(row["outcome"])
-        return RetryAnswer(outcome, row["attempt"], row["due_at"], delay_seconds)
+        return RetryAnswer(outcome, row["attempt"], row["due_at"], delay_seconds, is_in_line=row["is_in_line"])
 
     def expected_count(self, ref: StageRef) -> int:
         """How many tasks a planned stage has; 0 for one that is not planned."""

@@ -1959,16 +1959,27 @@ begin
   return v_failed;
 end $$;
 
--- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
--- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
--- interruption, of a process that drains.
--- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
--- job row.
+-- Gives claimed tasks back before their lease runs out, and returns those that need a message again: give_back_tasks.
+-- Fence: the lease. Locks: as give_back_tasks.
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
+language plpgsql as $$
+begin
+  return "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, null);
+end $$;
+
+-- Gives claimed tasks back before their lease runs out, and returns those that are pending again.
+-- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
+-- interruption, of a process that drains. p_until: up to this id they wait in their stage's line again; null: none does.
+-- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
+-- job row.
+create or replace function "app".give_back_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text
+) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := "app".clock();
   v_open boolean;
   v_ids text[];
   v_places tid[];
@@ -1993,11 +2004,12 @@ begin
   end if;
   update "app".tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
-      finished_at = case when v_open then null else "app".clock() end,
+      finished_at = case when v_open then null else v_now end,
       is_watched = t.is_watched and v_open,
       attempt = t.attempt - case when p_started then 0 else 1 end,
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
-      lease_id = null, lease_expires_at = null, announced_at = null
+      lease_id = null, lease_expires_at = null,
+      announced_at = case when v_open and t.task_id <= p_until then v_now end
   where t.ctid = any (v_places);
   if cardinality(v_ids) = 0 then
     return v_ids;
@@ -2016,7 +2028,8 @@ comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stag
 comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes back tasks whose lease has run out, as a process of the release before calls it.';
 comment on function "app"."interrupted_error"(p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text, p_now timestamptz) is 'The error of a task that was interrupted too often.';
 comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_places tid[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
-comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again.';
+comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again: give_back_tasks.';
+comment on function "app"."give_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text) is 'Gives claimed tasks back before their lease runs out, and returns those that are pending again.';
 
 -- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
 -- is one statement, skips rows that another transaction holds, and is bounded, so that any number of janitors may sweep
@@ -2025,7 +2038,8 @@ comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage 
 
 -- Finds tasks that need a message and have none confirmed.
 -- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
--- about to announce them, or are due for another attempt. Tasks of windows that wait in line need none.
+-- about to announce them, or are due for another attempt. Tasks that wait in their stage's line need none:
+-- find_idle_windows finds these.
 create or replace function "app".find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -2053,6 +2067,11 @@ begin
     select t.job_id, t.run, t.task_id from "app".tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
       and t.held_for is null
+      and not ((t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null) and exists (
+        select from "app".stages s
+        where s.job_id = t.job_id and s.run = t.run and s.stage = t.stage and t.task_id <= s.window_after
+          and s.settings ->> 'limits' is null and s.settings ->> 'max_parallel' is null
+      ))
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
@@ -3863,11 +3882,13 @@ $$;
 -- Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.
 -- Outcome: scheduled; exhausted (no attempt is left: nothing changed, fail it); closed (its stage or job ended: nothing
 -- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- is_in_line: it needs no message, if its stage is looked at after it is due: take_next_tasks takes it then. Not where
+-- max_parallel or limits count what is announced, nor of a task that its stage's window has not come to.
 -- Fence: the lease. Locks: the task row.
 create or replace function "app".increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
-  p_delay_seconds double precision
-) returns table (outcome text, attempt integer, due_at timestamptz)
+  p_delay_seconds double precision, p_knows_lines boolean
+) returns table (outcome text, attempt integer, due_at timestamptz, is_in_line boolean)
 language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
@@ -3875,7 +3896,9 @@ declare
   v_error jsonb;
 begin
   select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
-         (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
+         (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open,
+         coalesce(t.task_id <= s.window_after and t.waiting_for is null, false)
+           and s.settings ->> 'limits' is null and s.settings ->> 'max_parallel' is null as is_in_line
   into v_task
   from "app".tasks t
   join "app".stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
@@ -3883,6 +3906,7 @@ begin
   where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
     and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
   for update of t;
+  is_in_line := false;
   if not found then
     outcome := 'stale';
   elsif not v_task.is_open then
@@ -3896,11 +3920,23 @@ begin
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
     returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
     outcome := 'scheduled';
+    is_in_line := p_knows_lines and v_task.is_in_line;
     perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
       v_error || jsonb_build_object('delay_seconds', p_delay_seconds));
   end if;
   return next;
 end $$;
+
+-- The same, as a process of the release before calls it, which sends a message for each.
+-- Its statements are prepared, so the result may not change while it runs.
+create or replace function "app".increment_task_retry_count(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
+  p_delay_seconds double precision
+) returns table (outcome text, attempt integer, due_at timestamptz)
+language sql as $$
+  select r.outcome, r.attempt, r.due_at from "app".increment_task_retry_count(
+    p_job_id, p_run, p_stage, p_lease_id, p_task_id, p_error, p_delay_seconds, false) r;
+$$;
 
 -- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
 -- Returns the number of failed attempts so far; null when the job does not wait for that step.
@@ -3927,7 +3963,8 @@ end $$;
 
 comment on function "app"."longest_retry_delay"(p_policy jsonb, p_attempt integer) is 'The longest time to wait after an attempt failed, in seconds: exponential, capped.';
 comment on function "app"."retry_delay"(p_policy jsonb, p_attempt integer) is 'Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.';
-comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.';
+comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision, p_knows_lines boolean) is 'Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.';
+comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision) is 'The same, as a process of the release before calls it, which sends a message for each.';
 comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt to plan the job''s stage, or to finalize it, after p_delay_seconds.';
 
 -- Schedules: what is decided about each tick is written once, under the schedule's row; its job is submitted afterwards.
@@ -5255,9 +5292,10 @@ $$;
 
 -- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
--- it. Those that went back into the line (release_tasks_into_line) come first. Tasks that wait for another attempt have
--- no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of the
--- stage wait: their processes will call again. What a crash leaves without a message is found by
+-- it. Those that went back into the line (release_tasks_into_line) come first, together with those that are due for
+-- another attempt and have no message, which only a stage without max_parallel has. Tasks that wait for another attempt
+-- have no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of
+-- the stage wait: their processes will call again. What a crash leaves without a message is found by
 -- find_unannounced_tasks. The commit is not waited for, unless max_parallel rests on it: if a crash undoes it, those of
 -- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
 -- (claim_tasks_in_line), the rows are locked, so that no task is given to both.
@@ -5318,7 +5356,8 @@ begin
     select t.task_id, t.queue, t.attempt, t.ctid as place from "app".tasks t
     where v_look.back_count > 0
       and t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null
+      and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and (((t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null) or (t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null))
+      and (v_max_parallel is null or t.status = 'pending')
     order by t.task_id limit v_look.room for update
   ) b;
   if v_window.goes_on then
@@ -5337,7 +5376,8 @@ begin
     return;
   end if;
   if v_again.count > 0 then
-    update "app".tasks t set announced_at = null where t.ctid = any (v_again.places);
+    update "app".tasks t set status = 'pending', due_at = null, announced_at = null
+    where t.ctid = any (v_again.places);
   end if;
   -- From where it was: between that and the first of the next there may be tasks that run without a message, and which
   -- find_unannounced_tasks has to find if their process dies.
@@ -5370,12 +5410,12 @@ language sql immutable as $$
   ) w
 $$;
 
--- Releases claimed tasks as release_tasks does, and those of a stage that has a window into its line: they are pending,
--- and have no message until somebody takes them again. Those of a stage with limits wait for their turn at these.
+-- Releases claimed tasks as give_back_tasks does, and those of a stage that has a window into its line: they are
+-- pending, and have no message until somebody takes them again. Those of a stage with limits wait for their turn at these.
 -- Returns which were released, and whether they are in line; else the caller sends messages for them. p_mean_seconds is
 -- for next_message_size, as in take_next_tasks.
 -- In the line they are known by a time in announced_at, since their ids are not above window_after.
--- Fence: the lease. Locks: the window's, those of the stage's limits, then those of release_tasks and the stage row.
+-- Fence: the lease. Locks: the window's, those of the stage's limits, then those of give_back_tasks and the stage row.
 create or replace function "app".release_tasks_into_line(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
   p_mean_seconds double precision
@@ -5393,14 +5433,12 @@ begin
   if v_stage.limits is not null then
     perform "app".lock_limits(v_stage.limits);
   end if;
-  released_ids := "app".release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started);
+  released_ids := "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started,
+    case when v_stage.limits is null then v_stage.window_after end);
   is_in_line := v_stage.window_after is not null and cardinality(released_ids) > 0;
   if is_in_line and v_stage.limits is not null then
     perform "app".hold_back_tasks(p_job_id, p_run, p_stage, released_ids,
       "app".places_of_tasks(p_job_id, p_run, released_ids), v_stage.limits[1]);
-  elsif is_in_line then
-    update "app".tasks t set announced_at = "app".clock()
-    where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, released_ids)) and t.task_id <= v_stage.window_after;
   end if;
   if is_in_line then
     v_size := coalesce("app".next_message_size(v_stage.per_message, v_stage.per_message, p_mean_seconds), 1);
@@ -5480,7 +5518,7 @@ begin
   return exists (select from "app".tasks_in_line(p_job_id, p_run, p_stage, p_after, 1)) or exists (
     select from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      and t.task_id >= p_from and t.task_id <= p_after and (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null
+      and t.task_id >= p_from and t.task_id <= p_after and (((t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null) or (t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null))
   );
 end $$;
 
@@ -5501,7 +5539,7 @@ declare
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    count(*) filter (where (t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null)::integer as back
+    count(*) filter (where (((t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null) or (t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null)) and (p_max_parallel is null or t.status = 'pending'))::integer as back
   into v_seen
   from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
@@ -5556,7 +5594,7 @@ comment on function "app"."window_size"(p_running integer, p_rate double precisi
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
 comment on function "app"."next_message_size"(p_size integer, p_most integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than {whole_seconds} seconds; else as many as last {message_seconds}.';
-comment on function "app"."release_tasks_into_line"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_mean_seconds double precision) is 'Releases claimed tasks as release_tasks does, and those of a stage that has a window into its line: they are pending, and have no message until somebody takes them again.';
+comment on function "app"."release_tasks_into_line"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_mean_seconds double precision) is 'Releases claimed tasks as give_back_tasks does, and those of a stage that has a window into its line: they are pending, and have no message until somebody takes them again.';
 comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
 comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The tasks of a stage after the one with this id that wait in line, in order.';
 comment on function "app"."lock_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The same, each as it is when nobody else has it, and locked.';
@@ -5662,6 +5700,7 @@ begin
     'processing>pending_retry',
     'pending_retry>cancelled',
     'pending_retry>failed',
+    'pending_retry>pending',
     'pending_retry>processing'
   );
 end $$;

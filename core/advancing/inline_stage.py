@@ -84,7 +84,7 @@ class InlineStage:
             step.job.stage_ref,
             plan.lease_id,
             _nothing_waits,
-            self._complete,
+            complete=self._complete,
         )
         self._written: dict[str, EncodedJson] = {}
         self._next: NextStep | None = None

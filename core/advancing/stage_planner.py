@@ -24,8 +24,8 @@ COLLECTED_BYTES = 16 * 1024 * 1024
 _ROW_BYTES = 500
 # This many earlier results are read before the author is asked; more are read page by page.
 PREFETCHED_RESULTS = 1000
-# How long a measured duration is used before it is read again.
-MEAN_LIFE_SECONDS = 60.0
+# How long a measured duration is used before it is read again, and where there was none.
+MEAN_LIFE_SECONDS, UNKNOWN_LIFE_SECONDS = 60.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ class StagePlanner:
         known = self._mean_seconds.get(key)
         if known is None or known.until < time.monotonic():
             mean = self._results.mean_task_seconds(job.job_type, stage.number)
-            known = _MeanSeconds(mean, time.monotonic() + MEAN_LIFE_SECONDS)
+            life = UNKNOWN_LIFE_SECONDS if mean is None else MEAN_LIFE_SECONDS
+            known = _MeanSeconds(mean, time.monotonic() + life)
             self._mean_seconds.put(key, known)
         return known.value
 

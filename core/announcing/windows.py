@@ -1,11 +1,13 @@
 """Announces the next tasks of stages that are announced in windows, as their tasks begin and end."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from core.announcing.announcer import new_cause
 from core.basics.cache import LatestCache
 from core.basics.faults import fault_point
+from core.basics.joined_calls import JoinedCalls
 from core.errors import StoreUnavailable
 from core.models import StageRef
 from core.orchestration_manager import OrchestrationManager
@@ -14,6 +16,8 @@ from core.state_manager import StateManager
 # A process looks at a stage's window after any of its messages, if it has not for this long; else it makes up for it
 # that much later. With a marked one it always looks: as its tasks begin or, where ends alone make room, after them.
 LOOK_SECONDS = 0.5
+# Retries of a stage that are due within the same time of this length share a message, which takes all of them.
+RETRY_SECONDS = 0.25
 # What is known of a stage's tasks weighs as much as this number of them, when others have ended.
 KNOWN_TASKS = 10
 
@@ -35,6 +39,12 @@ class StageWindows:
         self._mean_seconds: LatestCache[StageRef, float] = LatestCache(256)
         # Stages of which a message ended after the last look: so no message is the last that nobody looks after.
         self._owed: set[StageRef] = set()
+        # When messages of retries come, in parts of RETRY_SECONDS.
+        self._retries: LatestCache[tuple[StageRef, int], bool] = LatestCache(1024)
+        # Messages that begin or end at the same time look once.
+        self._fills: JoinedCalls[tuple[StageRef, str | None], None, int] = JoinedCalls(
+            self._fill_for_all, names=lambda _: (), most=1, for_all=StoreUnavailable
+        )
 
     def note_times(self, ref: StageRef, tasks: int, mean_seconds: float) -> float:
         """Note how long tasks of a message lasted, each in its slot; what is known now, for the size of the next."""
@@ -43,6 +53,23 @@ class StageWindows:
         seconds = mean_seconds * weight + (known or 0.0) * (1.0 - weight)
         self._mean_seconds.put(ref, seconds)
         return seconds
+
+    def seconds_of(self, ref: StageRef, tasks: int) -> float:
+        """How long this number of the stage's tasks last one after the other; 0 where nothing is known."""
+        return tasks * (self._mean_seconds.get(ref) or 0.0)
+
+    def share_retry(self, ref: StageRef, delay_seconds: float, base_seconds: float) -> float | None:
+        """When the message of a retry is to come, in seconds from now. None: one comes then, and takes this one too.
+
+        Args:
+            base_seconds: How long the stage waits at most before a second attempt: messages come no later than that.
+        """
+        now, part = self._clock(), min(RETRY_SECONDS, base_seconds)
+        place = math.ceil((now + delay_seconds) / part)
+        if self._retries.get((ref, place)):
+            return None
+        self._retries.put((ref, place), True)
+        return max(delay_seconds, place * part - now)
 
     @property
     def is_look_owed(self) -> bool:
@@ -77,6 +104,12 @@ class StageWindows:
 
         Those whose message no queue took are the janitor's to announce.
         """
+        return self._fills.call((ref, cause), None)
+
+    def _fill_for_all(self, key: tuple[StageRef, str | None], asked: Sequence[None]) -> list[int]:
+        return [self._fill(*key)] * len(asked)
+
+    def _fill(self, ref: StageRef, cause: str | None) -> int:
         fault_point("window.due")
         self._looked_at.put(ref, self._clock())
         self._owed.discard(ref)

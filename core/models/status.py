@@ -132,11 +132,12 @@ STAGE_TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
 }
 TASK_TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
     # From pending, queued and pending_retry to failed: its declared time in the queue ran out, or the patience with
-    # which it waited for a release that knows it. From pending to pending_retry: it was postponed for that one.
+    # which it waited for a release that knows it. From pending to pending_retry: it was postponed for that one. Back:
+    # its time has come, and its stage's next message names it.
     _T.PENDING: frozenset({_T.QUEUED, _T.PROCESSING, _T.PENDING_RETRY, _T.FAILED, _T.CANCELLED}),
     _T.QUEUED: frozenset({_T.PENDING, _T.PROCESSING, _T.FAILED, _T.CANCELLED}),
     _T.PROCESSING: frozenset({_T.PENDING, _T.PENDING_RETRY, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
-    _T.PENDING_RETRY: frozenset({_T.PROCESSING, _T.FAILED, _T.CANCELLED}),
+    _T.PENDING_RETRY: frozenset({_T.PENDING, _T.PROCESSING, _T.FAILED, _T.CANCELLED}),
     _T.COMPLETED: frozenset(),
     _T.FAILED: frozenset(),
     _T.CANCELLED: frozenset(),

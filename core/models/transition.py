@@ -176,12 +176,17 @@ class RetryOutcome(StoredEnum):
 
 @dataclass(frozen=True)
 class RetryAnswer:
-    """Whether another attempt is scheduled; then also the attempt that failed, and when the next is due."""
+    """Whether another attempt is scheduled; then also the attempt that failed, and when the next is due.
+
+    Args:
+        is_in_line: It needs no message of its own if one of its stage comes soon after it is due.
+    """
 
     outcome: RetryOutcome
     attempt: int | None
     due_at: datetime | None
     delay_seconds: float
+    is_in_line: bool = False
 
 
 @dataclass(frozen=True)

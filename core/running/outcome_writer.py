@@ -31,6 +31,7 @@ class OutcomeWriter:
     Args:
         announce_next: Announces what waits in the stage's line, after some were released into it.
         complete: Writes results, in place of `StateManager.complete_tasks`.
+        share_retry: When a retry that waits in that line wants a message, in seconds; None: another one's takes it.
         job_status: The job's status if one of these tasks was its stage's last.
         next_claim: The task that its message goes on with.
     """
@@ -43,6 +44,7 @@ class OutcomeWriter:
     lease_id: UUID
     announce_next: Callable[[StageRef, StageDefinition], object]
     complete: Callable[[Mapping[str, EncodedJson]], StageCheck] | None = None
+    share_retry: Callable[[StageRef, float, float], float | None] = lambda _ref, delay, _base: delay
     job_status: str | None = field(default=None, init=False)
     next_claim: Claim | None = field(default=None, init=False)
     _wanted: NextTask | None = field(default=None, init=False)
@@ -159,11 +161,22 @@ class OutcomeWriter:
             return False
         if answer.outcome is RetryOutcome.SCHEDULED:
             fault_point("task.retry_written")
-            self._announce_retry(task.task_id, task.task_type, task.attempt, answer.delay_seconds)
+            delay: float | None = answer.delay_seconds
+            if answer.is_in_line:
+                delay = self.share_retry(self.ref, answer.delay_seconds, self.stage.retry.base_delay_seconds)
+            if delay is not None:
+                self._announce_retry(task.task_id, task.task_type, task.attempt, delay, takes_others=answer.is_in_line)
         return answer.outcome in {RetryOutcome.SCHEDULED, RetryOutcome.STALE}
 
     def _announce_retry(
-        self, task_id: str, task_type: str, attempt: int, delay_seconds: float, *, cause: str | None = None
+        self,
+        task_id: str,
+        task_type: str,
+        attempt: int,
+        delay_seconds: float,
+        *,
+        cause: str | None = None,
+        takes_others: bool = False,
     ) -> None:
         number = self.stage.number
         message = task_message(
@@ -173,7 +186,7 @@ class OutcomeWriter:
             attempt=attempt + 1,
             cause=cause,
             # A look after each of many would cost much; under `max_parallel` an end makes room.
-            takes_next=self.stage.max_parallel is not None,
+            takes_next=takes_others or self.stage.max_parallel is not None,
         )
         queue = self._orchestration.queue_for(self.stage, task_type)
         if self._orchestration.announce_retry(message, queue, delay_seconds):

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = safe_logger(__name__)
 
 # Results wait this long for company before they are written together.
-GATHER_SECONDS = 0.004
+GATHER_SECONDS = 0.02
 # Another thread joins whenever the tasks of a message last this long without an end in sight.
 GROW_SECONDS = 0.002
 # How often a message whose tasks wait looks for a spare slot.
@@ -37,22 +37,29 @@ _reserve = ThreadReserve("tasks")
 class TaskBatch:
     """Runs the attempts of one message: one thread for each slot that the message has.
 
-    A message takes further slots that are spare. As long as another one waits for its first, it keeps but one, and
-    that one goes around: after each task, or after a time slice where it is ahead of others.
+    A message takes further slots that are spare. After a time slice, as long as another one waits for its first, it
+    keeps but one, and that one goes around. For one that is ahead of it, it does so after each task.
 
     Args:
         attempts: Entered by the caller.
         slots: The slots of this process.
         slot: One that the caller took, which this releases. None: the message waits for its first one here.
+        begin: Called when the first task has a slot, and has begun.
         is_ahead: In line for a slot it goes before those that are not.
     """
 
     def __init__(
-        self, attempts: Attempts, slots: TaskSlots, slot: Slot | None = None, *, is_ahead: bool = False
+        self,
+        attempts: Attempts,
+        slots: TaskSlots,
+        slot: Slot | None = None,
+        begin: Callable[[], object] | None = None,
+        *,
+        is_ahead: bool = False,
     ) -> None:
         self._attempts = attempts
         self._is_ahead = is_ahead
-        self._slots, self._slot = slots, slot
+        self._slots, self._slot, self._begin = slots, slot, begin
         self._unwritten = len(attempts.tasks)
         self._most_threads = min(slots.count, len(attempts.tasks))
         self._lock = threading.Lock()
@@ -82,6 +89,8 @@ class TaskBatch:
                     if self._slot is None:
                         yield []
         self._start_thread(self._slot.hand_over())
+        if self._begin is not None:
+            self._begin()
         while self._unwritten > 0 and not self._attempts.is_abandoned:
             group = self._gather(self._grow())
             self._unwritten -= len(group)
@@ -123,11 +132,25 @@ class TaskBatch:
 
         So after a time slice one that turns out to have much work left, and any in the end.
         """
-        waiting = self._attempts.waiting_count
         seconds = time.monotonic() - self._began
-        if waiting == 0 or seconds < SLICE_SECONDS:
+        if not self._attempts.waiting_count or seconds < SLICE_SECONDS:
             return False
-        return seconds > min(SPLIT_SECONDS, self._patience_seconds / 2) or waiting * self.mean_seconds > WHOLE_SECONDS
+        return seconds > min(SPLIT_SECONDS, self._patience_seconds / 2) or self.seconds_left > WHOLE_SECONDS
+
+    @property
+    def count(self) -> int:
+        """How many tasks the message has."""
+        return len(self._attempts.tasks)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has had a slot."""
+        return bool(self._ended or self._since)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the tasks last that wait, one after the other, by those that have begun."""
+        return self._attempts.waiting_count * self.mean_seconds
 
     @property
     def mean_seconds(self) -> float:
@@ -169,9 +192,8 @@ class TaskBatch:
             since = time.monotonic()
             while slot is not None and (outcome := self._run_next()):
                 self._attempts.ended.put(outcome)
-                if self._is_ahead and time.monotonic() - since < SLICE_SECONDS:
-                    continue
-                if self._slots.is_wanted(is_ahead=self._is_ahead):
+                is_over = time.monotonic() - since >= SLICE_SECONDS
+                if self._slots.is_wanted(is_ahead=self._is_ahead, is_over=is_over):
                     slot = self._step_aside(slot)
                     since = time.monotonic()
         finally:

@@ -1,6 +1,7 @@
 """How many tasks run at once in a process: one number, whatever the messages name; and which of them runs alone.
 
-First come, first served, but messages of young stages (`core/running/time_slice.py`) go ahead of others for a while.
+First come, first served, but messages of young stages (`core/running/time_slice.py`) go ahead of others for a while,
+and then have each second slot.
 """
 
 import threading
@@ -13,7 +14,7 @@ from typing import Self
 
 # What a process has if nothing else is declared: docs/adr/0034-one-number-of-slots.md has the reasons.
 DEFAULT_SLOTS = 8
-# A message that has waited this long is not passed over any more.
+# A message that has waited this long is not passed over any more: it and those that are ahead have slots in turns.
 PASSED_OVER_SECONDS = 1.0
 # How often a thread that waits looks whether its process is about to end.
 _LOOK_SECONDS = 1.0
@@ -82,11 +83,20 @@ class TaskSlots:
         self._line: deque[Place] = deque()
         # Those of young stages.
         self._ahead: deque[Place] = deque()
+        # The one that the last slot went to.
+        self._served = self._ahead
 
-    def is_wanted(self, *, is_ahead: bool = False) -> bool:
-        """Whether somebody waits who would be served before one that joins the line now."""
+    def is_wanted(self, *, is_ahead: bool = False, is_over: bool = True) -> bool:
+        """Whether a message is to let somebody who waits have its slot.
+
+        Args:
+            is_ahead: Only for those that are ahead, too, or have waited for long.
+            is_over: It has had the slot for a time slice. Else only for those that are ahead of it.
+        """
         with self._lock:
-            return bool(self._next_line() if not is_ahead else self._ahead or self._is_overdue)
+            if not is_over:
+                return bool(self._ahead) and not is_ahead
+            return bool(self._ahead or (self._is_overdue if is_ahead else self._line))
 
     @property
     def taken(self) -> int:
@@ -152,7 +162,8 @@ class TaskSlots:
             if not self._line and not self._ahead:
                 self._free += 1
                 return
-            first = self._next_line().popleft()
+            self._served = self._next_line()
+            first = self._served.popleft()
             first.is_served = True
         first.wake.release()
 
@@ -163,7 +174,8 @@ class TaskSlots:
 
     def _next_line(self) -> deque[Place]:
         """Where the next slot goes. Under the lock."""
-        return self._ahead if self._ahead and not self._is_overdue else self._line
+        is_turn = self._is_overdue and self._served is not self._line
+        return self._line if is_turn or not self._ahead else self._ahead
 
 
 class ProcessGate:

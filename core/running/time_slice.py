@@ -15,6 +15,8 @@ YOUNG_TASKS = 200
 YOUNG_SECONDS = 2.0
 # A young stage counts as present for this long after its last message came.
 PRESENT_SECONDS = 0.15
+# More than these are not kept.
+MOST_SEEN = 100
 
 
 @dataclass(slots=True)
@@ -46,7 +48,8 @@ class YoungStages:
             self._had.put(ref, had)
         is_young = had.tasks < YOUNG_TASKS and had.seconds < YOUNG_SECONDS
         had.tasks += tasks
-        self._forget_old()
+        if len(self._seen_at) > MOST_SEEN:
+            self._forget_old()
         if is_young:
             self._seen_at[ref] = self._clock()
             return True
@@ -58,6 +61,11 @@ class YoungStages:
         had = self._had.get(ref)
         if had is not None:
             had.seconds += seconds
+
+    def note_much(self, ref: StageRef) -> None:
+        """One message of it has more work than a small job: it is young no more, although its first tasks still run."""
+        self._had.put(ref, _Had(YOUNG_TASKS))
+        self._seen_at.pop(ref, None)
 
     def forget(self, ref: StageRef) -> None:
         """The stage has ended."""

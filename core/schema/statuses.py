@@ -103,8 +103,15 @@ GOES_ON = Composed(
 IS_IN_LINE = SQL("(t.status = {} and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null)").format(
     Literal(TaskStatus.PENDING.value)
 )
-# The same of one within the window: a message named it, and its process released it into the line.
-IS_BACK_IN_LINE = Composed([IS_IN_LINE, SQL(" and t.announced_at is not null")])
+# Of one within the window: it is due for another attempt, and no message names it.
+IS_RETRY_IN_LINE = SQL(
+    "(t.status = {} and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null"
+    " and t.waiting_for is null)"
+).format(Literal(TaskStatus.PENDING_RETRY.value))
+# Of one within the window: its process released it into the line, or it is due for another attempt.
+IS_BACK_IN_LINE = Composed(
+    [SQL("(("), IS_IN_LINE, SQL(" and t.announced_at is not null) or "), IS_RETRY_IN_LINE, SQL(")")]
+)
 
 # Jobs that an early release began to cancel have no deadline in their row.
 CANCEL_DEADLINE = SQL("coalesce(j.cancel_deadline_at, j.updated_at + {} * interval '1 second')").format(
@@ -116,6 +123,7 @@ _NAMES: dict[str, Composed] = {
     "goes_on": GOES_ON,
     "is_in_line": IS_IN_LINE,
     "is_back_in_line": IS_BACK_IN_LINE,
+    "is_retry_in_line": IS_RETRY_IN_LINE,
     "cancel_deadline": CANCEL_DEADLINE,
     "first_messages": SQL("{}").format(Literal(FIRST_MESSAGES)),
     "message_seconds": SQL("{}").format(Literal(MESSAGE_SECONDS)),

@@ -16,3 +16,6 @@ MODULES = (
     "triggers.submit_api",
     "triggers.http",
 )
+
+# Loads the jobs and makes what triggers use: the work of a process's first message.
+WARM_UP = "triggers.services:get_services"

@@ -16,6 +16,7 @@ from types import FrameType
 from core.app_queues import DEFAULT_SWEEP_SCHEDULE
 from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_folder import BUILT_IN_APP
+from coremachine.local.app_modules import WARM_UP
 from coremachine.local.concurrency import concurrency_settings
 from coremachine.local.health import HealthServer
 from coremachine.local.host.errors import HostError, ScheduleError
@@ -141,6 +142,7 @@ class AppServer:
             work_dir=serving.work_dir,
             grace_seconds=serving.grace_seconds,
             reads_local_settings=False,
+            warm_up=WARM_UP,
         )
         if (serving.app_dir / LOCAL_SETTINGS).exists():
             log.warning(

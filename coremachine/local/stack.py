@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_fleet import ONE_APP, AppFleet, LocalApp, name_app, state_folder
 from coremachine.local.app_folder import BUILT_IN_APP
-from coremachine.local.app_modules import MODULES
+from coremachine.local.app_modules import MODULES, WARM_UP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.concurrency import concurrency_settings
 from coremachine.local.host.errors import HostError
@@ -282,6 +282,7 @@ class LocalStack:
             state_dir=state_folder(self.data_dir / "host", app),
             work_dir=self._work_dir,
             name=app.name,
+            warm_up=WARM_UP,
         )
 
     def _concurrency(self, settings: Mapping[str, str]) -> dict[str, str]:

@@ -138,16 +138,27 @@ begin
   return v_failed;
 end $$;
 
--- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
--- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
--- interruption, of a process that drains.
--- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
--- job row.
+-- Gives claimed tasks back before their lease runs out, and returns those that need a message again: give_back_tasks.
+-- Fence: the lease. Locks: as give_back_tasks.
 create or replace function {schema}.release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
+language plpgsql as $$
+begin
+  return {schema}.give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, null);
+end $$;
+
+-- Gives claimed tasks back before their lease runs out, and returns those that are pending again.
+-- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
+-- interruption, of a process that drains. p_until: up to this id they wait in their stage's line again; null: none does.
+-- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
+-- job row.
+create or replace function {schema}.give_back_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text
+) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := {schema}.clock();
   v_open boolean;
   v_ids text[];
   v_places tid[];
@@ -172,11 +183,12 @@ begin
   end if;
   update {schema}.tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
-      finished_at = case when v_open then null else {schema}.clock() end,
+      finished_at = case when v_open then null else v_now end,
       is_watched = t.is_watched and v_open,
       attempt = t.attempt - case when p_started then 0 else 1 end,
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
-      lease_id = null, lease_expires_at = null, announced_at = null
+      lease_id = null, lease_expires_at = null,
+      announced_at = case when v_open and t.task_id <= p_until then v_now end
   where t.ctid = any (v_places);
   if cardinality(v_ids) = 0 then
     return v_ids;

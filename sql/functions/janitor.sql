@@ -5,7 +5,8 @@
 
 -- Finds tasks that need a message and have none confirmed.
 -- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
--- about to announce them, or are due for another attempt. Tasks of windows that wait in line need none.
+-- about to announce them, or are due for another attempt. Tasks that wait in their stage's line need none:
+-- find_idle_windows finds these.
 create or replace function {schema}.find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -33,6 +34,11 @@ begin
     select t.job_id, t.run, t.task_id from {schema}.tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
       and t.held_for is null
+      and not ({is_retry_in_line} and exists (
+        select from {schema}.stages s
+        where s.job_id = t.job_id and s.run = t.run and s.stage = t.stage and t.task_id <= s.window_after
+          and s.settings ->> 'limits' is null and s.settings ->> 'max_parallel' is null
+      ))
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update {schema}.tasks t set due_at = v_now + p_hold_seconds * interval '1 second'

@@ -19,11 +19,13 @@ $$;
 -- Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.
 -- Outcome: scheduled; exhausted (no attempt is left: nothing changed, fail it); closed (its stage or job ended: nothing
 -- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- is_in_line: it needs no message, if its stage is looked at after it is due: take_next_tasks takes it then. Not where
+-- max_parallel or limits count what is announced, nor of a task that its stage's window has not come to.
 -- Fence: the lease. Locks: the task row.
 create or replace function {schema}.increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
-  p_delay_seconds double precision
-) returns table (outcome text, attempt integer, due_at timestamptz)
+  p_delay_seconds double precision, p_knows_lines boolean
+) returns table (outcome text, attempt integer, due_at timestamptz, is_in_line boolean)
 language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := {schema}.clock();
@@ -31,7 +33,9 @@ declare
   v_error jsonb;
 begin
   select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
-         {stage_is_open} as is_open
+         {stage_is_open} as is_open,
+         coalesce(t.task_id <= s.window_after and t.waiting_for is null, false)
+           and s.settings ->> 'limits' is null and s.settings ->> 'max_parallel' is null as is_in_line
   into v_task
   from {schema}.tasks t
   join {schema}.stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
@@ -39,6 +43,7 @@ begin
   where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
     and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
   for update of t;
+  is_in_line := false;
   if not found then
     outcome := 'stale';
   elsif not v_task.is_open then
@@ -52,11 +57,23 @@ begin
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
     returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
     outcome := 'scheduled';
+    is_in_line := p_knows_lines and v_task.is_in_line;
     perform {schema}.record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
       v_error || jsonb_build_object('delay_seconds', p_delay_seconds));
   end if;
   return next;
 end $$;
+
+-- The same, as a process of the release before calls it, which sends a message for each.
+-- Its statements are prepared, so the result may not change while it runs.
+create or replace function {schema}.increment_task_retry_count(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
+  p_delay_seconds double precision
+) returns table (outcome text, attempt integer, due_at timestamptz)
+language sql as $$
+  select r.outcome, r.attempt, r.due_at from {schema}.increment_task_retry_count(
+    p_job_id, p_run, p_stage, p_lease_id, p_task_id, p_error, p_delay_seconds, false) r;
+$$;
 
 -- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
 -- Returns the number of failed attempts so far; null when the job does not wait for that step.

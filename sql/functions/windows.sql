@@ -46,9 +46,10 @@ $$;
 
 -- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
--- it. Those that went back into the line (release_tasks_into_line) come first. Tasks that wait for another attempt have
--- no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of the
--- stage wait: their processes will call again. What a crash leaves without a message is found by
+-- it. Those that went back into the line (release_tasks_into_line) come first, together with those that are due for
+-- another attempt and have no message, which only a stage without max_parallel has. Tasks that wait for another attempt
+-- have no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of
+-- the stage wait: their processes will call again. What a crash leaves without a message is found by
 -- find_unannounced_tasks. The commit is not waited for, unless max_parallel rests on it: if a crash undoes it, those of
 -- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
 -- (claim_tasks_in_line), the rows are locked, so that no task is given to both.
@@ -110,6 +111,7 @@ begin
     where v_look.back_count > 0
       and t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
       and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and {is_back_in_line}
+      and (v_max_parallel is null or t.status = 'pending')
     order by t.task_id limit v_look.room for update
   ) b;
   if v_window.goes_on then
@@ -128,7 +130,8 @@ begin
     return;
   end if;
   if v_again.count > 0 then
-    update {schema}.tasks t set announced_at = null where t.ctid = any (v_again.places);
+    update {schema}.tasks t set status = 'pending', due_at = null, announced_at = null
+    where t.ctid = any (v_again.places);
   end if;
   -- From where it was: between that and the first of the next there may be tasks that run without a message, and which
   -- find_unannounced_tasks has to find if their process dies.
@@ -161,12 +164,12 @@ language sql immutable as $$
   ) w
 $$;
 
--- Releases claimed tasks as release_tasks does, and those of a stage that has a window into its line: they are pending,
--- and have no message until somebody takes them again. Those of a stage with limits wait for their turn at these.
+-- Releases claimed tasks as give_back_tasks does, and those of a stage that has a window into its line: they are
+-- pending, and have no message until somebody takes them again. Those of a stage with limits wait for their turn at these.
 -- Returns which were released, and whether they are in line; else the caller sends messages for them. p_mean_seconds is
 -- for next_message_size, as in take_next_tasks.
 -- In the line they are known by a time in announced_at, since their ids are not above window_after.
--- Fence: the lease. Locks: the window's, those of the stage's limits, then those of release_tasks and the stage row.
+-- Fence: the lease. Locks: the window's, those of the stage's limits, then those of give_back_tasks and the stage row.
 create or replace function {schema}.release_tasks_into_line(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
   p_mean_seconds double precision
@@ -184,14 +187,12 @@ begin
   if v_stage.limits is not null then
     perform {schema}.lock_limits(v_stage.limits);
   end if;
-  released_ids := {schema}.release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started);
+  released_ids := {schema}.give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started,
+    case when v_stage.limits is null then v_stage.window_after end);
   is_in_line := v_stage.window_after is not null and cardinality(released_ids) > 0;
   if is_in_line and v_stage.limits is not null then
     perform {schema}.hold_back_tasks(p_job_id, p_run, p_stage, released_ids,
       {schema}.places_of_tasks(p_job_id, p_run, released_ids), v_stage.limits[1]);
-  elsif is_in_line then
-    update {schema}.tasks t set announced_at = {schema}.clock()
-    where t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, released_ids)) and t.task_id <= v_stage.window_after;
   end if;
   if is_in_line then
     v_size := coalesce({schema}.next_message_size(v_stage.per_message, v_stage.per_message, p_mean_seconds), 1);
@@ -292,7 +293,7 @@ declare
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    count(*) filter (where {is_back_in_line})::integer as back
+    count(*) filter (where {is_back_in_line} and (p_max_parallel is null or t.status = 'pending'))::integer as back
   into v_seen
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})

@@ -30,7 +30,8 @@ def test_every_chosen_size_fits_a_message(mean_seconds, is_many):
 
 
 @pytest.mark.parametrize(
-    ("mean_seconds", "declared", "size"), [(None, 40, 40), (0.001, 40, 40), (0.01, 40, 40), (0.02, 40, 5), (1.0, 40, 1)]
+    ("mean_seconds", "declared", "size"),
+    [(None, 40, 10), (None, 4, 4), (0.001, 40, 40), (0.01, 40, 40), (0.02, 40, 5), (1.0, 40, 1)],
 )
 def test_what_is_declared_is_the_most(mean_seconds, declared, size):
     assert tasks_per_message(mean_seconds, is_many=True, declared=declared) == size

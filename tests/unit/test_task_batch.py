@@ -174,6 +174,7 @@ def test_a_message_that_waits_for_its_first_slot_keeps_its_place_in_line(monkeyp
 
 def test_a_message_that_lets_others_have_its_slot_keeps_its_place_in_line(monkeypatch):
     monkeypatch.setattr(task_batch, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(task_batch, "SLICE_SECONDS", 0.0)
     slots, order, others = TaskSlots(1), [], []
 
     def work():
@@ -194,7 +195,7 @@ def test_a_message_that_lets_others_have_its_slot_keeps_its_place_in_line(monkey
 
     with attempts_of(2, work) as attempts:
         outcomes = TaskBatch(attempts, slots, slots.take(0.0)).outcomes()
-        assert len(next(outcomes)) == 1
+        assert len(next(group for group in outcomes if group)) == 1
         thread = threading.Thread(target=be_others)
         thread.start()
         assert sum(map(len, outcomes)) == 1
@@ -230,3 +231,37 @@ def test_a_young_message_keeps_its_slot_for_a_time_slice_whatever_has_waited(mon
         monkeypatch.setattr(batch, "_step_aside", lambda slot: slots.release(slot) or older.wait(60))
         assert sum(map(len, batch.outcomes())) == 2
     assert seen == [False, gives_way]
+
+
+def test_what_is_to_be_done_as_a_message_begins_is_done_beside_its_first_task():
+    """It had its slot for nothing meanwhile."""
+    began, is_done = threading.Event(), threading.Event()
+
+    def work():
+        began.set()
+        is_done.wait(60)
+
+    def begin():
+        assert began.wait(60)
+        is_done.set()
+
+    slots = TaskSlots(1)
+    with attempts_of(1, work) as attempts:
+        assert sum(map(len, TaskBatch(attempts, slots, slots.take(0.0), begin).outcomes())) == 1
+    assert is_done.is_set()
+
+
+def test_a_message_without_a_slot_says_nothing_of_how_long_tasks_last(monkeypatch):
+    monkeypatch.setattr(task_batch, "ROOM_SECONDS", 0.0)
+    slots, begun = TaskSlots(1), []
+    held = slots.take(0.0)
+    with attempts_of(2, lambda: None) as attempts:
+        batch = TaskBatch(attempts, slots, None, lambda: begun.append(1))
+        outcomes = batch.outcomes()
+        assert next(outcomes) == []
+        assert not batch.has_begun
+        assert begun == []
+        slots.release(held)
+        assert sum(map(len, outcomes)) == batch.count == 2
+        assert batch.has_begun
+        assert begun == [1]

@@ -74,9 +74,12 @@ def test_who_waits_longest_is_next_and_a_spare_slot_is_none_of_theirs():
     assert slots.take_spare() is not None
 
 
-@pytest.mark.parametrize(("seconds", "found"), [(1e9, ["y", "z", "a", "b"]), (-1.0, ["a", "b", "y", "z"])])
+@pytest.mark.parametrize(("seconds", "found"), [(1e9, ["y", "z", "a", "b"]), (-1.0, ["a", "y", "b", "z"])])
 def test_who_is_young_goes_ahead_of_those_that_have_not_waited_for_long(monkeypatch, seconds, found):
-    """Nobody waits for ever, however many small jobs come."""
+    """Nobody waits for ever, however many small jobs come.
+
+    Where tasks last for seconds all have waited for long, and small jobs had their slots last of all: now in turns.
+    """
     monkeypatch.setattr(task_slots, "PASSED_OVER_SECONDS", seconds)
     slots = TaskSlots(1)
     held = slots.take(0.0)
@@ -153,6 +156,19 @@ def test_who_is_young_gives_way_to_those_that_have_waited_for_long(monkeypatch, 
         with slots.line_up(is_ahead=True):
             assert slots.is_wanted(is_ahead=True)
     assert not slots.is_wanted(is_ahead=True)
+    slots.release(held)
+    assert slots.taken == 0
+
+
+def test_a_message_gives_its_slot_to_others_after_a_time_slice_and_to_young_ones_at_once():
+    slots = TaskSlots(1)
+    held = slots.take(0.0)
+    with slots.line_up():
+        assert not slots.is_wanted(is_over=False)
+        assert slots.is_wanted()
+        with slots.line_up(is_ahead=True):
+            assert slots.is_wanted(is_over=False)
+            assert not slots.is_wanted(is_ahead=True, is_over=False)
     slots.release(held)
     assert slots.taken == 0
 

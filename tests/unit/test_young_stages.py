@@ -50,6 +50,16 @@ def test_a_stage_of_few_tasks_that_last_is_young_until_they_have_had_much_time()
     assert process.run(LARGE, 1) == [False]
 
 
+def test_a_stage_with_much_work_in_one_message_is_young_no_more_before_any_task_has_ended():
+    """The messages of a stage of a hundred tasks of 5 s went ahead of small jobs for these 5 s."""
+    process = Process()
+    assert process.stages.note(LARGE, 8)
+    process.stages.note_much(LARGE)
+    assert not process.stages.note(LARGE, 8)
+    process.stages.note(SMALL, 1)
+    assert process.run(LARGE, 1) == [False]
+
+
 def test_a_stage_that_has_ended_is_not_waited_for():
     process = Process()
     process.run(LARGE, YOUNG_TASKS)

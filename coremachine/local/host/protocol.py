@@ -48,6 +48,8 @@ class WorkerOptions:
     cors_credentials: bool = False
     # The reason why the app is not loaded again: the worker answers with it.
     broken: str | None = None
+    # `module:function` of the app, called before the worker receives anything.
+    warm_up: str | None = None
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)

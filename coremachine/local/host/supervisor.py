@@ -68,6 +68,8 @@ class HostSupervisor:
         load_seconds: What the import of the app may take; a process that takes longer is ended, and requests get 503.
         work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
         name: Of the app, where there are several: the supervisor's thread has it.
+        warm_up: `module:function` of the app, which makes it ready to run. A worker that replaces one that died calls
+            it before it receives: what it received meanwhile would wait for the app's imports.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class HostSupervisor:
         name: str = "",
         cors_origins: tuple[str, ...] = (),
         reads_local_settings: bool = True,
+        warm_up: str | None = None,
     ) -> None:
         self._app_dir = app_dir.resolve()
         self._work_dir = (work_dir or app_dir).resolve()
@@ -102,6 +105,7 @@ class HostSupervisor:
         self._load_seconds = load_seconds
         self._thread_name = f"host-supervisor {name}".strip()
         self._cors_origins = cors_origins
+        self._warm_up = warm_up
         self.keys = self._read_keys() if enable_auth else None
         self._keys_dir: Path | None = None
         self._slots = [WorkerSlot(index, name) for index in range(workers)]
@@ -302,6 +306,7 @@ class HostSupervisor:
             cors_origins=(*self._local.cors_origins, *self._cors_origins),
             cors_credentials=self._local.cors_credentials,
             broken=slot.broken,
+            warm_up=self._warm_up if slot.failures else None,
         )
 
     def _watch(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import select
@@ -272,11 +273,25 @@ def _load(options: WorkerOptions, channel: Channel) -> tuple[HostSettings, AppIn
     return settings, index
 
 
+def warm_up(function: str) -> None:
+    """Call `module:function` of the app. Where that fails, its first messages meet the error again."""
+    module, _, name = function.partition(":")
+    started = time.monotonic()
+    try:
+        getattr(importlib.import_module(module), name)()
+    except Exception as error:  # noqa: BLE001 - it is the app's
+        log.warning("worker_not_warmed function=%s: %r", function, error)
+        return
+    log.info("worker_warmed function=%s seconds=%.2f", function, time.monotonic() - started)
+
+
 async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict[str, Any]]) -> int:
     try:
         if options.broken is not None:
             raise AppLoadError(options.broken)
         settings, index = _load(options, channel)
+        if options.warm_up is not None:
+            warm_up(options.warm_up)
         worker = Worker(options, channel, settings, index)
     except (HostError, ValueError) as exc:
         # The traceback is the app's own; that of the host adds nothing to the message.

@@ -2,12 +2,15 @@
 
 import json
 import threading
+from collections import Counter
 
 import pytest
 
+from core.models import StageRef
 from core.running import message_runner
 from core.running.task_slots import TaskSlots
 from tests.integration.engine.machine_suite import Behaviours, Rig, ShapesJob, build_registry
+from tests.integration.engine.test_janitor import run_to_tasks
 
 TASKS, SLOTS, MESSAGES = 40, 3, 6
 
@@ -123,3 +126,45 @@ def test_what_a_message_does_not_begin_in_time_goes_to_others_in_smaller_ones(en
     assert rig.job(job_id).status == "completed"
     assert 2 in sizes
     assert {task["attempt"] for task in rig.tasks(job_id, 2)} == {1}
+
+
+def waiting_for_a_slot(engine, messages):
+    """Messages of ten tasks that last 20 ms, in a process whose only slot is taken: the rig, the job and the slot."""
+    slots, behave = TaskSlots(1), Behaviours()
+    rig = Rig(engine, behave=behave, slots=slots, registry=shapes_in_messages_of(10, behave))
+    job_id = run_to_tasks(rig, n=20)
+    ref = StageRef(job_id, 1, 2)
+    rig.machine._windows.note_times(ref, 10, 0.02)
+    rig.machine._runner._young.note_much(ref)
+    held = slots.take(0.0)
+    threads = [threading.Thread(target=rig.queues.deliver, args=(rig.machine,)) for _ in range(messages)]
+    for thread in threads:
+        thread.start()
+    while not slots._line:
+        pass
+    return rig, job_id, held, threads
+
+
+def statuses(rig, job_id):
+    return Counter((task["status"], task["attempt"]) for task in rig.tasks(job_id, 2))
+
+
+def test_a_short_message_is_claimed_before_its_slot_is_free(engine):
+    """The slot was idle for the time of the claim, a twentieth of a message that lasts for a tenth of a second."""
+    rig, job_id, held, threads = waiting_for_a_slot(engine, 2)
+    assert statuses(rig, job_id) == {("processing", 1): 10, ("queued", 0): 10}
+    rig.machine._runner._parts.slots.release(held)
+    for thread in threads:
+        thread.join()
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert max(rig.behave.calls.values()) == 1
+    assert rig.machine._runner._ahead.taken == 0
+
+
+def test_what_was_claimed_before_its_slot_is_free_is_released_when_its_process_ends(engine):
+    rig, job_id, _, (thread,) = waiting_for_a_slot(engine, 1)
+    assert rig.machine.drain() == 10
+    thread.join()
+    assert statuses(rig, job_id) == {("queued", 0): 20}
+    assert rig.machine._runner._ahead.taken == 0

@@ -110,14 +110,14 @@ class Driver:
             return
         for task_id in claimed:
             if ending == "retry":
-                self.engine.stages.increment_task_retry_count(
+                answer = self.engine.stages.increment_task_retry_count(
                     ref, task_id, lease_id=lease, error=ERROR, delay_seconds=0
                 )
+                # Others have no message: who looks next takes them.
+                self.queue += [] if answer.is_in_line else [(ref, [task_id])]
             else:
                 self.ran[ref, task_id] = self.ran.get((ref, task_id), 0) + 1
                 self.engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results={task_id: {}})
-        if ending == "retry":
-            self.queue += [(ref, [task_id]) for task_id in claimed]
         if ending != "die_completed":
             self.fill(ref, at_end=True)
 
@@ -232,6 +232,9 @@ class Driver:
 # What was released is taken again, by a process that dies; a mark of the first messages comes late.
 @example(story=[("split", 1), ("die_split", 1), ("die_taken", 0), ("sweep", 0)], first=6, per_message=3, most=None)
 @example(story=[("split", 0), ("duplicate", 0), ("split", 0), ("take_back", 0)], first=6, per_message=3, most=4)
+# What is due for another attempt is taken by a process that dies.
+@example(story=[("retry", 0), ("retry", 0), ("die_taken", 0), ("sweep", 0)], first=6, per_message=3, most=None)
+@example(story=[("retry", 0), ("split", 1), ("retry", 0), ("take_and_lose", 0)], first=6, per_message=3, most=4)
 @example(story=[("die_going_on", 6), ("die_going_on", 6), ("take_back", 0)], first=20, per_message=1, most=None)
 def test_every_task_is_run_once_whatever_happens(engine, story, first, per_message, most):
     driver = Driver(engine, first, per_message and min(per_message, most or per_message), most)

@@ -546,7 +546,7 @@ def test_a_declared_size_is_the_most_that_a_message_has(rig, monkeypatch):
 @pytest.mark.parametrize("settings", [{}, {"limits": [{"name": "api", "at_once": 60}]}, {"max_parallel": 200}])
 def test_what_lasts_goes_back_into_the_line_and_not_into_the_queue(engine, monkeypatch, settings):
     """The parts of large messages lay before a job that came then, which waited for half a minute."""
-    declare(monkeypatch, tasks_per_message=20, **settings)
+    declare(monkeypatch, tasks_per_message=10, **settings)
     monkeypatch.setattr(task_batch, "SLICE_SECONDS", 0.0)
     rig = Rig(engine, slots=TaskSlots(1), clock=lambda: 100.0)
     released = threading.Event()
@@ -577,7 +577,7 @@ def test_what_lasts_goes_back_into_the_line_and_not_into_the_queue(engine, monke
     assert len(messages_of(rig)) == len(before) - 1 or "limits" in settings
     rows = [engine.task(job_id, task_id) for task_id in before[0]["task_ids"]]
     waits = ("queued", 0) if "limits" in settings else ("pending", 0)
-    assert Counter((row["status"], row["attempt"]) for row in rows) == {("completed", 1): 1, waits: 19}
+    assert Counter((row["status"], row["attempt"]) for row in rows) == {("completed", 1): 1, waits: 9}
     if not settings:
         assert "tasks_not_announced" not in explained(rig, job_id)
     rig.queues.run(rig.machine)
@@ -630,6 +630,83 @@ def test_tasks_of_a_paused_job_go_back_into_the_line_and_are_cancelled_with_it(e
     engine.jobs.cancel_job(ref.job_id, None)
     assert {engine.task(ref.job_id, task_id)["status"] for task_id in ids} == {"cancelled"}
     assert verify(engine.pool) == []
+
+
+ERROR = {"type": "OSError", "message": "not yet", "retryable": True}
+
+
+def retried(engine, count=10, *, delay_seconds=0.0, **settings):
+    """A stage of 40, ten of which were announced and claimed; this number failed. Its answers and their ids."""
+    job_id = engine.submit(stages=1, **{"tasks_per_message": 5, "retry": FAST_RETRY} | settings)
+    engine.plan(job_id, 1, 40, first_window=10)
+    ref = StageRef(job_id, 1, 1)
+    ids = [task.task_id for task in engine.tasks.take_next_tasks(ref)]
+    lease = engine.claim(job_id, 1, *ids)
+    answers = [
+        engine.stages.increment_task_retry_count(ref, task_id, lease_id=lease, error=ERROR, delay_seconds=delay_seconds)
+        for task_id in ids[:count]
+    ]
+    return ref, ids[:count], [answer.is_in_line for answer in answers]
+
+
+def test_tasks_that_are_due_for_another_attempt_wait_in_line_and_are_taken_first(engine):
+    """Each had a message of its own: small jobs waited for thousands of them."""
+    ref, ids, are_in_line = retried(engine)
+    assert are_in_line == [True] * 10
+    janitor = JanitorRepository(engine.pool)
+    assert janitor.find_unannounced_tasks(1000, 0.0, 0.0) == []
+    assert janitor.find_idle_windows(100, 0.0, 0.0) == [ref]
+    found = engine.tasks.take_next_tasks(ref)
+    assert [task.task_id for task in found][:10] == ids
+    assert {task.attempt for task in found if task.is_again} == {1}
+    assert engine.tasks.take_next_tasks(ref) == []
+    engine.tasks.mark_tasks_announced(ref.job_ref, [task.task_id for task in found])
+    rows = [engine.task(ref.job_id, task_id) for task_id in ids]
+    assert {(row["status"], row["attempt"], row["due_at"]) for row in rows} == {("queued", 1, None)}
+    assert verify(engine.pool) == []
+
+
+def test_tasks_that_are_not_due_yet_are_not_taken(engine):
+    ref, ids, _ = retried(engine, 5, delay_seconds=3600.0)
+    assert not set(ids) & {task.task_id for task in engine.tasks.take_next_tasks(ref)}
+    assert {engine.task(ref.job_id, task_id)["status"] for task_id in ids} == {"pending_retry"}
+
+
+def test_a_retry_that_has_a_message_is_not_taken(engine):
+    ref, ids, _ = retried(engine)
+    engine.tasks.mark_tasks_announced(ref.job_ref, ids[:4])
+    assert {task.task_id for task in engine.tasks.take_next_tasks(ref) if task.is_again} == set(ids[4:])
+
+
+def test_retries_that_max_parallel_counts_have_messages_of_their_own(engine):
+    """Also where it was set on a stage that ran: what waited in line then is found by a sweep."""
+    ref, ids, are_in_line = retried(engine, max_parallel=10)
+    assert are_in_line == [False] * 10
+    assert engine.tasks.take_next_tasks(ref) == []
+    janitor = JanitorRepository(engine.pool)
+    assert {task.task_id for task in janitor.find_unannounced_tasks(1000, 0.0, 0.0)} == set(ids)
+
+
+def test_a_stage_whose_tasks_all_fail_once_has_few_messages_for_them(rig, monkeypatch):
+    declare(monkeypatch, retry=FAST_RETRY | {"base_delay_seconds": 0.05, "max_delay_seconds": 0.05})
+
+    def fail_once(context):
+        if context.attempt == 1:
+            raise OSError("not yet")
+
+    rig.behave.before = {f"s2-n{number}": fail_once for number in range(230)}
+    delayed = []
+    send = rig.queues.send_message_with_delay
+    monkeypatch.setattr(
+        rig.queues, "send_message_with_delay", lambda *given: delayed.append(given[1].takes_next) or send(*given)
+    )
+    job_id = rig.run(n=300)
+    assert rig.job(job_id).status == "completed"
+    assert set(rig.behave.calls.values()) <= {1, 2}
+    assert set(delayed) == {True}
+    assert len(delayed) < 150
+    assert rig.janitor.sweep().repairs == 0
+    assert verify(rig.engine.pool) == []
 
 
 def test_max_parallel_that_is_set_on_a_stage_that_runs_leaves_nothing_to_the_janitor(engine):

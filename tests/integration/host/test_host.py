@@ -178,12 +178,14 @@ def test_timers_move_to_another_worker_when_theirs_dies(start_host, sample_log):
 
 
 def test_run_on_startup_does_not_repeat_when_a_worker_is_replaced(start_host, sample_log, tmp_path):
-    host = start_host()
+    """The new one makes the app ready before it receives: messages waited in it while it imported the engine."""
+    host = start_host(warm_up="function_app:warm_up")
     leader = sample_log.wait_for("tick")[0]["pid"]
     os.kill(leader, signal.SIGKILL)
     wait_until(lambda: host.worker_pids not in ([], [leader]), "the worker replaced")
     wait_until(lambda: (tmp_path / "host.log").read_text().count("timers_started") == 2, "a new leader")
     assert len(sample_log.records("tick")) == 1
+    assert [record["pid"] for record in sample_log.records("warm")] == host.worker_pids
 
 
 def test_timer_that_was_missed_fires_at_once_as_past_due(start_host, sample_log, tmp_path):

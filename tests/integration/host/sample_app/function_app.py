@@ -17,6 +17,10 @@ def record(**fields) -> None:
         file.write(line)
 
 
+def warm_up() -> None:
+    record(kind="warm")
+
+
 @app.route(route="echo/{name:alpha}/{count:int=3}", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 def echo(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
     answer = {
