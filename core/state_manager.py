@@ -46,6 +46,7 @@ from core.models.transition import (
     TaskRow,
 )
 from core.ports import JobStore, StageStore, TaskStore
+from core.safety.credentials import redact
 from core.safety.safe_log import safe_logger
 from core.telemetry.reports import (
     report_claims,
@@ -64,6 +65,8 @@ log = safe_logger(__name__)
 MOST_JOINED_TASKS = 10
 MOST_JOINED_CHARACTERS = 20_000
 MOST_TASKS_PER_CALL = 100
+# Of tasks in a record of the log, and of a reason in it and in the timeline.
+_MOST_NAMED, _LONGEST_REASON = 20, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +260,21 @@ class StateManager(JobTransitions):
             self._jobs.record_event(ref, None, "job_step_runs_alone", {})
         except StoreUnavailable as error:
             outage.note(str(error))
+
+    def note_unwritten(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], why: StoreUnavailable) -> None:
+        """Keep why the outcomes of these tasks could not be written, if the database takes that at least.
+
+        Their leases run out as if their process had been lost. It was not, and a person must learn what was.
+        """
+        reason = redact(" ".join(str(why).partition("CONTEXT:")[0].split()))[:_LONGEST_REASON]
+        try:
+            count = self._tasks.note_unwritten(ref, lease_id=lease_id, task_ids=task_ids, reason=reason)
+        except StoreUnavailable as error:
+            outage.note(str(error))
+            return
+        if count:
+            record = {"checkpoint": "OUTCOME_NOT_WRITTEN", **ref.log_fields, "count": count, "reason": reason}
+            log.warning("outcome_not_written", extra={**record, "task_ids": list(task_ids[:_MOST_NAMED])})
 
     def take_back_tasks(self, ref: StageRef) -> TakenBack:
         """Take back tasks whose lease ran out."""

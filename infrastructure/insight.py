@@ -100,9 +100,13 @@ _STRANGE = SQL(
 )
 _INTERRUPTED = SQL(
     "select t.task_id, t.name, t.interruptions, t.lease_owner as owner,"
-    " t.interruptions - coalesce(e.lost, 0)::integer as handed_back"
-    " from {tasks} t left join (select task_id, count(*) as lost from {events}"
-    "   where job_id = %(job_id)s and run = %(run)s and event = 'task_interrupted' group by task_id) e using (task_id)"
+    " t.interruptions - coalesce(e.lost, 0)::integer as handed_back, coalesce(e.unwritten, 0)::integer as unwritten,"
+    " e.reason from {tasks} t left join (select task_id, count(*) filter (where event = 'task_interrupted') as lost,"
+    "   count(*) filter (where event = 'outcome_not_written') as unwritten,"
+    "   (array_agg(detail ->> 'reason' order by event_id desc) filter (where event = 'outcome_not_written'))[1]"
+    "   as reason"
+    "   from {events} where job_id = %(job_id)s and run = %(run)s"
+    "   and event in ('task_interrupted', 'outcome_not_written') group by task_id) e using (task_id)"
     " where t.job_id = %(job_id)s and t.run = %(run)s and t.stage = %(stage)s and t.interruptions > 0"
     " and t.status in ({open_tasks})"
     " order by t.interruptions desc, t.task_id limit %(examples)s"

@@ -386,6 +386,12 @@ class TaskRepository(PostgreSQLRepository):
         (row,) = self._call("release_tasks_into_line", values)
         return Released(row["released_ids"], is_in_line=row["is_in_line"])
 
+    def note_unwritten(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], reason: str) -> int:
+        """Note in the timeline that these tasks have ended and the database did not take it; how many were noted."""
+        values = (*ref, lease_id, TextArray(task_ids), reason)
+        (row,) = self._call_at_once("note_unwritten", values)
+        return int(row["note_unwritten"])
+
     def postpone_tasks(
         self,
         ref: StageRef,
@@ -490,10 +496,14 @@ class StageCompletionRepository(PostgreSQLRepository):
         return (rows[0]["expected_count"] or 0) if rows else 0
 
     def count_lost_processes(self, ref: JobRef, task_ids: Sequence[str]) -> dict[str, int]:
-        """How often each was taken back from a process that was lost; not from one that ended on request."""
+        """How often each was taken back from a process that was lost.
+
+        Not from one that ended on request, nor from one whose outcome the database did not take.
+        """
         query = SQL(
-            "select task_id, count(*)::integer as count from {} where job_id = %s and run = %s"
-            " and event = 'task_interrupted' and task_id = any (%s) group by task_id"
+            "select task_id, sum(case event when 'task_interrupted' then 1 else -1 end)::integer as count from {}"
+            " where job_id = %s and run = %s and event in ('task_interrupted', 'outcome_not_written')"
+            " and task_id = any (%s) group by task_id"
         ).format(Identifier(self._schema, "job_events"))
         rows = self._execute_query("count_lost_processes", query, (*ref, list(task_ids)))
         return {row["task_id"]: row["count"] for row in rows}

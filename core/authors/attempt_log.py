@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from core.authors.printed_lines import PrintedLines
 from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
+from core.basics.process_limits import expect_begin
 from core.safety.credentials import redact
 from core.safety.log_guard import hearing, log_guard
 from core.safety.safe_log import safe_logger, without_credentials
@@ -227,6 +228,7 @@ def _with_attempt(start: Any) -> Any:
         is_executors = getattr(self, "_target", None) is getattr(executor_threads, "_worker", start)
         if _attempt.get() is not None and not is_executors:
             self.run = _bound(self.run)  # type: ignore[method-assign]
+        expect_begin(self)
         start(self)
 
     return start_bound

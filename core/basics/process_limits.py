@@ -47,12 +47,41 @@ def _smaller(one: int, other: int) -> int:
     return min((one, other), key=lambda value: (value == resource.RLIM_INFINITY, value))
 
 
+# A thread begins within moments.
+BEGIN_LOOKS, LOOK_SECONDS = 20, 1.0
+
+
+class _Begun(threading.Event):
+    """What `Thread.start` waits for, without limit: a thread that gets no memory for its first frame never sets it.
+
+    Its starter would wait for ever, with all that it has: tasks, whose leases are renewed meanwhile.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            return super().wait(timeout)
+        # In looks, not by a clock: while something holds the interpreter, neither of both has a turn.
+        for _ in range(BEGIN_LOOKS):
+            if super().wait(LOOK_SECONDS):
+                return True
+            restore_limits()
+        raise RuntimeError("can't start new thread: it was made and did not begin, as where memory is short")
+
+
+def expect_begin(thread: threading.Thread) -> None:
+    """Have its `start` raise RuntimeError if it does not begin."""
+    started = getattr(thread, "_started", None)
+    if type(started) is threading.Event and not started.is_set():
+        vars(thread)["_started"] = _Begun()
+
+
 def start_thread(thread: threading.Thread) -> None:
     """Start it, and once more where a limit had been lowered.
 
     Raises:
         RuntimeError: The system gives no thread.
     """
+    expect_begin(thread)
     try:
         thread.start()
     except (RuntimeError, MemoryError):

@@ -84,6 +84,7 @@ class InterruptedTask:
 
     Args:
         handed_back: How many of the interruptions were in order: the process was asked to end.
+        unwritten: How often it had ended, and the database did not take its outcome; `reason` of the last time.
     """
 
     task_id: str
@@ -91,6 +92,8 @@ class InterruptedTask:
     interruptions: int
     owner: str | None
     handed_back: int = 0
+    unwritten: int = 0
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

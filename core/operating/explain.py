@@ -361,7 +361,10 @@ def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
 
 def _interrupted(facts: JobFacts) -> Iterator[Finding]:
     for task in facts.interrupted:
-        yield _lost_process(facts, task) if task.handed_back < task.interruptions else _handed_back(facts, task)
+        if task.unwritten:
+            yield _unwritten(facts, task)
+        else:
+            yield _lost_process(facts, task) if task.handed_back < task.interruptions else _handed_back(facts, task)
     rest = facts.interrupted_count - len(facts.interrupted)
     if facts.interrupted and rest > 0:
         message = f"{_tasks(rest)} more of stage {facts.stage} were interrupted"
@@ -380,6 +383,19 @@ def _lost_process(facts: JobFacts, task: InterruptedTask) -> Finding:
         f"{how}{_last_owner(task)}",
         advice=f"{_WHY_DIED} or os._exit in the handler; see the log of that process and of its host. From half of "
         f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
+        about={"task_id": task.task_id},
+    )
+
+
+def _unwritten(facts: JobFacts, task: InterruptedTask) -> Finding:
+    return Finding(
+        "interrupted",
+        Severity.WARNING,
+        f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; "
+        f"{task.unwritten} times it had ended, and the database did not take its outcome: {task.reason}",
+        advice="its process was not lost: look at the database, such as the room on its disk, its own triggers on our "
+        "tables, and statement_timeout. The task runs again when its lease has run out, above max_interruptions "
+        f"({facts.max_interruptions}) it fails",
         about={"task_id": task.task_id},
     )
 

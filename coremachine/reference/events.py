@@ -38,6 +38,8 @@ EVENTS = {
     "task_failed": "The task failed; the detail is the error.",
     "task_interrupted": "A worker (`owner`) was lost with the task, or lost its lease. The attempt does not count; "
     "`interruptions` does.",
+    "outcome_not_written": "The task had ended, and the database did not take its outcome (`reason`). It counts as an "
+    "interruption when its lease runs out.",
     "task_runs_alone": "The task spent half of its interruptions and now runs alone in its worker process.",
     "tasks_handed_back": "A process that is about to end released `count` tasks that it had begun; each of them is "
     "an interruption.",

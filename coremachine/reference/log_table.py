@@ -155,6 +155,12 @@ TASKS = {
         "warning",
         f"{_STEP} taken_back given_up timed_out is_last_task_in_stage task_ids",
     ),
+    "outcome_not_written": Record(
+        "Tasks have ended, and the database took their outcomes not now (`reason`), though it answers; they run again.",
+        "OUTCOME_NOT_WRITTEN",
+        "warning",
+        f"{_STEP} count task_ids reason",
+    ),
     "task_runs_alone": Record(
         "The task spent half of its interruptions and runs alone in its process.",
         "TASK_RUNS_ALONE",

@@ -82,7 +82,7 @@ language sql as $$
   from {schema}.take_back_tasks(p_job_id, p_run, p_stage, 0) t;
 $$;
 
--- The error of a task that was interrupted too often.
+-- The error of a task that was interrupted too often: what was lost, its processes or its outcomes, and why.
 create or replace function {schema}.interrupted_error(
   p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text,
   p_now timestamptz
@@ -90,15 +90,38 @@ create or replace function {schema}.interrupted_error(
 language plpgsql stable as $$
 declare
   v_alone integer;
+  v_unwritten integer;
+  v_reason text;
 begin
-  select count(*) into v_alone from {schema}.job_events a
-  where a.job_id = p_job_id and a.run = p_run and a.task_id = p_task_id and a.event = 'task_runs_alone';
-  return {schema}.stored_error('InterruptedTooOften',
-    format('its process ended without an outcome %s times%s (last: %s)', p_interruptions,
-      case when v_alone > 0 then
-        format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
-      end, p_owner), false, p_attempt, p_now);
+  select count(*) filter (where a.event = 'task_runs_alone'), count(*) filter (where a.event = 'outcome_not_written'),
+    (array_agg(a.detail ->> 'reason' order by a.event_id desc) filter (where a.event = 'outcome_not_written'))[1]
+  into v_alone, v_unwritten, v_reason
+  from {schema}.job_events a
+  where a.job_id = p_job_id and a.run = p_run and a.task_id = p_task_id
+    and a.event in ('task_runs_alone', 'outcome_not_written');
+  return {schema}.stored_error('InterruptedTooOften', concat_ws('; ',
+    case when v_unwritten > 0 then
+      format('the database did not take its outcome %s times, last: %s', v_unwritten, v_reason) end,
+    case when v_unwritten < p_interruptions then
+      format('its process ended without an outcome %s times%s (last: %s)', p_interruptions - v_unwritten,
+        case when v_alone > 0 then
+          format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
+        end, p_owner) end), false, p_attempt, p_now);
 end $$;
+
+-- Notes in the job's timeline that outcomes of tasks which still run under this lease could not be written, and why:
+-- their processes were not lost. Returns how many.
+-- Fence: the lease. Locks: none but the new rows'.
+create or replace function {schema}.note_unwritten(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_reason text
+) returns integer
+language sql set enable_seqscan = off as $$
+  select count({schema}.record_event(p_job_id, p_run, p_stage, t.task_id, 'outcome_not_written',
+    jsonb_build_object('reason', p_reason)))::integer
+  from {schema}.ids_in_order(p_task_ids) as named
+  join {schema}.tasks t on t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
+  where t.stage = p_stage and t.status is not distinct from 'processing' and t.lease_id = p_lease_id;
+$$;
 
 -- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
 -- The others are due again after the stage's back-off. The caller holds the rows at these places and checks the stage.

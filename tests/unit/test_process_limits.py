@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from core.basics import process_limits
-from core.basics.process_limits import restore_limits, start_thread
+from core.basics.process_limits import expect_begin, restore_limits, start_thread
 from infrastructure.postgresql import create_pool
 
 resource = pytest.importorskip("resource")
@@ -69,6 +69,25 @@ def test_thread_that_the_system_refuses_is_refused():
     thread.start = lambda: (_ for _ in ()).throw(RuntimeError("can't start new thread"))
     with pytest.raises(RuntimeError, match="can't start"):
         start_thread(thread)
+
+
+@pytest.fixture
+def unborn(monkeypatch):
+    """Threads that the system makes, and that never begin."""
+    name = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+    monkeypatch.setattr(threading, name, lambda *_arguments, **_more: 0)
+    monkeypatch.setattr(process_limits, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(process_limits, "BEGIN_LOOKS", 3)
+    yield
+    threading._limbo.clear()
+
+
+@pytest.mark.usefixtures("unborn")
+@pytest.mark.parametrize("start", [start_thread, lambda thread: (expect_begin(thread), thread.start())])
+def test_thread_that_never_begins_is_refused(start):
+    """The message's thread waited for it without end; its tasks were leased as long as the process lived."""
+    with pytest.raises(RuntimeError, match="did not begin"):
+        start(threading.Thread(target=print))
 
 
 def test_connection_is_made_once_the_limit_is_back(lower, monkeypatch):

@@ -352,12 +352,30 @@ class HostSupervisor:
 
     def _read(self, slot: WorkerSlot) -> None:
         assert slot.channel is not None  # noqa: S101 - only slots with a channel are selected
-        messages = slot.channel.receive()
+        try:
+            messages = slot.channel.receive()
+            for message in messages or ():
+                self._on_event(slot, message)
+        except Exception as error:  # noqa: BLE001 - a function may have replaced `json` in its worker
+            self._on_nonsense(slot, error)
+            return
         if messages is None:
             self._on_death(slot)
+
+    def _on_nonsense(self, slot: WorkerSlot, error: Exception) -> None:
+        """Its own code writes what it sends; a function that changed it may have changed anything else there."""
+        if slot.kill_at is not None:
             return
-        for message in messages:
-            self._on_event(slot, message)
+        assert slot.process is not None  # noqa: S101 - it has sent something
+        log.error(
+            "worker_not_understood worker=%s pid=%d error=%r: a function has changed modules that the host needs, such "
+            "as json; another worker takes its place",
+            slot.label,
+            slot.process.pid,
+            error,
+        )
+        slot.process.terminate()
+        slot.kill_at = time.monotonic() + self._grace_seconds
 
     def _on_event(self, slot: WorkerSlot, message: dict[str, Any]) -> None:
         match message["event"]:

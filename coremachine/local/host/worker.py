@@ -111,7 +111,7 @@ class Worker:
             await self._shut_down(server, serving)
 
     def _on_signal(self, number: int) -> None:
-        # Ctrl-C reaches the whole process group; the supervisor gets it as well and decides.
+        # A handler may send it to this process; Ctrl-C is for the supervisor, which decides.
         if number == signal.SIGTERM:
             self._stop_requested.set()
 

@@ -88,6 +88,9 @@ class WorkerStarter:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output or _STDERR,
                 stderr=self._output or _STDERR,
+                # A handler that signals its process group, such as by killpg for a program that it started there, means
+                # no other worker, and not the host.
+                start_new_session=True,
             )
         return process, Channel(ours)
 

@@ -3,10 +3,14 @@
 Triggers stand in for the disk. A file system of a limited size would need a right to mount.
 """
 
+import contextlib
+
 import pytest
 
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
+from core.operating.explain import explain
+from infrastructure.insight import InsightQueries
 from infrastructure.verify import verify
 
 from . import test_submission_truth
@@ -102,3 +106,66 @@ def test_result_that_cannot_be_written_is_an_interruption_and_no_failure(rig, di
     failures = ["task_failed", "retry_scheduled", "job_step_retry_scheduled", "job_failed"]
     assert rig.engine.query("select event from app.job_events where event = any(%s)", failures) == []
     assert verify(rig.engine.pool) == []
+
+
+@pytest.fixture
+def picky(rig):
+    """A database that takes claims, and one outcome not: a large one on a full disk, or past a `statement_timeout`."""
+    rig.engine.execute(REFUSE)
+
+    def refuse(condition):
+        rig.engine.execute(
+            f"create trigger picky before update on app.tasks for each row when ({condition}) "
+            "execute function public.refuse()"
+        )
+
+    return refuse
+
+
+def interrupt(rig, times):
+    for _ in range(times):
+        with contextlib.suppress(StoreUnavailable):
+            rig.queues.run(rig.machine)
+        rig.engine.execute("update app.tasks set lease_expires_at = lease_expires_at - interval '1 day'")
+        rig.janitor.sweep()
+
+
+def test_task_whose_outcome_is_never_taken_fails_with_that_reason(rig, picky, caplog):
+    """It had "its process ended without an outcome 6 times, and 3 times it ran alone there": no process had ended."""
+    picky("new.status = 'completed'")
+    job_id = rig.submit(n=2)
+    interrupt(rig, 6)
+
+    (task,) = rig.tasks(job_id, 1)
+    assert (task["status"], task["interruptions"]) == ("failed", 6)
+    assert task["error"]["type"] == "InterruptedTooOften"
+    message = task["error"]["message"]
+    assert message.startswith("the database did not take its outcome 6 times, last: complete_task_and_check_stage: ")
+    assert message.endswith("No space left on device")
+    noted = rig.engine.query(
+        "select event, task_id from app.job_events where event in ('outcome_not_written', %s)", "task_runs_alone"
+    )
+    assert noted == [{"event": "outcome_not_written", "task_id": task["task_id"]}] * 6
+    lines = [record for record in caplog.records if record.getMessage() == "outcome_not_written"]
+    assert [(line.job_id, line.task_ids) for line in lines] == [(job_id, [task["task_id"]])] * 6
+    assert all("No space left" in line.reason for line in lines)
+
+
+def test_lost_processes_are_told_apart_from_outcomes_that_were_not_taken(rig, picky):
+    picky("new.status = 'completed' and old.interruptions < 4")
+    job_id = rig.submit(n=2)
+    interrupt(rig, 4)
+    facts = InsightQueries(rig.engine.pool).get_job_facts(job_id)
+    (finding,) = [each for each in explain(facts) if each.code == "interrupted"]
+    assert "4 times it had ended, and the database did not take its outcome: complete_task" in finding.message
+    for _ in range(2):
+        rig.engine.execute(
+            "update app.tasks set status = 'processing', attempt = attempt + 1, lease_owner = 'lost-process', "
+            "lease_id = gen_random_uuid(), lease_expires_at = clock_timestamp() - interval '1 s', announced_at = null, "
+            "started_at = clock_timestamp()"
+        )
+        rig.janitor.sweep()
+
+    (task,) = rig.tasks(job_id, 1)
+    assert "did not take its outcome 4 times" in task["error"]["message"]
+    assert task["error"]["message"].endswith("; its process ended without an outcome 2 times (last: lost-process)")

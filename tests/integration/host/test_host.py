@@ -239,6 +239,8 @@ def test_workers_are_replaced_by_new_ones(start_host, sample_log, tmp_path):
     host = start_host(workers=2, settings=settings)
     sample_log.wait_for("tick")
     before = host.worker_pids
+    # A handler that ended the group of a program that it had started ended the host, and again after each start.
+    assert [os.getpgid(pid) for pid in before] == before
     answers = []
     with client(host) as http:
         request = threading.Thread(target=lambda: answers.append(http.post("/api/sleep/60").status_code))

@@ -1,12 +1,14 @@
-"""When a silent worker is reported."""
+"""When a silent worker is reported, and one that sends what nobody can read."""
 
 import logging
+import socket
 import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from coremachine.local.host.protocol import Channel
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.host.worker_slot import WorkerSlot
 
@@ -53,6 +55,27 @@ def test_a_worker_that_stays_silent_is_ended_after_function_timeout(caplog: pyte
     HostSupervisor._on_silence(HOST, slot, 600.0)
     assert "killing it" in caplog.text
     assert slot.kill_at is not None
+
+
+@pytest.mark.parametrize("line", [b"null", b"{}", b"no JSON", b'{"event": "ready"}', b"\xff"], ids=repr)
+def test_a_worker_that_sends_what_nobody_can_read_is_replaced(caplog: pytest.LogCaptureFixture, line: bytes) -> None:
+    """`json.dumps = lambda *a: "null"` in a handler ended the supervisor's thread, and with it the whole host."""
+    ended: list[str] = []
+    process = SimpleNamespace(pid=7, terminate=lambda: ended.append("asked"), kill=lambda: ended.append("killed"))
+    process.poll = lambda: None
+    host = cast("Any", SimpleNamespace(_grace_seconds=0.0, _load_seconds=100.0))
+    host._on_event = lambda *arguments: HostSupervisor._on_event(host, *arguments)
+    host._on_nonsense = lambda *arguments: HostSupervisor._on_nonsense(host, *arguments)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        slot = silent_slot(1.0)
+        slot.process, slot.channel = cast("Any", process), Channel(ours)
+        for _ in range(2):
+            theirs.sendall(line + b"\n")
+            HostSupervisor._read(host, slot)
+        HostSupervisor._look_after(host, slot, is_quiet=False)
+    assert ended == ["asked", "killed"]
+    assert caplog.text.count("worker_not_understood worker=0 pid=7") == 1
 
 
 def test_records_name_the_app_where_there_are_several() -> None:
