@@ -30,7 +30,14 @@ from infrastructure.base import (
     RepositoryError,
     ValuesRefused,
 )
-from infrastructure.connections import Parameters, PooledConnection, connect_with, connection_settings
+from infrastructure.connections import (
+    Parameters,
+    PooledConnection,
+    connect_with,
+    connection_settings,
+    left_to_libpq,
+    with_environment,
+)
 from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
@@ -184,6 +191,7 @@ def create_pool(
         max_lifetime_seconds: Below the token's life (about an hour), so that no connection outlives its token.
         timeout_seconds: How long a caller waits for a connection, whether all are in use or none can be made.
     """
+    variables = left_to_libpq()
 
     class OwnConnection(PooledConnection):
         @classmethod
@@ -202,8 +210,8 @@ def create_pool(
                     connection.close()
                     raise
             except Exception as error:
-                pool.connect_error = error
-                outage.note(str(error))
+                pool.connect_error = with_environment(error, variables)
+                outage.note(str(pool.connect_error))
                 raise
             pool.connect_error = None
             if outage.is_on:
