@@ -21,6 +21,7 @@ from core.basics.joined_calls import JoinedCalls
 from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
 from core.basics.strict_json import EncodedJson
+from core.error_handler import log_nested_error
 from core.errors import Failure, StoreUnavailable
 from core.job_transitions import JobTransitions
 from core.models import JobRef, Lease, RetryPolicy, StageRef
@@ -46,8 +47,9 @@ from core.models.transition import (
     TaskRow,
 )
 from core.ports import JobStore, StageStore, TaskStore
-from core.safety.credentials import redact
+from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
+from core.safety.safe_text import text_of
 from core.telemetry.reports import (
     report_claims,
     report_ended,
@@ -261,17 +263,19 @@ class StateManager(JobTransitions):
         except StoreUnavailable as error:
             outage.note(str(error))
 
-    def note_unwritten(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], why: StoreUnavailable) -> None:
+    def note_unwritten(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], why: Exception) -> None:
         """Keep why the outcomes of these tasks could not be written, if the database takes that at least.
 
         Their leases run out as if their process had been lost. It was not, and a person must learn what was.
         """
-        reason = redact(" ".join(str(why).partition("CONTEXT:")[0].split()))[:_LONGEST_REASON]
+        reason = redacted_start(" ".join(text_of(why).partition("CONTEXT:")[0].split()), _LONGEST_REASON)
+        count = 0
         try:
             count = self._tasks.note_unwritten(ref, lease_id=lease_id, task_ids=task_ids, reason=reason)
         except StoreUnavailable as error:
             outage.note(str(error))
-            return
+        except Exception as error:  # noqa: BLE001 - the first one is raised
+            log_nested_error(log, why, error, "note_unwritten", job_id=ref.job_id, stage=ref.stage)
         if count:
             record = {"checkpoint": "OUTCOME_NOT_WRITTEN", **ref.log_fields, "count": count, "reason": reason}
             log.warning("outcome_not_written", extra={**record, "task_ids": list(task_ids[:_MOST_NAMED])})

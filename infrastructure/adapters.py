@@ -5,10 +5,10 @@ travel in the binary format. All of it is for the engine's connections alone: th
 write as psycopg does.
 """
 
-import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from json import JSONDecoder, dumps
 from typing import Any, cast
 from uuid import UUID
 
@@ -59,7 +59,7 @@ class _JsonbArrayDumper(Dumper):
     _OID = adapters.types["jsonb"].oid
 
     def dump(self, obj: JsonbArray) -> bytes:
-        texts = [value if value is None or isinstance(value, EncodedJson) else json.dumps(dict(value)) for value in obj]
+        texts = [value if value is None or isinstance(value, EncodedJson) else dumps(dict(value)) for value in obj]
         return _packed(self._OID, [None if text is None else b"\x01" + text.encode() for text in texts])
 
 
@@ -97,7 +97,7 @@ class _JsonLoader(Loader):
         return _scan_json(bytes(data).decode(), 0)[0]
 
 
-_scan_json: Callable[[str, int], tuple[Any, int]] = cast("Any", json.JSONDecoder()).scan_once
+_scan_json: Callable[[str, int], tuple[Any, int]] = cast("Any", JSONDecoder()).scan_once
 # As it is before a handler registers one of its own.
 _USUAL_INSTANT = ADAPTERS.get_loader(adapters.types["timestamptz"].oid, Format.TEXT)
 

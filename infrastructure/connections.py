@@ -132,6 +132,11 @@ _MAY_BE_EMPTY = (
 )
 
 
+# What libpq takes from nowhere but the environment, at each connection; see docs/reference/operations.md.
+_LEFT_TO_LIBPQ = ("PGSERVICE", "PGREQUIREAUTH", "PGSSLCERTMODE", "PGMINPROTOCOLVERSION", "PGMAXPROTOCOLVERSION")
+UNREADABLE = "expected a PostgreSQL URL or libpq connection string, found one that cannot be read"
+
+
 class PreparedConnection(Connection[DictRow]):
     """Autocommit; rows are dicts; each transaction is read committed."""
 
@@ -262,6 +267,23 @@ def _surroundings(given: Mapping[str, Any]) -> dict[str, str]:
     settled = {name: value for name, value in found.items() if value is not None and name not in left}
     # An older libpq knows fewer.
     return {name: "" for name in _MAY_BE_EMPTY if name in found and name not in left} | settled
+
+
+def left_to_libpq() -> frozenset[str]:
+    """Variables of the environment, set now, that no connection of ours can be kept from."""
+    return frozenset(name for name in _LEFT_TO_LIBPQ if name in os.environ)
+
+
+def with_environment(error: Exception, at_start: frozenset[str]) -> Exception:
+    """The reason why there is no connection; with the variables that were set since, if that may be why."""
+    later = sorted(left_to_libpq() - at_start)
+    if not later or not isinstance(error, psycopg.OperationalError):
+        return error
+    return psycopg.OperationalError(
+        f"{str(error).strip()}; {', '.join(later)} was set in this process after its start, perhaps by a handler, and "
+        "counts for each connection: restart the process, and have the handler give it to its own connection as a "
+        "parameter"
+    )
 
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:

@@ -31,7 +31,13 @@ from infrastructure.base import (
     RepositoryError,
     ValuesRefused,
 )
-from infrastructure.connections import PreparedConnection, connect_with, connection_settings
+from infrastructure.connections import (
+    PreparedConnection,
+    connect_with,
+    connection_settings,
+    left_to_libpq,
+    with_environment,
+)
 from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
@@ -243,11 +249,12 @@ def create_pool(
         max_lifetime_seconds: Below the token's life (about an hour), so that no connection outlives its token.
         timeout_seconds: How long a caller waits for a connection, whether all are in use or none can be made.
     """
+    variables = left_to_libpq()
 
     class OwnConnection(PooledConnection):
         @classmethod
         def connect(cls, conninfo: str = "", **settings: Any) -> Self:
-            return _connect(pool, super().connect, conninfo, settings, password)
+            return _connect(pool, super().connect, conninfo, settings, password, variables)
 
     # Added once, however many pools there are.
     logging.getLogger("psycopg.pool").addFilter(_told_by_outage)
@@ -268,9 +275,18 @@ def create_pool(
 
 
 def _connect(
-    pool: Pool, connect: Callable[..., C], conninfo: str, settings: dict[str, Any], password: PasswordSource | None
+    pool: Pool,
+    connect: Callable[..., C],
+    conninfo: str,
+    settings: dict[str, Any],
+    password: PasswordSource | None,
+    variables: frozenset[str],
 ) -> C:
-    """A connection that is ready for the engine's statements; the pool learns why there is none."""
+    """A connection that is ready for the engine's statements; the pool learns why there is none.
+
+    Args:
+        variables: Of the environment, when the pool was made: `left_to_libpq`.
+    """
     try:
         try:
             connection = connect_with(connect, conninfo, settings, password)
@@ -285,8 +301,8 @@ def _connect(
             connection.close()
             raise
     except Exception as error:
-        pool.connect_error = error
-        outage.note(str(error))
+        pool.connect_error = with_environment(error, variables)
+        outage.note(str(pool.connect_error))
         raise
     pool.connect_error = None
     if outage.is_on:

@@ -59,20 +59,17 @@ class OutcomeWriter:
         self._wanted = wanted
         try:
             with log_fields(_outcomes=outcomes):
-                self._write(outcomes)
-        except StoreUnavailable as error:
+                failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
+                results = {one.task.task_id: one.result for one in outcomes if one.result is not None}
+                if results:
+                    failures |= self._complete_or_divide(results)
+                if failures:
+                    self._retry_or_fail([one.task for one in outcomes if one.task.task_id in failures], failures)
+        except Exception as error:
             ids = [one.task.task_id for one in outcomes]
             self._state.note_unwritten(self.ref, lease_id=self.lease_id, task_ids=ids, why=error)
             raise
         fault_point("task.settled")
-
-    def _write(self, outcomes: Sequence[TaskOutcome]) -> None:
-        failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
-        results = {one.task.task_id: one.result for one in outcomes if one.result is not None}
-        if results:
-            failures |= self._complete_or_divide(results)
-        if failures:
-            self._retry_or_fail([one.task for one in outcomes if one.task.task_id in failures], failures)
 
     def _retry_or_fail(self, tasks: Sequence[ClaimedRow], failures: Mapping[str, Failure]) -> None:
         errors: dict[str, Mapping[str, Any]] = {}

@@ -1,6 +1,7 @@
 """The HTTP API for commands: `coremachine.client`, with answers as they are printed and errors for people."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -487,7 +488,8 @@ class ApiClient:
         return _in_shape(reply, shape)
 
     def _collect(self, limit: int, build: Callable[..., Call[Any]], *args: Any, **query: Any) -> list[Json]:
-        return list(islice(self._pages(self._call(build, *args, limit=min(limit, _PAGE), **query)), limit))
+        pages = self._pages(self._call(build, *args, limit=min(limit, _PAGE), **query))
+        return list(islice(pages, min(limit, sys.maxsize)))
 
     def _pages(self, call: Call[Any]) -> Iterator[Json]:
         while True:

@@ -274,15 +274,19 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
     """
     import psycopg  # noqa: PLC0415 - psycopg is not for all
 
-    from infrastructure.connections import PreparedConnection, connect_with, connection_settings  # noqa: PLC0415
+    from infrastructure.connections import (  # noqa: PLC0415
+        UNREADABLE,
+        PreparedConnection,
+        connect_with,
+        connection_settings,
+    )
 
     try:
         with connect_with(PreparedConnection.connect, url, connection_settings(url), password) as connection:
             connection.prepare(is_pooled=False, needs_transaction=False)
     except (psycopg.ProgrammingError, UnicodeEncodeError) as error:
         # Its own words may repeat the whole string, and a password with it.
-        text = "expected a PostgreSQL URL or libpq connection string, found one that cannot be read; see --database-url"
-        raise DatabaseProblem(text, Exit.USAGE) from error
+        raise DatabaseProblem(f"{UNREADABLE}; see --database-url", Exit.USAGE) from error
     except psycopg.Error as error:
         advice = "See --database-url."
         if password is not None and error.pgconn is not None and error.pgconn.used_password:

@@ -183,6 +183,10 @@ def show_dead(
     console().print(Text(found["body"]), soft_wrap=True)
 
 
+# Outcomes of a redrive that leave a message dead.
+_UNSENT = ("not_sent", "unreadable", "incomplete")
+
+
 @dead.command()
 def redrive(
     ids: Annotated[list[int] | None, typer.Argument(metavar="ID", min=1, help="See `dead list`.")] = None,
@@ -216,7 +220,10 @@ def redrive(
         print_rows(rows, ["id", "queue", "job_id", "outcome", "detail"], empty="No dead message fits.")
     if answer["remaining"]:
         say(f"{answer['remaining']} more fit; run it again for them.")
-    if answer["counts"].get("not_sent"):
+    absent = sorted(set(ids or ()) - {item["dead_letter_id"] for item in answer["value"]})
+    if absent and not answer["remaining"]:
+        say(f"no such dead message: {', '.join(map(str, absent))}; see `dead list`")
+    if absent or any(answer["counts"].get(outcome) for outcome in _UNSENT):
         raise typer.Exit(Exit.FAILED)
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from coremachine.cli.errors import CliError
-from coremachine.local.app_folder import BUILT_IN_APP, find_app
+from coremachine.local.app_folder import BUILT_IN_APP, expect_whole_app, find_app
+from coremachine.local.stack_file import StackError
 
 
 class LogFormat(StrEnum):
@@ -60,6 +61,8 @@ def serve(
     folder = (app_dir or find_app(Path.cwd()) or BUILT_IN_APP).resolve()
     serving = Serving(folder, host, port, health_port, workers, grace)
     try:
+        if folder == BUILT_IN_APP:
+            expect_whole_app(Path.cwd())
         AppServer(serving, os.environ).run()
-    except CannotServe as error:
+    except (CannotServe, StackError) as error:
         raise ServeFailed(str(error)) from error

@@ -13,11 +13,12 @@ import typer
 from rich.markup import escape
 
 from core.project_file import ProjectFileError, read_project_settings
+from core.safety.credentials import redact
 from coremachine.cli.client import ApiClient, Server
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.render import console
 from coremachine.local.app_fleet import ONE_APP, LocalApp, find_unread_queues, read_apps
-from coremachine.local.app_folder import BUILT_IN_APP, find_app
+from coremachine.local.app_folder import BUILT_IN_APP, expect_whole_app, find_app
 from coremachine.local.source_watch import SourceWatch
 from coremachine.local.stack_file import USUAL_DATA, StackError
 from coremachine.local.stop_signals import stop_signals_interrupt
@@ -84,6 +85,7 @@ def up(
     try:
         with stop_signals_interrupt():
             if app_dir is None and found is None:
+                expect_whole_app(home)
                 show.print(f"[dim]no app in {escape(str(home))} or above it: the job types of CoreMachine[/dim]")
             settings = {**read_project_settings(app_dir or home), **os.environ}
             chosen = read_apps(apps, settings) if apps is not None else ONE_APP
@@ -120,7 +122,7 @@ def show_stack(stack: "LocalStack", apps: Sequence[LocalApp], settings: Mapping[
     show_apps(apps, settings)
     show = console()
     show.print(f"dashboard {info.url}/api/ui", soft_wrap=True, highlight=False)
-    show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
+    show.print(f"database {escape(redact(info.database_url))}", soft_wrap=True, highlight=False)
     show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
 
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from coremachine.local.stack_file import StackError
+
 # The job types that come with CoreMachine.
 BUILT_IN_APP = Path(__file__).resolve().parents[1] / "default_app"
 
@@ -15,6 +17,15 @@ def find_app(folder: Path) -> Path | None:
     if is_app(folder):
         return folder
     return next((place for place in folder.parents if is_app(place) and _is_own(place / "function_app.py")), None)
+
+
+def expect_whole_app(folder: Path) -> None:
+    """Raise StackError for a folder with one of the two files: other job types than its own would be run in silence."""
+    if (folder / "function_app.py").is_file() and not is_app(folder):
+        raise StackError(
+            f"{folder}: expected host.json beside function_app.py, found none; `coremachine init` writes both, so does "
+            "every project of Azure Functions"
+        )
 
 
 def _is_own(file: Path) -> bool:

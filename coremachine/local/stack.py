@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
 
+import psycopg
+
 from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_fleet import ONE_APP, AppFleet, LocalApp, name_app, state_folder
 from coremachine.local.app_folder import BUILT_IN_APP
@@ -28,6 +30,7 @@ from coremachine.local.restart_log import RestartLog
 from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file, shown_in
 from coremachine.local.webhook_settings import webhook_settings
 from infrastructure.base import RepositoryError
+from infrastructure.connections import UNREADABLE, connection_settings
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
 
@@ -168,6 +171,8 @@ class LocalStack:
             self._drop_data()
         logs = self._prepare_logs()
         started.enter_context(_log_to_file(logs / "host.log"))
+        if self._database_url is not None:
+            _expect_readable(self._database_url)
         database_url = self._database_url or self._start_postgres(started, logs)
         self._on_step("applying migrations")
         migrate(database_url, environment.get("COREMACHINE_SCHEMA") or "app")
@@ -321,6 +326,14 @@ class LocalStack:
                         continue
                 told.back()
                 break
+
+
+def _expect_readable(database_url: str) -> None:
+    """Raise StackError without the reader's own words: these may repeat the whole text, and a password with it."""
+    try:
+        connection_settings(database_url)
+    except (psycopg.ProgrammingError, UnicodeEncodeError):
+        raise StackError(f"{UNREADABLE}; see --database-url") from None
 
 
 def migrate(database_url: str, schema: str) -> None:

@@ -1,4 +1,6 @@
--- I11: one clock decides, so nothing of a job happens before it was submitted, and nothing ends before it begins.
+-- I11: one clock decides, so nothing of a job happens before it was submitted, and nothing ends before it begins. If such
+-- rows are of one moment, the database's clock was set back then, as by a failover to a server whose clock was behind:
+-- times are wrong by that, and nothing else.
 select e.job_id, e.run, 'event ' || e.event_id::text as found, e.at, j.created_at as not_before
 from {schema}.job_events e
 join {schema}.jobs j on j.job_id = e.job_id

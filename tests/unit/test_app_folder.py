@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from coremachine.local.app_folder import BUILT_IN_APP, find_app, is_app
+from coremachine.local.app_folder import BUILT_IN_APP, expect_whole_app, find_app, is_app
+from coremachine.local.stack_file import StackError
 
 
 @pytest.fixture
@@ -22,6 +23,15 @@ def test_the_app_is_that_of_the_folder_or_of_the_nearest_above(app):
 def test_a_folder_with_one_of_the_two_files_is_none(app):
     (app / "host.json").unlink()
     assert find_app(app / "a") is None
+
+
+def test_a_folder_with_one_of_the_two_files_is_not_passed_over_in_silence(app):
+    """`coremachine up` said that there was no app, and ran other job types beside `function_app.py`."""
+    expect_whole_app(app)
+    expect_whole_app(app / "a")
+    (app / "host.json").unlink()
+    with pytest.raises(StackError, match=r"expected host\.json beside function_app\.py, found none"):
+        expect_whole_app(app)
 
 
 def test_the_built_in_app_is_one():

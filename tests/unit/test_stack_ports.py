@@ -1,11 +1,13 @@
-"""Which ports a stack listens on."""
+"""Which ports a stack listens on, and which database it takes."""
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from coremachine.local.ports import USUAL_PORTS, choose_port
+from coremachine.local.stack import LocalStack
 from coremachine.local.stack_file import StackError
 
 
@@ -32,3 +34,12 @@ def test_a_free_port_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(USUAL_PORTS, "--port", 0)
     assert choose_port("--port", None, pytest.fail) == 0
     assert choose_port("--port", 0, pytest.fail) == 0
+
+
+@pytest.mark.parametrize("url", ["mysql://me:letmein@host/d", "postgresql://me:letmein@host/d?a=b?c", "host=\ud800"])
+def test_a_database_that_cannot_be_read_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    """libpq's own words quoted all of it, in a traceback."""
+    with pytest.raises(StackError, match="expected a PostgreSQL URL or libpq") as refused:
+        LocalStack(tmp_path, database_url=url, http_port=0, amqp_port=0, admin_port=0).start()
+    assert "letmein" not in str(refused.value)
+    assert refused.value.__cause__ is None

@@ -237,6 +237,21 @@ def test_server_of_the_engine_is_not_the_one_that_a_handler_names(monkeypatch):
             pool.connect_once()
 
 
+def test_variable_that_counts_for_all_connections_is_named_as_the_reason(monkeypatch):
+    """`definition of service "gis" not found` named nobody, and the process stayed without a database."""
+    with create_pool("host=127.0.0.1 port=1", timeout_seconds=0.2) as pool:
+        monkeypatch.setenv("PGSERVICE", "gis")
+        with pytest.raises(psycopg.OperationalError):
+            pool.connect_once()
+        assert re.search(
+            r'"gis" not found.*; PGSERVICE was set in this process after its start', str(pool.connect_error)
+        )
+        monkeypatch.delenv("PGSERVICE")
+        with pytest.raises(psycopg.OperationalError):
+            pool.connect_once()
+        assert "PGSERVICE" not in str(pool.connect_error)
+
+
 def test_what_libpq_has_from_the_environment_at_the_start_stays(url, monkeypatch):
     monkeypatch.setenv("PGAPPNAME", "mine")
     with create_pool(url) as pool:

@@ -10,6 +10,7 @@ import pytest
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
 from core.operating.explain import explain
+from infrastructure.base import RepositoryError
 from infrastructure.insight import InsightQueries
 from infrastructure.verify import verify
 
@@ -111,9 +112,9 @@ def test_result_that_cannot_be_written_is_an_interruption_and_no_failure(rig, di
 @pytest.fixture
 def picky(rig):
     """A database that takes claims, and one outcome not: a large one on a full disk, or past a `statement_timeout`."""
-    rig.engine.execute(REFUSE)
 
-    def refuse(condition):
+    def refuse(condition, code="53100"):
+        rig.engine.execute(REFUSE.replace("53100", code))
         rig.engine.execute(
             f"create trigger picky before update on app.tasks for each row when ({condition}) "
             "execute function public.refuse()"
@@ -124,15 +125,16 @@ def picky(rig):
 
 def interrupt(rig, times):
     for _ in range(times):
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(StoreUnavailable, RepositoryError):
             rig.queues.run(rig.machine)
         rig.engine.execute("update app.tasks set lease_expires_at = lease_expires_at - interval '1 day'")
         rig.janitor.sweep()
 
 
-def test_task_whose_outcome_is_never_taken_fails_with_that_reason(rig, picky, caplog):
+@pytest.mark.parametrize("code", ["53100", "57014", "P0001"], ids=["disk", "statement_timeout", "own_trigger"])
+def test_task_whose_outcome_is_never_taken_fails_with_that_reason(rig, picky, code, caplog):
     """It had "its process ended without an outcome 6 times, and 3 times it ran alone there": no process had ended."""
-    picky("new.status = 'completed'")
+    picky("new.status = 'completed'", code)
     job_id = rig.submit(n=2)
     interrupt(rig, 6)
 

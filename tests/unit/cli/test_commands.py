@@ -472,6 +472,11 @@ def test_list_reads_all_pages_up_to_the_limit(api: FakeApi, run: Run, capsys: py
     assert second == {**first, "cursor": "c1"}
 
 
+def test_limit_beyond_what_a_list_can_have_is_all(api: FakeApi, run: Run) -> None:
+    api.answer("GET /api/jobs", {"value": [job()]})
+    assert run("list", "--limit", "9" * 20, "-o", "json") == 0
+
+
 def test_tables_show_what_matters(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     failed = {"task_id": "s1-0", "stage": 1, "name": "[a.tif]", "task_type": "t", "status": "failed", "attempt": 2}
     error = {"type": "UnusableRaster", "message": "no [georeference]"}

@@ -55,7 +55,10 @@ LETTER = {
 
 
 def redriven(*outcomes: str, remaining: int = 0) -> dict:
-    items = [{"dead_letter_id": 12, "queue": "tasks", "job_id": JOB_ID, "outcome": o, "detail": "d"} for o in outcomes]
+    items = [
+        {"dead_letter_id": number, "queue": "tasks", "job_id": JOB_ID, "outcome": o, "detail": "d"}
+        for number, o in enumerate(outcomes, start=12)
+    ]
     return {
         "dry_run": False,
         "counts": {o: outcomes.count(o) for o in outcomes},
@@ -194,6 +197,14 @@ def test_redrive_asks_for_ids_or_a_filter(api: FakeApi, run: Run, capsys: pytest
     assert "--queue, --job, --fingerprint" in capsys.readouterr().err
 
 
-def test_message_that_could_not_be_sent_is_a_failure(api: FakeApi, run: Run) -> None:
-    api.answer("POST /api/dead-letters/redrive", redriven("sent", "not_sent"))
+def test_message_that_is_not_there_is_named(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """`counts` had the others alone, with exit code 0."""
+    api.answer("POST /api/dead-letters/redrive", redriven("sent", "resolved"))
+    assert run("dead", "redrive", "12", "13", "99", "98", "-o", "json") == 1
+    assert "no such dead message: 98, 99; see `dead list`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("outcome", ["not_sent", "unreadable", "incomplete"])
+def test_message_that_could_not_be_sent_is_a_failure(api: FakeApi, run: Run, outcome: str) -> None:
+    api.answer("POST /api/dead-letters/redrive", redriven("sent", outcome))
     assert run("dead", "redrive", "--queue", "tasks") == 1

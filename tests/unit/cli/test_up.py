@@ -62,6 +62,22 @@ def test_folder_without_an_app_is_said_to_be_one(
     monkeypatch.chdir(tmp_path)
     assert run("up") == 0
     assert f"no app in {tmp_path} or above it" in capsys.readouterr().out
+    (tmp_path / "function_app.py").touch()
+    assert run("up") != 0
+    assert f"{tmp_path}: expected host.json beside function_app.py, found none" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("started")
+def test_password_of_the_database_is_not_shown(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://me:letmein@server/jobs"
+    monkeypatch.setattr(coremachine.local.stack.LocalStack.info, "database_url", url)
+    api.answer("GET /api/readyz", {"checks": []})
+    assert run("up") == 0
+    shown = capsys.readouterr().out
+    assert "database postgresql://me:" in shown
+    assert "letmein" not in shown
 
 
 @pytest.mark.usefixtures("started")
