@@ -5414,7 +5414,8 @@ begin
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
-    case when v_max_parallel is null then greatest(v_look.size / v_per_message / 2, 1) else 1 end,
+    case when v_max_parallel is not null then 1 when v_window.goes_on then v_look.size
+      else greatest(v_look.size / v_per_message / 2, 1) end,
     t.place <= v_again.count
   from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
     with ordinality as t(task_id, queue, attempt, place);
