@@ -65,6 +65,8 @@ def write_warped(
         of_alpha = stack.enter_context(_warped(path, dataset, replace(plan, nodata=None))) if alpha else None
         if not (warped.width and warped.height):
             raise _no_grid(path, plan, "it has no pixel")
+        if not all(map(math.isfinite, warped.transform)):
+            raise _no_grid(path, plan, "its edge has no place")
         check_place(path, warped)
         check_coarseness(path, dataset, warped.crs, warped.transform, plan)
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
