@@ -13,7 +13,7 @@ from typing import Any, Literal
 import rasterio
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import MaskFlags, WktVersion
+from rasterio.enums import ColorInterp, MaskFlags, WktVersion
 from rasterio.errors import RasterioError, RasterioIOError
 
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
@@ -69,6 +69,7 @@ from jobs.flood_risk_cog.target import (
     short_name,
     size_of,
 )
+from jobs.flood_risk_cog.tiff import what_it_is
 from jobs.flood_risk_cog.verification import verify_cog
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR
 from jobs.flood_risk_cog.write import write_cog, write_tiled, write_warped
@@ -81,7 +82,7 @@ Report = Callable[[str, float], None]
 # Of classes, whose numbers are none.
 NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 8
+RELEASE = 9
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
@@ -276,6 +277,8 @@ def _opened(path: str, source: str, tile_size: int) -> Iterator[Any]:
 
 
 def _not_opened(path: str, source: str, error: BaseException) -> UnusableRaster:
+    if (found := what_it_is(source)) is not None:
+        return UnusableRaster(path, f"it is no GeoTIFF but {found}")
     # By its own name, not by that of the copy or link that was opened.
     text = cause(error).replace(source, PurePosixPath(path).name)
     return UnusableRaster(path, f"it cannot be opened as a GeoTIFF ({text}); export it again")
@@ -313,9 +316,7 @@ def _write_and_verify(
     verification = _verify(path, source, facts, temporary, plan, made, report)
     if verification["problems"]:
         found = "; ".join(verification["problems"])
-        is_by_nearest = plan.overview_resampling == "nearest"
-        advice = "; set resampling to nearest" if found.startswith("overview") and not is_by_nearest else ""
-        raise DifferentOutput(f"{temporary.name}: {found}; nothing was put in place{advice}")
+        raise DifferentOutput(f"{temporary.name}: {found}; nothing was put in place{_advice(found, plan)}")
     return {
         **describe_cog(str(temporary)),
         **_decided(plan),
@@ -323,6 +324,17 @@ def _write_and_verify(
         "verification": {**verification, "validator": {"valid": True, "warnings": []}},
         "checksum": checksum_of(str(temporary)),
     }
+
+
+def _advice(found: str, plan: ConversionPlan) -> str:
+    """What to do about a result that differs from its source, where that is known."""
+    if found.startswith("overview") and plan.overview_resampling != "nearest":
+        return "; set resampling to nearest"
+    if plan.compression == "lerc" and "expected the values" in found:
+        return (
+            "; lerc may be why, as it does not keep the sign of a zero (-0.0): choose the compression deflate or zstd"
+        )
+    return ""
 
 
 def _verify(
@@ -424,10 +436,18 @@ def describe_cog(cog: str) -> dict[str, Any]:
 
 
 def validity_of(dataset: Any) -> str:
-    """What hides pixels: all, mask, alpha or nodata; a mask goes before nodata."""
+    """What hides pixels for GDAL: all, mask, alpha or nodata; a mask goes before nodata.
+
+    `other alpha`: an alpha band hides some that GDAL shows. It takes a last band of uint8 or uint16
+    without nodata for a mask.
+    """
     flags = dataset.mask_flag_enums[0]
+    if MaskFlags.alpha in flags:
+        return "alpha"
+    if ColorInterp.alpha in dataset.colorinterp:
+        return "other alpha"
     if MaskFlags.per_dataset in flags:
-        return "alpha" if MaskFlags.alpha in flags else "mask"
+        return "mask"
     return "nodata" if MaskFlags.nodata in flags else "all"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
 from rasterio.warp import reproject
 
@@ -28,14 +28,12 @@ def add_depths(depths: Any, frame: Frame, path: str, box: list[float]) -> str | 
     with open_raster(path) as dataset, np.errstate(over="ignore"):
         shrink = max(dataset.width, dataset.height) / SAMPLE_SIDE
         shape = [max(1, round(side / max(shrink, 1))) for side in (dataset.height, dataset.width)]
-        band = dataset.read(1, out_shape=tuple(shape), masked=True, resampling=Resampling.nearest)
         unit = dataset.units[0] or None
-        metres = metres_of(unit)
-        scale, offset = dataset.scales[0] * (metres or 1), dataset.offsets[0] * (metres or 1)
+        is_length = metres_of(unit) is not None
         source_place = _place_seen_from(dataset, box) @ Affine.scale(
             dataset.width / shape[1], dataset.height / shape[0]
         )
-        values = (band.astype("float64") * scale + offset).astype("float32").filled(np.nan)
+        values = depths_of_band(dataset, out_shape=tuple(shape), resampling=Resampling.nearest).astype("float32")
         warped = np.full(part.shape, np.nan, dtype="float32")
         reproject(
             values,
@@ -49,7 +47,22 @@ def add_depths(depths: Any, frame: Frame, path: str, box: list[float]) -> str | 
             resampling=Resampling.nearest,
         )
     np.fmax(part, warped, out=part)
-    return "m" if metres is not None else unit
+    return "m" if is_length else unit
+
+
+def depths_of_band(dataset: Any, **options: Any) -> Any:
+    """Band 1 with scale and offset, in metres where its unit is a length; NaN where nodata, a mask or alpha hides.
+
+    Args:
+        options: Of rasterio's read.
+    """
+    band = dataset.read(1, masked=True, **options)
+    metres = metres_of(dataset.units[0]) or 1
+    values = band.astype("float64").filled(np.nan) * (dataset.scales[0] * metres) + dataset.offsets[0] * metres
+    if ColorInterp.alpha in dataset.colorinterp:
+        # GDAL takes alpha bands of 8 and 16 unsigned bits alone for masks.
+        values[dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, **options) == 0] = np.nan
+    return values
 
 
 def _place_seen_from(dataset: Any, box: list[float]) -> Any:

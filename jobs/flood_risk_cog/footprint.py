@@ -81,6 +81,22 @@ def is_partly_off_globe(dataset: Any) -> bool:
     return _Seen.of(ground_of(dataset), dataset.width, dataset.height) is not None
 
 
+def places_on_globe(dataset: Any) -> tuple[Any, Any]:
+    """Columns and rows of pixel centres all over an open raster and at its edge, and of where a part off it begins."""
+    ground, margin = ground_of(dataset), 0.5
+    across, down = (np.linspace(margin, side - margin, POINTS_ACROSS) for side in (dataset.width, dataset.height))
+    columns, rows = np.meshgrid(across, down)
+    is_there = ground.is_on_globe(columns, rows)
+    found = [(columns[is_there], rows[is_there])]
+    for begin, end in _neighbours():
+        for here, there in ((begin, end), (end, begin)):
+            ends = is_there[here] & ~is_there[there]
+            inner = (columns[here][ends], rows[here][ends])
+            found.append(_last_on_globe(ground, inner, (columns[there][ends], rows[there][ends])))
+    every_column, every_row = (np.concatenate(each) for each in zip(*found, strict=True))
+    return every_column, every_row
+
+
 def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
     poles = {latitude: at for latitude in (POLE, -POLE) if (at := ground.pole(latitude)) is not None}
     lon, lat = _edge(ground, width, height, list(poles.values()))

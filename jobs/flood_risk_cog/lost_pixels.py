@@ -15,6 +15,9 @@ MOST_WINDOWS = 8
 TILE = 512
 # Pixels of the source along one of the result: so far must all be valid around a pixel that is judged.
 MOST_REACH = 24
+# Which share of the pixels that are looked at may be lost between two datums: of small ones, and of larger ones.
+MOST_LOST, MOST_LOST_OF_COARSE, COARSE_METRES = 0.5, 0.02, 2000.0
+EARTH_METRES = 6_371_000.0
 # By how much a pixel of the result may be larger than one of the source, along its side.
 MOST_COARSER = 2.5
 
@@ -54,7 +57,7 @@ def find_lost_pixels(
     """What valid pixels of the source the result does not have, in words.
 
     Args:
-        is_judged: Whether places are certain to a pixel; else only a loss of most is found.
+        is_judged: Whether places are certain to a pixel; else only a loss of many is found.
         hidden: A value that is not valid in the result, whatever it was in the source.
         least_alpha: Pixels with less of it may be left out.
     """
@@ -76,9 +79,16 @@ def find_lost_pixels(
         if gone.any() and not where:
             first = np.argwhere(gone)[0]
             where = f"column {first[1] + window.col_off}, row {first[0] + window.row_off}"
-    if lost and (is_judged or lost > judged / 2):
+    if lost > (0 if is_judged else judged * _most_lost(before)):
         return f"reprojected: {lost} of {judged} valid pixels of the source have no place in it, first {where}"
     return None
+
+
+def _most_lost(before: Any) -> float:
+    """Ways between datums are at most some hundred metres apart: of small pixels that may be many."""
+    metres = before.crs.units_factor[1] * (EARTH_METRES if before.crs.is_geographic else 1.0)
+    side = min(abs(before.transform.a), abs(before.transform.e)) * metres
+    return MOST_LOST_OF_COARSE if side >= COARSE_METRES else MOST_LOST
 
 
 def _reach(row: Any, column: Any) -> int:

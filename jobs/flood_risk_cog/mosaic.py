@@ -56,8 +56,13 @@ def mosaics_of(rasters: Sequence[tuple[Json, str]]) -> Iterator[tuple[str, list[
 
 def _key(result: Json) -> tuple[Any, ...]:
     names = ("crs", "wkt", "dtype", "bands", "nodata", "units", "scales", "offsets")
-    hides = _nodata_of(result) is not None
+    hides = "other alpha" if _has_other_alpha(result) else _nodata_of(result) is not None
     return (result["statistics"]["return_period"], _is_north_up(result), hides, *(result[name] for name in names))
+
+
+def _has_other_alpha(result: Json) -> bool:
+    """Whether an alpha band hides pixels that GDAL, and so a virtual raster, would show."""
+    return bool(result.get("validity") == "other alpha")
 
 
 def _nodata_of(result: Json) -> float | int | None:
@@ -93,6 +98,11 @@ def _vrt(group: list[tuple[Json, str]]) -> str:
     if not _is_north_up(first):
         raise NoMosaic(
             "the rows of its rasters run from south to north, or their columns from east to west; use the items"
+        )
+    if _has_other_alpha(first):
+        raise NoMosaic(
+            "its rasters have an alpha band that GDAL takes for no mask: what it hides would be shown, and hide others "
+            "below it; use the items"
         )
     _check_exact(results)
     across = min(abs(result["transform"][0]) for result in results)

@@ -14,14 +14,22 @@ from rasterio.errors import CRSError, RasterioError
 
 from jobs.flood_risk_cog.facts import CELL, Facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, is_partly_off_globe
+from jobs.flood_risk_cog.ground import around
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.neighbours import OF_SQUARES
-from jobs.flood_risk_cog.nodata import PER_BAND, exact_nodata, problem_outside, problem_with_nodata
+from jobs.flood_risk_cog.nodata import AUX, PER_BAND, exact_nodata, problem_outside, problem_with_nodata
 from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
-from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS, TargetGrid, lost_rows, own_grid
+from jobs.flood_risk_cog.target_grid import (
+    MERCATOR_ENDS,
+    TargetGrid,
+    is_across_its_seam,
+    lost_rows,
+    own_grid,
+    whole_grid,
+)
 from jobs.flood_risk_cog.tiff import full_size_directories
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
@@ -48,6 +56,8 @@ NO_LERC = {"int64", "uint64"}
 MOST_EXACT = 1 << 53
 # Whose alpha bands GDAL takes as masks when it makes overviews.
 ALPHA_TYPES = {"uint8", "uint16"}
+# Of values of which a GeoTIFF has palettes.
+PALETTE_TYPES, OPAQUE = {"uint8", "uint16"}, 255
 # Whose negative nodata GDAL's mode does not know.
 SIGNED = {"int16", "int32", "int64"}
 # GDAL's flags of a mask of all bands; it writes no others inside of a raster.
@@ -175,6 +185,8 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         changed += _beyond_mercator(path, dataset, CRS.from_user_input(target_crs))
         if is_partly_off_globe(dataset):
             changed.append("pixels that are off the globe are left out")
+    grid, words = _grid_of(dataset, target if warped and not options.web_optimized else None)
+    changed += words + _lost_to_lerc(options, found)
     hidden = exact_nodata(dataset)
     if isinstance(hidden, int) and abs(hidden) > MOST_EXACT:
         # GDAL computes averages in double precision, which makes another number of it.
@@ -193,11 +205,24 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         tile_size=options.tile_size,
         compression=options.compression,
         web=_web_grid(path, dataset, options.tile_size) if options.web_optimized else None,
-        grid=own_grid(dataset, target) if warped and target is not None and not options.web_optimized else None,
+        grid=grid,
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         most_alpha=most_alpha_of(dataset, facts),
         changed=tuple(changed),
     )
+
+
+def _grid_of(dataset: Any, target: CRS | None) -> tuple[TargetGrid | None, list[str]]:
+    """The grid of a reprojection where GDAL's own would be wrong, and in words what it lacks."""
+    if target is None or (own := own_grid(dataset, target)) is not None:
+        return (None if target is None else own), []
+    grid, lacks_some = whole_grid(dataset, target)
+    return grid, ["a part of it is left out, where its target_crs has no end"] if lacks_some else []
+
+
+def _lost_to_lerc(options: ConversionOptions, found: Validity) -> list[str]:
+    is_lost = options.compression == "lerc" and found == "alpha"
+    return ["values where its alpha is 0 may become 0, as lerc keeps none there"] if is_lost else []
 
 
 def _why_not_mixed(dataset: Any, facts: Facts) -> str:
@@ -247,6 +272,9 @@ def _beyond_mercator(path: str, dataset: Any, target: CRS) -> list[str]:
 
 
 def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
+    if is_across_its_seam(dataset, CRS.from_user_input(WEB_MERCATOR)):
+        reason = "it lies across 180 degrees and on another datum than web maps, of which GDAL makes a part only"
+        raise UnusableRaster(path, f"{reason}; reproject it to EPSG:4326 first (target_crs), and submit that")
     try:
         return web_grid(dataset, tile_size)
     except (RasterioError, CPLE_BaseError, ValueError) as error:
@@ -378,11 +406,26 @@ def check_warp(path: str, dataset: Any) -> None:
     """Refuse what cannot be reprojected as it is meant."""
     if problem := problem_outside(dataset):
         raise UnusableRaster(path, problem)
+    if problem := problem_with_turns(dataset):
+        raise UnusableRaster(path, problem)
     if ColorInterp.alpha in dataset.colorinterp and dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]:
         reason = "it has an alpha band and a mask; leave target_crs out, or write it with one of them (gdal_translate)"
         raise UnusableRaster(path, reason)
     if all(each is ColorInterp.alpha for each in dataset.colorinterp):
         raise UnusableRaster(path, "it has an alpha band and no other to reproject; leave target_crs out")
+
+
+def problem_with_turns(dataset: Any) -> str | None:
+    """Why a place would have two values: the raster goes around the globe more than once, by half a pixel at least."""
+    turn, pixel = around(dataset.crs).turn if dataset.crs.is_geographic else 0.0, abs(dataset.transform.a)
+    if not turn or dataset.width * pixel <= turn + pixel / 2:
+        return None
+    columns = round(turn / pixel)
+    return (
+        f"it goes around the globe more than once ({dataset.width} columns, a turn has {turn / pixel:.6g}), "
+        "so places have two values; cut off what is there twice "
+        f"(gdal_translate -srcwin 0 0 {columns} {dataset.height})"
+    )
 
 
 def check_computable(path: str, dataset: Any, facts: Facts, method: str) -> None:
@@ -470,10 +513,34 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(
             path, f"its bands have different nodata values ({found}), a GeoTIFF has one; give them one"
         )
-    if problem := problem_with_nodata(dataset):
+    if problem := problem_with_nodata(dataset) or problem_with_palette(dataset):
         raise UnusableRaster(path, problem)
     check_grid(path, dataset)
     check_place(path, dataset)
+
+
+def problem_with_palette(dataset: Any) -> str | None:
+    """Why a GeoTIFF cannot hold the palette of an open raster, in words: that of a metadata file may be such."""
+    if dataset.colorinterp[0] is not ColorInterp.palette:
+        return None
+    if (dtype := dataset.dtypes[0]) not in PALETTE_TYPES:
+        types = " and ".join(sorted(PALETTE_TYPES))
+        return (
+            f"its palette is of values of the type {dtype}, and a GeoTIFF has palettes of {types} alone; convert it "
+            f"(gdal_translate -ot UInt16), or remove ColorTable and ColorInterp from its {AUX}"
+        )
+    try:
+        table = dataset.colormap(1)
+    except ValueError:
+        # rasterio's, of a band that is called a palette and has none: it stays so.
+        return None
+    for value, (*_, opacity) in table.items():
+        if opacity != OPAQUE and value != dataset.nodata:
+            return (
+                f"its palette has a transparent colour (value {value}), and a palette in a GeoTIFF has none; set c4 to "
+                f"{OPAQUE} in its {AUX}, or make the value its nodata (gdal_edit -a_nodata {value})"
+            )
+    return None
 
 
 def check_masks(path: str, dataset: Any) -> None:
@@ -550,6 +617,9 @@ def check_grid(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, reason)
     if dataset.crs is None and dataset.gcps[0]:
         reason = "it has ground control points and no grid; warp it to a regular grid first (gdalwarp)"
+        beside = Path(f"{dataset.name}{AUX}")
+        if beside.is_file() and b"<GCPList" in beside.read_bytes():
+            reason = f"its {AUX} has ground control points, which hide its own grid; remove GCPList or warp it"
         raise UnusableRaster(path, reason)
     if dataset.crs is None:
         reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyproj
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 
+from jobs.flood_risk_cog.footprint import places_on_globe
 from jobs.flood_risk_cog.ground import Around, Ground, around, ground_of, places, same_datum
 
 # Mercator has no poles: maps in it end there.
@@ -21,6 +25,10 @@ POINTS = 65
 HALF_TURN = 180.0
 # Of a turn: rounding.
 NEARLY = 1e-9
+# Of a pixel: GDAL rounds the size of its grid, by which half a pixel lies outside of it.
+MOST_OUTSIDE = 0.25
+# By how much a grid that has all of a source may be larger than GDAL's: beyond it, a projection has no end.
+MOST_LARGER = 4
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,45 @@ def own_grid(dataset: Any, crs: Any) -> TargetGrid | None:
     if not (crosses or lost) or east - west > system.turn * (1 + NEARLY):
         return None
     return _grid(west, east, y, _pixel(dataset, x, y), is_world=is_world)
+
+
+def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:
+    """GDAL's grid with the rows and columns that it lacks, and whether it lacks more of the source than can be added.
+
+    GDAL looks at the edge of a source, or at 21 by 21 places where a part of that is off the globe: it leaves out all
+    beyond 64 degrees of latitude of a satellite's view of the whole disk. The grid is None where GDAL's own is right.
+    """
+    if _is_beyond_its_seam(dataset) and counted_from_its_middle(dataset, crs) is None:
+        return None, False
+    try:
+        with WarpedVRT(dataset, crs=crs) as chosen:
+            transform, width, height = chosen.transform, chosen.width, chosen.height
+    except (RasterioError, CPLE_BaseError):
+        # The warp reports it.
+        return None, False
+    ground, system = ground_of(dataset), around(crs)
+    at = places_on_globe(dataset)
+    x, y = places(dataset.crs, crs, *ground.xy(*at))
+    x = system.into(transform.c, transform.c + transform.a * width, x)
+    known = np.isfinite(x) & np.isfinite(y) & math.isfinite(sum(transform))
+    if not system.has_poles:
+        known &= np.abs(ground.lon_lat(*at)[1]) <= MERCATOR_ENDS
+    if not (known.any() and width and height):
+        return None, False
+    columns, rows = ~transform @ (x[known], y[known])
+    left, top = _lacking(-columns.min()), _lacking(-rows.min())
+    wider, higher = width + left + _lacking(columns.max() - width), height + top + _lacking(rows.max() - height)
+    if system.turn:
+        # A column more would show the first one again.
+        wider = max(width, min(wider, math.floor(system.turn / transform.a + NEARLY)))
+    is_right, is_too_large = (wider, higher) == (width, height), wider * higher > MOST_LARGER * width * height
+    if is_right or is_too_large:
+        return None, is_too_large
+    return TargetGrid(transform @ Affine.translation(-left, -top), wider, higher), False
+
+
+def _lacking(outside: float) -> int:
+    return math.ceil(outside) if outside > MOST_OUTSIDE else 0
 
 
 def _is_inside(dataset: Any, pole: tuple[float, float] | None) -> bool:
@@ -100,11 +147,15 @@ def _grid(west: float, east: float, y: Any, pixel: float, *, is_world: bool) -> 
 
 
 def counted_from_its_middle(dataset: Any, target: Any) -> tuple[CRS, Affine] | None:
-    """Coordinate system and grid of a raster in degrees beyond 180, with its own middle as the prime meridian.
+    """Coordinate system and grid of a raster in degrees beyond 180 as GDAL's warp can find its pixels.
 
-    GDAL's warp takes a target's place back to -180 to 180 degrees, where such a raster would have no pixels. None for
-    any other raster, and where its datum is not that of the target: ways between those have names of their own.
+    The warp takes a target's place back to -180 to 180 degrees, where such a raster would have no pixels. One that
+    lies wholly beyond the seam is moved by a turn; one across it gets its own middle as the prime meridian. None for
+    any other raster, and for one across the seam whose datum is not the target's: ways between those have names of
+    their own.
     """
+    if (moved := _moved_by_a_turn(dataset)) is not None:
+        return dataset.crs, moved
     is_so = dataset.crs.is_geographic and _is_beyond_its_seam(dataset)
     if not is_so or not same_datum(dataset.crs, target):
         return None
@@ -122,6 +173,23 @@ def counted_from_its_middle(dataset: Any, target: Any) -> tuple[CRS, Affine] | N
     crs["datum"] = {"type": "GeodeticReferenceFrame", **names, "prime_meridian": meridian}
     shifted = CRS.from_wkt(pyproj.CRS.from_json_dict(crs).to_wkt())
     return shifted, Affine.translation(-middle, 0) @ dataset.transform
+
+
+def _moved_by_a_turn(dataset: Any) -> Affine | None:
+    """The grid of a raster in degrees beyond 180 where whole turns bring all of it to -180 to 180; else None."""
+    if not (dataset.crs.is_geographic and _is_beyond_its_seam(dataset)):
+        return None
+    turn = around(dataset.crs).turn
+    west, east = sorted(dataset.bounds[0::2])
+    shift = turn * round((west + east) / 2 / turn)
+    reach = max(shift - west, east - shift)
+    return Affine.translation(-shift, 0) @ dataset.transform if reach <= turn * (0.5 + NEARLY) else None
+
+
+def is_across_its_seam(dataset: Any, target: Any) -> bool:
+    """Whether GDAL's warp would find only a part of a raster in degrees beyond 180 on a grid that it is given."""
+    is_beyond = dataset.crs.is_geographic and _is_beyond_its_seam(dataset)
+    return bool(is_beyond and counted_from_its_middle(dataset, target) is None)
 
 
 def _is_beyond_its_seam(dataset: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a TIFF's directories say and GDAL does not pass on: its text of nodata, and where its blocks are."""
+"""What a TIFF has in its directories and GDAL does not pass on: its text of nodata, and where its blocks are."""
 
 import os
 import struct
@@ -15,6 +15,23 @@ _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 # Of an overview, a page, a mask.
 _IS_MASK = 4
 _MOST_DIRECTORIES = 1000
+# What is called .tif by mistake, and what to do: how it begins.
+_CONVERT, _UNPACK = "convert it (gdal_translate)", "unpack it first"
+_OTHERS = (
+    (b"version https://git-lfs", "a pointer of Git LFS, of a file that was not fetched; fetch it (git lfs pull)"),
+    (b"\x1f\x8b", f"a file of gzip; {_UNPACK}"),
+    (b"PK\x03\x04", f"a zip file; {_UNPACK}"),
+    (b"\x89PNG", f"a PNG; {_CONVERT}"),
+    (b"\xff\xd8\xff", f"a JPEG; {_CONVERT}"),
+    (b"\0\0\0\x0cjP", f"a JPEG 2000; {_CONVERT}"),
+    (b"\xff\x4f\xff\x51", f"a JPEG 2000; {_CONVERT}"),
+    (b"\x89HDF", f"an HDF5 or netCDF file; {_CONVERT}"),
+    (b"CDF", f"a netCDF file; {_CONVERT}"),
+    (b"EHFA_HEADER_TAG", f"an ERDAS Imagine file; {_CONVERT}"),
+    (b"SQLite format 3", f"a GeoPackage or other SQLite file; {_CONVERT}"),
+    (b"GRIB", f"a GRIB file; {_CONVERT}"),
+)
+_WEB_PAGES = (b"<!doctype html", b"<html")
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,20 @@ class Directory:
     offsets: Any
     sizes: Any
     nodata: str | None
+
+
+def what_it_is(path: str) -> str | None:
+    """What a local file that cannot be opened is, with what to do, in words; None for a TIFF and what is not known."""
+    try:
+        with Path(path).open("rb") as file:
+            begin = file.read(64)
+    except OSError:
+        return None
+    if not begin:
+        return "an empty file; get a fresh copy"
+    if begin.lstrip().lower().startswith(_WEB_PAGES):
+        return "a web page, as a server sends in the place of a file; get a fresh copy"
+    return next((words for start, words in _OTHERS if begin.startswith(start)), None)
 
 
 def directories(path: str) -> list[Directory]:

@@ -14,10 +14,11 @@ import numpy as np
 import pyproj
 from PIL import Image
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog.depth_grid import depths_of_band
 from jobs.flood_risk_cog.ground import around
 from jobs.flood_risk_cog.panels import DEEP
 from jobs.flood_risk_cog.quicklook import GROUND, SHALLOW
@@ -129,13 +130,7 @@ def _read(dataset: Any, window: Window) -> Any:
         raise NotForTiles("expected a COG with tiles and overviews, found a file that would be read almost whole")
     shape = (math.ceil(window.height / shrink), math.ceil(window.width / shrink))
     options: dict[str, Any] = {"window": window, "out_shape": shape, "resampling": Resampling.nearest}
-    band = dataset.read(1, masked=True, **options)
-    metres = metres_of(dataset.units[0]) or 1
-    values = band.astype("float64").filled(np.nan) * (dataset.scales[0] * metres) + dataset.offsets[0] * metres
-    if ColorInterp.alpha in dataset.colorinterp:
-        # GDAL takes alpha bands of 8 and 16 unsigned bits alone for masks.
-        values[dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, **options) == 0] = np.nan
-    return values
+    return depths_of_band(dataset, **options)
 
 
 def _turned(dataset: Any, x: Any) -> Any:

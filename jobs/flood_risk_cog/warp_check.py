@@ -21,7 +21,8 @@ from jobs.flood_risk_cog.neighbours import (
 )
 from jobs.flood_risk_cog.plan import LEAST_ALPHA, ConversionPlan
 
-SIDE = 256
+# Of windows, in pixels; those that cannot be compared are divided down to the smaller one.
+SIDE, LEAST_SIDE = 256, 32
 MOST_WINDOWS = 8
 BINS = 32
 # A method looks so far, in pixels of the source, or of the result where those are larger.
@@ -57,12 +58,18 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
     """Args: low, high: Of the source's first band."""
     check = WarpCheck()
     is_judged = same_datum(before.crs, after.crs)
-    for window in sample_windows(after.width, after.height, SIDE, MOST_WINDOWS):
+    windows = list(sample_windows(after.width, after.height, SIDE, MOST_WINDOWS))
+    while windows:
+        window = windows.pop(0)
         rows, columns = _places(before, after, window)
         reach = _reach_of(rows, columns, plan.warp_resampling)
         inside = _source_window(before, rows, columns, reach)
         if reach > MOST_REACH or inside is None or inside.width * inside.height > MOST_SOURCE_PIXELS:
-            check.skipped += window.width * window.height
+            # At a pole or a seam a few of its pixels are far from each other in the source.
+            if inside is not None and max(window.width, window.height) > LEAST_SIDE:
+                windows[:0] = _quarters(window)
+            else:
+                check.skipped += window.width * window.height
             continue
         check.compared += window.width * window.height
         span, nearest = _span(before, inside, rows, columns, reach, plan)
@@ -83,6 +90,17 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
     if problem is not None:
         check.problems.append(f"{problem}; choose a target_crs that covers its place")
     return check
+
+
+def _quarters(window: Window) -> list[Window]:
+    wide, high = math.ceil(window.width / 2), math.ceil(window.height / 2)
+    return [
+        Window(
+            left, top, min(wide, window.col_off + window.width - left), min(high, window.row_off + window.height - top)
+        )
+        for top in range(window.row_off, window.row_off + window.height, high)
+        for left in range(window.col_off, window.col_off + window.width, wide)
+    ]
 
 
 def least_alpha(plan: ConversionPlan) -> float:

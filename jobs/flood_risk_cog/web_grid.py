@@ -8,6 +8,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform
 
+from jobs.flood_risk_cog.target_grid import whole_grid
+
 WEB_MERCATOR = "EPSG:3857"
 # Half of the square world, in metres; it ends at 85.06 degrees.
 HALF_WORLD = math.pi * 6378137.0
@@ -30,9 +32,15 @@ def web_grid(dataset: Any, tile_size: int) -> WebGrid:
     Raises:
         ValueError: It has no part in the square world.
     """
+    mercator = CRS.from_user_input(WEB_MERCATOR)
     transform, width, height = calculate_default_transform(
-        dataset.crs, CRS.from_user_input(WEB_MERCATOR), dataset.width, dataset.height, *dataset.bounds
+        dataset.crs, mercator, dataset.width, dataset.height, *dataset.bounds
     )
+    if not all(map(math.isfinite, transform)):
+        raise ValueError("GDAL finds no place there for its edge; choose a target_crs in the place of web_optimized")
+    whole, _ = whole_grid(dataset, mercator)
+    if whole is not None:
+        transform, width, height = whole.transform, whole.width, whole.height
     zoom = round(math.log2(2 * HALF_WORLD / (tile_size * transform.a)))
     zoom = min(max(zoom, 0), MOST_ZOOM)
     tile = 2 * HALF_WORLD / 2**zoom

@@ -106,6 +106,8 @@ def check_target_grid(path: str, dataset: Any, plan: ConversionPlan) -> None:
 def _check_grid(path: str, dataset: Any, warped: Any, plan: ConversionPlan) -> None:
     if not (warped.width and warped.height):
         raise _no_grid(path, plan, "it has no pixel")
+    if not all(map(math.isfinite, warped.transform)):
+        raise _no_grid(path, plan, "its edge has no place")
     check_place(path, warped)
     check_coarseness(path, dataset, warped.crs, warped.transform, plan)
 

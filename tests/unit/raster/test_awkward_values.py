@@ -10,7 +10,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.facts import validity
 from jobs.flood_risk_cog.plan import UnusableRaster
 from tests.unit.raster.made import PLACE, pixels_of, write_nodata_text, write_raster
@@ -401,3 +401,44 @@ def test_a_corner_that_is_no_place_is_named(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=64), transform=(10, 0, np.inf, 0, -10, 0))
     with pytest.raises(UnusableRaster, match=r"its corner .* is no place"):
         convert_raster(str(path), str(tmp_path / "out"))
+
+
+PALETTE = """<PAMDataset><PAMRasterBand band="1"><ColorInterp>Palette</ColorInterp><ColorTable>
+<Entry c1="1" c2="2" c3="3" c4="255"/><Entry c1="9" c2="2" c3="3" c4="{}"/></ColorTable></PAMRasterBand></PAMDataset>"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "opacity", "reason"),
+    [
+        ("float32", 255, "of the type float32"),
+        ("int16", 255, "of the type int16"),
+        ("uint8", 128, r"transparent colour \(value 1\)"),
+    ],
+)
+def test_a_palette_that_no_geotiff_holds_is_refused(tmp_path, dtype, opacity, reason):
+    path = write_raster(tmp_path / "a.tif", (pixels_of(dtype) > 3).astype(dtype))
+    (tmp_path / "a.tif.aux.xml").write_text(PALETTE.format(opacity))
+    with pytest.raises(UnusableRaster, match=reason):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_control_points_beside_a_raster_with_a_grid_are_named(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"))
+    points = "".join(f'<GCP Id="{n}" Pixel="{n}" Line="{n * n}" X="{n}" Y="{n * n}"/>' for n in range(4))
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset><GCPList>{points}</GCPList></PAMDataset>")
+    with pytest.raises(UnusableRaster, match=r"its \.aux\.xml has ground control points"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_lerc_and_a_negative_zero_are_named(tmp_path):
+    row, column = np.mgrid[0:60, 0:80]
+    pixels = np.maximum(np.round(np.sin(column / 17) * np.cos(row / 13) * 5, 2), -0.0)
+    path = write_raster(tmp_path / "a.tif", pixels[None].astype("float32"))
+    with pytest.raises(DifferentOutput, match=r"not keep the sign of a zero .*: choose the compression deflate"):
+        convert_raster(str(path), str(tmp_path / "out"), compression="lerc")
+
+
+def test_lerc_reports_that_it_keeps_nothing_below_a_hiding_alpha(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"), "alpha")
+    result = convert_raster(str(path), str(tmp_path / "out"), compression="lerc")
+    assert result["changed"] == ["values where its alpha is 0 may become 0, as lerc keeps none there"]

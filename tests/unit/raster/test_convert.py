@@ -251,3 +251,22 @@ def test_what_cannot_be_computed_is_a_reason_with_a_name(make_raster, output, mo
     monkeypatch.setattr(convert, "describe_cog", fail)
     with pytest.raises(UnusableRaster, match=r"a\.tif: its place, time or values are beyond what can be computed"):
         convert_raster(make_raster(), output)
+
+
+@pytest.mark.parametrize(
+    ("begin", "found"),
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+        (b"\x1f\x8b\x08", "a file of gzip"),
+        (b"PK\x03\x04", "a zip file"),
+        (b"\x89HDF\r\n", "an HDF5 or netCDF file"),
+        (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    ],
+)
+def test_a_file_that_is_no_tiff_is_called_what_it_is(tmp_path, begin, found):
+    path = tmp_path / "a.tif"
+    path.write_bytes(begin)
+    with pytest.raises(UnusableRaster, match=f"it is no GeoTIFF but {found}"):
+        convert_raster(str(path), str(tmp_path / "out"))

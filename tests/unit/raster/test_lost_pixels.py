@@ -42,3 +42,15 @@ def test_pixels_off_the_globe_are_none_that_are_lost(tmp_path):
     path = write_raster(tmp_path / "a.tif", np.ones((1, 100, 200), "float32"), **place)
     result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
     assert "pixels that are off the globe are left out" in result["changed"]
+
+
+@pytest.mark.parametrize(("side", "is_found"), [(1.0, True), (0.001, False)], ids=["of 111 km", "of 111 m"])
+def test_a_third_that_is_missing_is_found_between_two_datums_where_pixels_are_large(tmp_path, side, is_found):
+    """Ways between datums are some hundred metres apart: what small pixels may have lost, large ones may not."""
+    place = {"transform": from_bounds(10, 10, 10 + 60 * side, 10 + 60 * side, 60, 60)}
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 60, 60), "float32"), crs="+proj=longlat +R=6371229", **place)
+    pixels = np.where(np.arange(60)[None, :, None] < 20, -1, np.ones((1, 60, 60))).astype("float32")
+    holed = write_raster(tmp_path / "b.tif", pixels, crs="EPSG:4326", nodata=-1, **place)
+    with open_raster(str(path)) as before, open_raster(str(holed)) as after:
+        found = find_lost_pixels(before, after, is_judged=False)
+    assert (found is not None) is is_found

@@ -190,3 +190,23 @@ def test_a_result_that_cannot_be_described_costs_no_other_raster(tmp_path):
     assert [failure["name"] for failure in summary["failures"]] == ["b.tif", "c.tif"]
     assert result["left_out"] == summary["failures"]
     assert (summary["totals"]["converted"], summary["totals"]["failed"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "nodata"),
+    [(2, "float32", None), (2, "uint8", 0)],
+    ids=["floats", "nodata"],
+)
+def test_rasters_whose_alpha_is_no_mask_for_gdal_have_no_mosaic(tmp_path, bands, dtype, nodata):
+    """What alpha hides would be shown in it, and hide the rasters below."""
+    paths = []
+    for number in range(2):
+        pixels = np.stack([np.full((20, 20), 50, dtype)] * (bands - 1) + [np.tri(20, dtype=dtype) * 255])
+        profile = {"crs": "EPSG:32614", "transform": from_origin(500_000 + number * 100, 3e6, 10, 10), "nodata": nodata}
+        options = {"width": 20, "height": 20, "count": bands, "dtype": dtype, "alpha": "YES", **profile}
+        paths.append(tmp_path / f"{number}.tif")
+        with rasterio.open(paths[-1], "w", driver="GTiff", **options) as dataset:
+            dataset.write(pixels)
+    _, summary = catalog(tmp_path, *paths)
+    (entry,) = summary["mosaics"]
+    assert "alpha band that GDAL takes for no mask" in entry["reason"]

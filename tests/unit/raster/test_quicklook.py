@@ -8,10 +8,11 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.depth_grid import add_depths
 from jobs.flood_risk_cog.panels import DEEP
-from jobs.flood_risk_cog.picture_frame import MOST_PANELS, groups_of
+from jobs.flood_risk_cog.picture_frame import MOST_PANELS, Frame, groups_of
 from jobs.flood_risk_cog.quicklook import draw_quicklook
-from tests.unit.raster.made import write_raster
+from tests.unit.raster.made import pixels_of, write_raster
 
 
 def shape_at(longitude, latitude, size=0.05):
@@ -84,3 +85,15 @@ def test_a_raster_that_covers_all_the_others_is_drawn_apart():
 
 def test_the_same_rasters_give_the_same_picture(far):
     assert draw_quicklook(far, "A")[0] == draw_quicklook(far, "A")[0]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_what_alpha_hides_is_not_drawn(tmp_path, dtype):
+    """Floats are no mask for GDAL."""
+    path = write_raster(tmp_path / "a.tif", pixels_of(dtype) * 0 + 7, "alpha")
+    result = convert_raster(str(path), str(tmp_path / "out"))
+    frame = Frame.around([result["bbox"]])
+    depths = np.full((frame.rows, frame.columns), np.nan, "float32")
+    add_depths(depths, frame, result["path"], result["bbox"])
+    assert np.nanmax(depths) == 7
+    assert 0.7 < np.isfinite(depths).mean() < 0.82

@@ -6,12 +6,14 @@ import pytest
 import rasterio
 from rasterio.transform import Affine, from_bounds
 
+from jobs.flood_risk_cog import target_grid
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.depth_grid import add_depths
 from jobs.flood_risk_cog.picture_frame import Frame
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.tiles import sample
+from jobs.flood_risk_cog.web_grid import web_grid
 from tests.unit.raster.made import pixels_of, write_raster
 
 SIDE = 300
@@ -146,3 +148,92 @@ def test_pixels_that_are_much_wider_than_high_are_the_reason(tmp_path):
         UnusableRaster, match=r"as its pixels are no squares \(1000 x 0.5\); give it such first \(gdalwarp -tr\)"
     ):
         convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+# A satellite's view of the whole disk: the globe ends inside of the grid.
+DISK = {
+    "crs": "+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=GRS80",
+    "transform": from_bounds(*[-5.5e6] * 2, *[5.5e6] * 2, 100, 100),
+}
+
+
+@pytest.mark.parametrize(("target", "north"), [("EPSG:4326", 79), ("EPSG:6933", 79), ("EPSG:3035", 79)])
+def test_all_of_a_satellites_disk_has_a_place(tmp_path, target, north):
+    """GDAL looks at 21 by 21 places of it, and would leave out all beyond 64 degrees of latitude."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=100) + 1, **DISK)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target, resampling="nearest")
+    assert result["bbox"][1] < -north
+    assert result["bbox"][3] > north
+
+
+def test_the_outermost_rows_have_a_place_where_the_target_makes_them_narrow(tmp_path):
+    """GDAL rounds the height of its grid, and half of its pixels at a pole are many rows of degrees."""
+    place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 720, 360)}
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 360, 720), "float32"), **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:6933", resampling="nearest")
+    assert result["bbox"][1] < -89
+
+
+def test_what_cannot_be_added_to_the_grid_is_reported(tmp_path, monkeypatch):
+    """Where a projection has no end, a grid that has all of a source would be too large."""
+    monkeypatch.setattr(target_grid, "MOST_LARGER", 1)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=100), **DISK)
+    with open_raster(str(path)) as dataset:
+        assert target_grid.whole_grid(dataset, rasterio.CRS.from_epsg(4326)) == (None, True)
+
+
+def test_all_of_a_satellites_disk_is_on_web_maps(tmp_path):
+    """GDAL's grid ends at 64 degrees of latitude, in the tiles that end at 66."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=100) + 1, **DISK)
+    with open_raster(str(path)) as dataset:
+        grid = web_grid(dataset, 16)
+    assert grid.transform.f > 15e6
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4269", "+proj=longlat +R=6371229"])
+def test_a_region_beyond_180_degrees_on_another_datum_is_put_on_web_maps(tmp_path, crs):
+    place = {"crs": crs, "transform": from_bounds(260, 30, 270, 40, SIDE, SIDE)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32") + 1, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True, resampling="nearest")
+    with rasterio.open(result["path"]) as cog:
+        found = np.where(cog.read_masks(1) > 0, cog.read(1), np.nan)
+        expected, is_near_edge = expected_of(cog, path)
+    assert np.array_equal(found[~is_near_edge], expected[~is_near_edge], equal_nan=True)
+    assert np.isfinite(found).sum() > 10_000
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4269", "+proj=longlat +R=6371229"])
+def test_a_world_from_zero_on_another_datum_is_refused_for_web_maps(tmp_path, crs):
+    """Half of it was missing, and the proof took that for the way between the datums."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **{**FROM_ZERO, "crs": crs})
+    with pytest.raises(UnusableRaster, match="reproject it to EPSG:4326 first"):
+        convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
+
+
+def test_a_world_with_columns_twice_is_not_reprojected(tmp_path):
+    place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 181, 90, 361, 180)}
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 180, 361), "float32"), **place)
+    with pytest.raises(UnusableRaster, match=r"more than once .*361 columns.* -srcwin 0 0 360 180"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:6933")
+
+
+@pytest.mark.parametrize("place", [WORLD, FROM_ZERO], ids=["from -180", "from 0"])
+def test_a_small_world_is_compared_where_neither_pole_nor_seam_is(tmp_path, place):
+    """One window has all of it: pixels at a pole are far apart in the source, and the others are not."""
+    west, _, east, _ = (-180, 0, 180, 0) if place is WORLD else (0, 0, 360, 0)
+    path = write_raster(
+        tmp_path / "a.tif",
+        pixels_of("float32", side=80)[:, :60],
+        crs="EPSG:4326",
+        transform=from_bounds(west, -90, east, 90, 80, 60),
+    )
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:6933")
+    assert result["verification"]["agreement"]["pixels"] > 2000
+
+
+@pytest.mark.parametrize("options", [{"target_crs": "EPSG:6933"}, {"web_optimized": True}])
+def test_the_target_is_at_fault_where_a_raster_has_no_place_in_it(tmp_path, options):
+    place = {"crs": "+proj=laea +lat_0=90 +datum=WGS84", "transform": from_bounds(*[-12e6] * 2, *[12e6] * 2, 60, 60)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=60), **place)
+    with pytest.raises(UnusableRaster, match=r"its edge.*choose a target_crs"):
+        convert_raster(str(path), str(tmp_path / "out"), **options)
