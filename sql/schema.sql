@@ -625,7 +625,8 @@ comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes subm
 
 -- Advance: whether a stage has ended is decided here, and its job advances to the next stage or to its own summary.
 
--- Decides what to do after tasks of a stage ended in this transaction.
+-- Decides what to do after tasks of a stage ended in this transaction: whatever ends tasks calls it, be it an outcome, a
+-- deadline, a cancel, too many interruptions, a postponed task whose time ran out, or the janitor.
 -- It counts their failures, applies the failure policy, and ends the stage if no task is open. Returns whether this
 -- transaction ended it. p_was_open: the caller saw the stage open, and has written results that count only then.
 -- Locks: the stage, then the job row; it never waits for a task row after them.
@@ -772,7 +773,7 @@ begin
   return v_job.status;
 end $$;
 
-comment on function "app"."check_stage"(p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]) is 'Decides what to do after tasks of a stage ended in this transaction.';
+comment on function "app"."check_stage"(p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]) is 'Decides what to do after tasks of a stage ended in this transaction: whatever ends tasks calls it, be it an outcome, a deadline, a cancel, too many interruptions, a postponed task whose time ran out, or the janitor.';
 comment on function "app"."is_over_failure_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'Whether this number of failed tasks fails the stage.';
 comment on function "app"."words_of_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'How far the failed tasks are over what the policy tolerates, to go on in a sentence; empty where it tolerates none.';
 comment on function "app"."close_stage"(p_job_id text, p_run integer, p_stage integer) is 'Ends a stage whose tasks have all ended and advances its job, in the caller''s transaction.';
@@ -5791,7 +5792,7 @@ comment on column "app"."stages"."job_id" is 'The job.';
 comment on column "app"."stages"."run" is 'The run of the job.';
 comment on column "app"."stages"."stage" is 'Number of the stage, from 1.';
 comment on column "app"."stages"."status" is 'queued (its tasks are not all inserted, so it cannot end), processing (they are), or how it ended. Moved by the planner, and by the transaction that ends its last task.';
-comment on column "app"."stages"."settings" is 'The stage as its job''s definition has it: name, parallelism, lease_seconds, max_interruptions, retry, failure, timeouts. tasks_per_message is the size that the planner chose.';
+comment on column "app"."stages"."settings" is 'The stage as its job''s definition has it: name, parallelism, lease_seconds, max_interruptions, retry, failure, timeouts. tasks_per_message is the size of its messages now, max_parallel what an operator set last.';
 comment on column "app"."stages"."expected_count" is 'Number of its tasks, sealed by the planner with their insert. Null until then.';
 comment on column "app"."stages"."failed_count" is 'Number of its tasks that have failed, counted under the stage''s exclusive lock.';
 comment on column "app"."stages"."created_at" is 'When the run came to this stage. Its deadlines count from here.';

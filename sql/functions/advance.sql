@@ -1,6 +1,7 @@
 -- Advance: whether a stage has ended is decided here, and its job advances to the next stage or to its own summary.
 
--- Decides what to do after tasks of a stage ended in this transaction.
+-- Decides what to do after tasks of a stage ended in this transaction: whatever ends tasks calls it, be it an outcome, a
+-- deadline, a cancel, too many interruptions, a postponed task whose time ran out, or the janitor.
 -- It counts their failures, applies the failure policy, and ends the stage if no task is open. Returns whether this
 -- transaction ended it. p_was_open: the caller saw the stage open, and has written results that count only then.
 -- Locks: the stage, then the job row; it never waits for a task row after them.
