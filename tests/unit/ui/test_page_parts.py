@@ -312,6 +312,17 @@ class TestTimeline:
         assert drawn.ticks[0] == (0, "0")
         assert all(0 <= x <= 100 for x, _ in drawn.ticks)
 
+    def test_a_stage_begins_with_its_first_task_where_that_began_before_the_plan_was_written(self):
+        """The bar of a stage whose tasks ran inline began after them."""
+        own = stage(created_at=NOW, planned_at=NOW + timedelta(seconds=6), finished_at=NOW + timedelta(seconds=9))
+        kept = self.bar(task_id="s1-b", from_run=1, started_at=NOW)
+        (of_stage, of_task, _) = timeline.draw(timeline.RunTimes(self.WINDOW, [own], [self.bar(), kept])).lanes
+        assert [(block.kind, block.x, block.width) for block in of_stage.blocks] == [
+            ("planning", 0, 50),
+            ("stage-running", 50, 40),
+        ]
+        assert [(block.kind, block.x) for block in of_task.blocks] == [("waiting", 50), ("task-done", 50)]
+
     def many(self, count, **unusual):
         """A stage's tasks of two seconds each, but for those that are named by their number."""
         fields = {"attempt": 1, "finished_at": NOW + timedelta(seconds=7)}
