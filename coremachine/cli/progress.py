@@ -171,7 +171,7 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
     counts = counts_of(stage)
     expected = stage.get("expected_count")
     of = f"/{total_stages}" if total_stages else ""
-    words = [f"{ended_of(stage)}/{expected}" if expected is not None else "to be planned"]
+    words = ["no tasks" if expected == 0 else "to be planned" if expected is None else f"{ended_of(stage)}/{expected}"]
     for name, style in (
         ("processing", "cyan"),
         ("pending_retry", "yellow"),
@@ -217,7 +217,8 @@ def describe_job(job: Json, pace: Pace | None = None) -> str:
     for stage in job.get("stages", []):
         counts = counts_of(stage)
         expected = stage.get("expected_count")
-        text = f"{stage.get('name') or stage['stage']} {ended_of(stage)}/{'?' if expected is None else expected}"
+        done = "(no tasks)" if expected == 0 else f"{ended_of(stage)}/{'?' if expected is None else expected}"
+        text = f"{stage.get('name') or stage['stage']} {done}"
         parts.append(f"{text} ({counts['failed']} failed)" if counts["failed"] else text)
         if pace is not None and (speed := pace.text(job, stage)):
             parts.append(speed)
