@@ -174,18 +174,20 @@ class DashboardQueries(PostgreSQLRepository):
             (row["job_id"], row["stage"]): row["count"]
             for row in self._execute_query("read_progress", self._filled(_RUNNING), (ids,))
         }
-        counted = self._count_completed([row for row in rows if row["expected_count"]])
+        counted = self._count_ended([row for row in rows if row["expected_count"]])
         return {
             row["job_id"]: StageProgress(
                 row["stage"],
                 row["name"],
                 row["expected_count"],
-                counted.get(row["job_id"], 0),
+                completed,
                 row["failed_count"],
+                ended,
                 running.get((row["job_id"], row["stage"]), 0),
                 is_counted=not row["expected_count"] or row["job_id"] in counted,
             )
             for row in rows
+            for completed, ended in [counted.get(row["job_id"], (0, 0))]
         }
 
     def read_totals(self, job_ids: Collection[str]) -> dict[str, tuple[int, int]]:
@@ -193,10 +195,10 @@ class DashboardQueries(PostgreSQLRepository):
         rows = self._execute_query("read_totals", self._filled(_TOTALS), (list(job_ids),))
         return {row["job_id"]: (row["expected"] or 0, row["failed"] or 0) for row in rows}
 
-    def _count_completed(self, stages: Sequence[DictRow]) -> dict[str, int]:
-        """By job id. A stage that has completed needs no count; an open one is counted by what is left of it."""
+    def _count_ended(self, stages: Sequence[DictRow]) -> dict[str, tuple[int, int]]:
+        """Completed and ended tasks by job id. A completed stage needs no count; others are counted by what is left."""
         done = {
-            row["job_id"]: row["expected_count"] - row["failed_count"]
+            row["job_id"]: (row["expected_count"] - row["failed_count"], row["expected_count"])
             for row in stages
             if row["status"] in {"completed", "completed_with_errors"}
         }
@@ -209,16 +211,18 @@ class DashboardQueries(PostgreSQLRepository):
             query = self._filled(
                 SQL(
                     "select s.job_id, case when s.status in ({open_stages}) and j.status <> 'cancelling'"
-                    " then s.expected_count - s.failed_count - {open} else {completed} end::integer as completed"
+                    " then s.expected_count - s.failed_count - o.open else {completed} end::integer as completed,"
+                    " (s.expected_count - o.open)::integer as ended"
                     " from unnest(%s::text[], %s::integer[]) w(job_id, stage) join {jobs} j on j.job_id = w.job_id"
                     " join {stages} s on s.job_id = w.job_id and s.run = j.run and s.stage = w.stage"
+                    " cross join lateral (select {open} as open) o"
                 ),
                 open=self._filled(_OPEN_COUNT),
                 completed=self._filled(_COMPLETED_COUNT),
             )
             parameters = ([row["job_id"] for row in left], [row["stage"] for row in left])
             found = self._execute_query("read_progress", query, parameters)
-            done |= {row["job_id"]: max(0, row["completed"]) for row in found}
+            done |= {row["job_id"]: (max(0, row["completed"]), max(0, row["ended"])) for row in found}
         return done
 
     def list_bars(self, ref: JobRef, limit: int) -> list[TaskBar]:

@@ -5,6 +5,7 @@ from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, Request
 
+from core.app_queues import JOBS_QUEUE
 from core.models.app import FleetFacts, QueueLoad
 from core.models.insight import Finding
 from core.operating.fleet import LIVE_SECONDS, find_fleet_problems, live_instances
@@ -82,7 +83,7 @@ def _queue(load: QueueLoad, facts: FleetFacts, names: Mapping[str, str], missing
         consumers=len(readers),
         slots=sum(each.slots for each in readers),
         apps=sorted({each.app_name for each in readers}),
-        task_types=sorted({name for each in readers for name in each.task_types}),
+        task_types=sorted({name for each in readers for name in each.task_types if load.queue != JOBS_QUEUE}),
     )
 
 

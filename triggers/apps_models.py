@@ -32,7 +32,9 @@ class Queue(QueueLoad):
     consumers: int = Field(description="Live processes that read it.")
     slots: int = Field(description="The largest number of tasks that these run at once.")
     apps: list[str] = Field(description="The names of their apps.")
-    task_types: list[str] = Field(description="The task types that at least one of these has a handler for.")
+    task_types: list[str] = Field(
+        description="The task types that at least one of these has a handler for; none at `jobs`, where no task goes."
+    )
 
 
 class QueuesAnswer(BaseModel):

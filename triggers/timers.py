@@ -42,7 +42,8 @@ def sweep(
             "past_due": past_due,
             "repairs": report.repairs,
             "failed_steps": sorted(report.errors),
-            "duration_seconds": report.duration_seconds,
+            "latest_tick_seconds": round(report.latest_tick_seconds, 3),
+            "duration_seconds": round(report.duration_seconds, 3),
         },
     )
     if report.errors:

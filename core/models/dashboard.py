@@ -35,6 +35,7 @@ class StageProgress:
     """The stage where a job is, in numbers. `expected` is None until the stage is planned.
 
     Args:
+        ended: Completed, failed or cancelled.
         is_counted: False where the tasks are too many to be counted for a list.
     """
 
@@ -43,6 +44,7 @@ class StageProgress:
     expected: int | None
     completed: int
     failed: int
+    ended: int
     running: int
     is_counted: bool = True
 

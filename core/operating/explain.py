@@ -56,10 +56,10 @@ def _finished(facts: JobFacts) -> Iterator[Finding]:
     at = _at(facts.finished_at, facts.now)
     reason = _error_text(facts.error, f"coremachine status {facts.job_id[:12]} -o json")
     words: dict[JobStatus, tuple[Severity, str, str | None]] = {
-        JobStatus.COMPLETED: (Severity.INFO, f"finished {at}", None),
+        JobStatus.COMPLETED: (Severity.INFO, f"ended {at}", None),
         JobStatus.COMPLETED_WITH_ERRORS: (
             Severity.WARNING,
-            f"finished {at}; tasks failed, and the stage's failure policy lets that pass",
+            f"ended {at}; tasks failed, and the stage's failure policy lets that pass",
             f"see what failed below; if it matters: {_rerun(facts)}",
         ),
         JobStatus.FAILED: (

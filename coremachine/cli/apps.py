@@ -10,8 +10,8 @@ from coremachine.cli.options import OutputOption, UrlOption, chosen_profile, wan
 from coremachine.cli.profiles import read_profiles, user_file
 from coremachine.cli.render import print_json, print_rows
 
-_APP_COLUMNS = ["app", "mode", "release", "status", "queues", "slots", "started_at", "seen_at", "instance"]
-_SPARE_APP_COLUMNS = ["instance", "started_at", "slots"]
+_APP_COLUMNS = ["app", "mode", "release", "version", "status", "queues", "slots", "started_at", "seen_at", "instance"]
+_SPARE_APP_COLUMNS = ["instance", "started_at", "version", "slots"]
 _QUEUE_COLUMNS = ["queue", "waiting", "oldest_at", "running", "dead", "consumers", "slots", "apps"]
 
 
@@ -73,6 +73,4 @@ def list_profiles(output: OutputOption = None) -> None:
 
 
 def _app_row(instance: Json) -> Json:
-    release = " on ".join(filter(None, [instance.get("release"), instance["version"]]))
-    queues = ", ".join(instance["queues"])
-    return {**instance, "app": instance["app_name"], "release": release, "queues": queues}
+    return {**instance, "app": instance["app_name"], "queues": ", ".join(instance["queues"])}

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coremachine.cli.client import Json
-from coremachine.cli.pace import Pace
+from coremachine.cli.pace import Pace, ended_of
 from coremachine.cli.render import (
     console,
     duration_text,
@@ -171,8 +171,7 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
     counts = counts_of(stage)
     expected = stage.get("expected_count")
     of = f"/{total_stages}" if total_stages else ""
-    ended = counts["completed"] + counts["failed"] + counts["cancelled"]
-    words = [f"{ended}/{expected}" if expected is not None else "to be planned"]
+    words = ["no tasks" if expected == 0 else "to be planned" if expected is None else f"{ended_of(stage)}/{expected}"]
     for name, style in (
         ("processing", "cyan"),
         ("pending_retry", "yellow"),
@@ -218,7 +217,8 @@ def describe_job(job: Json, pace: Pace | None = None) -> str:
     for stage in job.get("stages", []):
         counts = counts_of(stage)
         expected = stage.get("expected_count")
-        text = f"{stage.get('name') or stage['stage']} {counts['completed']}/{'?' if expected is None else expected}"
+        done = "(no tasks)" if expected == 0 else f"{ended_of(stage)}/{'?' if expected is None else expected}"
+        text = f"{stage.get('name') or stage['stage']} {done}"
         parts.append(f"{text} ({counts['failed']} failed)" if counts["failed"] else text)
         if pace is not None and (speed := pace.text(job, stage)):
             parts.append(speed)

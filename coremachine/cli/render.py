@@ -195,8 +195,15 @@ def cell(column: str, value: Any) -> str:
         return escape(visible(str(value)[:SHORT_ID]))
     if column.endswith("at") and isinstance(value, str):
         return local_time(value)
-    text = visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = _plain(value)
     return escape(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
+
+
+def _plain(value: Any) -> str:
+    """A value on one line: a list of single values without brackets, other parts as JSON."""
+    if isinstance(value, list) and not any(isinstance(each, Mapping | list) for each in value):
+        return ", ".join(map(_plain, value))
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def status_markup(status: str) -> str:
@@ -229,7 +236,7 @@ def print_fields(found: Mapping[str, Any], *, without: Collection[str] = ()) -> 
         if name == "last_change":
             text = change_text(value)
         else:
-            text = local_time(value) if name.endswith(("_at", "_until")) else escape(visible(str(value)))
+            text = local_time(value) if name.endswith(("_at", "_until")) else escape(_plain(value))
         show.print(f"[bold]{escape(visible(name))}[/bold] {text}", highlight=False, soft_wrap=True)
 
 

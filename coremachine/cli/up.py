@@ -86,8 +86,9 @@ def up(
         with stop_signals_interrupt():
             if app_dir is None and found is None:
                 expect_whole_app(home)
-                show.print(f"[dim]no app in {escape(str(home))} or above it: the job types of CoreMachine[/dim]")
             settings = {**read_project_settings(app_dir or home), **os.environ}
+            if app_dir is None and found is None and not settings.get("COREMACHINE_JOBS"):
+                show.print(f"[dim]no app in {escape(str(home))} or above it: the job types of CoreMachine[/dim]")
             chosen = read_apps(apps, settings) if apps is not None else ONE_APP
             stack = LocalStack(
                 data or home / USUAL_DATA,

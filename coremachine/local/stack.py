@@ -233,7 +233,8 @@ class LocalStack:
         return {**read_project_settings(self._work_dir), **given}
 
     def _drop_data(self) -> None:
-        self._on_step("dropping the data of earlier runs")
+        if any((self.data_dir / name).exists() for name in ("postgres", "logs", "host")):
+            self._on_step("dropping the data of earlier runs")
         remove_data(self.data_dir / "postgres")
         for name in ("logs", "host"):
             shutil.rmtree(self.data_dir / name, ignore_errors=True)

@@ -427,7 +427,9 @@ APP = {
     ),
     "janitor_step_failed": Record("A step of a sweep failed; the others went on.", "JANITOR", "error", "operation"),
     "sweep_ended": Record(
-        "The timer function of the janitor ended.", "SWEEP", fields="past_due repairs failed_steps duration_seconds"
+        "The timer function of the janitor ended.",
+        "SWEEP",
+        fields="past_due repairs failed_steps latest_tick_seconds duration_seconds",
     ),
     "database_away": Record(
         "The database cannot be reached; once a minute, with the number of failures.",

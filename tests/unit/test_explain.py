@@ -122,7 +122,7 @@ OPEN = {"open_count": 4}
 
 # The rows, and the findings in order: code, severity, and what the message says.
 CASES = {
-    "completed": (facts("completed", finished_at=ago(60)), [("completed", "info", "finished 11:59:00Z (60 s ago)")]),
+    "completed": (facts("completed", finished_at=ago(60)), [("completed", "info", "ended 11:59:00Z (60 s ago)")]),
     "failed with its reason and its failures": (
         facts(
             "failed",
@@ -408,7 +408,7 @@ CASES = {
     ),
     "ended, and needs no queue": (
         facts("completed", finished_at=ago(60), missing_queues={"jobs": "create it"}),
-        [("completed", "info", "finished")],
+        [("completed", "info", "ended")],
     ),
     "a rule and a trigger of others": (
         facts(
@@ -474,7 +474,7 @@ def test_state_is_explained(name):
 
 def test_another_day_is_told_with_its_date():
     (finding,) = explain(facts("completed", finished_at=NOW - timedelta(days=3)))
-    assert finding.message == "finished 2025-12-30 12:00:00Z (72 h ago)"
+    assert finding.message == "ended 2025-12-30 12:00:00Z (72 h ago)"
 
 
 def test_warnings_say_what_to_do():

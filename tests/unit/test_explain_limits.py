@@ -157,8 +157,8 @@ def test_span_is_told_in_its_usual_unit(seconds, text):
 
 
 def test_this_moment_is_past_and_a_time_may_be_unknown():
-    assert explain(facts("completed", finished_at=NOW))[0].message == "finished 12:00:00Z (0 s ago)"
-    assert explain(facts("completed", finished_at=None))[0].message == "finished at a time that is not known"
+    assert explain(facts("completed", finished_at=NOW))[0].message == "ended 12:00:00Z (0 s ago)"
+    assert explain(facts("completed", finished_at=None))[0].message == "ended at a time that is not known"
 
 
 def test_every_command_names_the_job_by_twelve_letters():

@@ -43,3 +43,17 @@ def test_a_database_that_cannot_be_read_is_refused_without_its_password(tmp_path
         LocalStack(tmp_path, database_url=url, http_port=0, amqp_port=0, admin_port=0).start()
     assert "letmein" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+def test_data_of_earlier_runs_are_dropped_where_there_are_any(tmp_path: Path) -> None:
+    """A first run reported that it dropped some."""
+    said: list[str] = []
+    stack = LocalStack(
+        tmp_path, database_url="mysql://host/d", http_port=0, amqp_port=0, admin_port=0, fresh=True, on_step=said.append
+    )
+    for has_data in (False, True):
+        (tmp_path / "host").mkdir() if has_data else None
+        with pytest.raises(StackError):
+            stack.start()
+        assert ("dropping the data of earlier runs" in said) is has_data
+        assert not (tmp_path / "host").exists()

@@ -87,8 +87,9 @@ def job_row(job: JobSummary, progress: StageProgress | None, totals: tuple[int, 
         failed, text = 0, "not planned yet" if is_running else NOTHING
     else:
         total, failed = progress.expected, progress.failed
-        counts = {"done": progress.completed, "failed": failed, "running": progress.running}
-        text = f"{progress.completed + failed:,} / {total:,}" if progress.is_counted else f"{total:,} tasks"
+        cancelled = max(0, progress.ended - progress.completed - failed)
+        counts = {"done": progress.completed, "failed": failed, "cancelled": cancelled, "running": progress.running}
+        text = f"{progress.ended:,} / {total:,}" if progress.is_counted else f"{total:,} tasks"
     name = progress.name if progress is not None else ""
     stage = f"{job.stage}/{job.total_stages} {name}".strip()
     return JobRow(job, bar_parts(total, counts), bar_label(total, counts), stage, text, failed, seconds, is_running)
@@ -150,8 +151,7 @@ def _card(stage: StageDetail, declared: Mapping[str, Any], recent: int | None, n
         status=str(stage.status),
         parts=bar_parts(total, shown),
         label=bar_label(total, shown),
-        # As in the list of jobs: what was cancelled is no work that was done.
-        count="to be planned" if total is None else f"{shown['done'] + shown['failed']:,} / {total:,}",
+        count="to be planned" if total is None else f"{ended:,} / {total:,}",
         notes=notes,
         budget=budget,
         budget_is_spent=is_spent,

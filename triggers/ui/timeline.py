@@ -129,14 +129,15 @@ def draw(times: RunTimes) -> Timeline:
         # What runs now is looked for more often than what has ended.
         usual.sort(key=lambda bar: bar.status is not TaskStatus.PROCESSING)
         first = sorted((bar for bar in bars if bar.task_id in found), key=lambda bar: found[bar.task_id][0])
+        begun_at = _begin_of(stage, bars)
         lanes = [
-            _task_lane(bar, marks.get(bar.task_id, ()), stage, place, found.get(bar.task_id, (0, ""))[1])
+            _task_lane(bar, marks.get(bar.task_id, ()), begun_at, place, found.get(bar.task_id, (0, ""))[1])
             for bar in (*first, *usual)
         ]
         seen = max(_SEEN, len(first))
         seen = len(lanes) if len(lanes) - seen <= _FEW else seen
         heat_lane = _heat_lane(heat, most) if times.pulse else None
-        stages.append(StageLanes(_stage_lane(stage, place), heat_lane, lanes[:seen], lanes[seen:]))
+        stages.append(StageLanes(_stage_lane(stage, begun_at, place), heat_lane, lanes[:seen], lanes[seen:]))
     return Timeline(place.ticks(), stages, is_heat=bool(times.pulse), most=most)
 
 
@@ -195,24 +196,34 @@ class _Scale:
         ]
 
 
-def _stage_lane(stage: StageDetail, place: _Scale) -> Lane:
+def _begin_of(stage: StageDetail, bars: Iterable[TaskBar]) -> datetime | None:
+    """When it was planned, or its first task began: those that run inline do so before the plan is written."""
+    if stage.planned_at is None:
+        return None
+    own = (bar.started_at for bar in bars if bar.from_run is None and bar.started_at is not None)
+    return min([stage.planned_at, *own])
+
+
+def _stage_lane(stage: StageDetail, begun_at: datetime | None, place: _Scale) -> Lane:
     blocks = []
-    planned = stage.planned_at or stage.finished_at or place.end
-    if stage.from_run is None or stage.planned_at is not None:
+    if stage.from_run is None or begun_at is not None:
+        planned = begun_at or stage.finished_at or place.end
         blocks.append(place.block("planning", stage.created_at, planned, "waited to be planned"))
-    if stage.planned_at is not None:
+    if begun_at is not None:
         end = stage.finished_at or place.end
-        text = f"{stage.name}: {duration(seconds_between(stage.planned_at, end))}"
-        blocks.append(place.block(f"stage-{_tone(str(stage.status))}", stage.planned_at, end, text))
+        text = f"{stage.name}: {duration(seconds_between(begun_at, end))}"
+        blocks.append(place.block(f"stage-{_tone(str(stage.status))}", begun_at, end, text))
     seconds = seconds_between(stage.created_at, stage.finished_at or place.end)
     kept = f" · kept from run {stage.from_run}" if stage.from_run else ""
     return Lane(f"{stage.stage}  {stage.name}{kept}", status=str(stage.status), blocks=blocks, text=duration(seconds))
 
 
-def _task_lane(bar: TaskBar, marks: Iterable[AttemptMark], stage: StageDetail, place: _Scale, why: str) -> Lane:
+def _task_lane(
+    bar: TaskBar, marks: Iterable[AttemptMark], stage_begun_at: datetime | None, place: _Scale, why: str
+) -> Lane:
     if bar.from_run is not None:
         return Lane(bar.name or bar.task_id, bar.task_id, str(bar.status), text=f"kept from run {bar.from_run}")
-    waited_from = stage.planned_at or bar.created_at
+    waited_from = stage_begun_at or bar.created_at
     end = bar.finished_at or place.end
     blocks = []
     waits = {TaskStatus.PENDING_RETRY, TaskStatus.PENDING, TaskStatus.QUEUED}

@@ -50,11 +50,21 @@ def test_progress_is_that_of_the_present_stage(engine, reads, monkeypatch):
     )
     found = reads.read_progress(summaries(engine).values())
     at = found[open_job]
-    assert (at.stage, at.name, at.expected, at.completed, at.running, at.is_counted) == (1, "s1", 5, 1, 1, True)
+    assert (at.stage, at.name, at.expected, at.completed, at.ended) == (1, "s1", 5, 1, 1)
+    assert (at.running, at.is_counted) == (1, True)
     assert (found[unplanned].expected, found[unplanned].completed) == (None, 0)
     # Where a page of jobs has too many tasks, a bar has no numbers: it never has wrong ones.
     monkeypatch.setattr(dashboard, "_MOST_TASKS", 4)
     assert reads.read_progress(summaries(engine).values())[open_job].is_counted is False
+
+
+def test_cancelled_tasks_are_among_those_that_have_ended(engine, reads):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 3)
+    engine.claim(job_id, 1, "s1-00000")
+    engine.jobs.cancel_job(job_id, None)
+    at = reads.read_progress(summaries(engine).values())[job_id]
+    assert (at.expected, at.completed, at.ended, at.running) == (3, 0, 2, 1)
 
 
 def found_by(reads: DashboardQueries, text: str, limit: int = 10, **wanted: Any) -> list[str]:

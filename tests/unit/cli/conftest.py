@@ -107,7 +107,7 @@ def job(status: str = "processing", **fields: Any) -> dict[str, Any]:
         "result": None,
         "error": None,
         "stages": [
-            {**stage, "stage": 1, "name": "greet", "expected_count": 10, "counts": {**counts, "completed": 10}},
+            {**stage, "stage": 1, "name": "greet", "expected_count": 10, "counts": {**counts, "completed": 9}},
             {**stage, "stage": 2, "name": "reply", "expected_count": 10, "counts": counts},
         ],
         **fields,

@@ -412,8 +412,8 @@ def test_watch_says_each_change_once(api: FakeApi, run: Run, capsys: pytest.Capt
     assert run("watch", JOB_ID, "-o", "table") == 1
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
-        f"{JOB_ID[:12]} processing · greet 10/10 (1 failed) · reply 6/10 (1 failed)",
-        f"{JOB_ID[:12]} failed · greet 10/10 (1 failed) · reply 6/10 (1 failed)",
+        f"{JOB_ID[:12]} processing · greet 10/10 (1 failed) · reply 7/10 (1 failed)",
+        f"{JOB_ID[:12]} failed · greet 10/10 (1 failed) · reply 7/10 (1 failed)",
     ]
     assert "Boom: no disk" in captured.out
     assert "1:05 min" in captured.out

@@ -133,6 +133,7 @@ def test_failures_are_grouped_then_listed_by_fingerprint(
     assert run("failures", "--type", "a", "-o", "table") == 0
     shown = capsys.readouterr().out
     assert all(text in shown for text in ("12", FINGERPRINT, "a, b", "OSError: disk full"))
+    assert "[2]" not in shown
     assert run("failures", JOB_ID, "--fingerprint", FINGERPRINT, "-o", "table") == 0
     shown = capsys.readouterr()
     assert "s2-a" in shown.out

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from coremachine.cli.progress import JobProgress, counts_of, deadline_lines, render_job, stage_bar
+from coremachine.cli.progress import JobProgress, counts_of, deadline_lines, describe_job, render_job, stage_bar
 from coremachine.cli.render import duration_text
 from tests.unit.cli.conftest import job
 
@@ -30,6 +30,15 @@ def test_parts_of_a_bar_are_in_proportion(counts: dict[str, int], expected: int,
 def test_stage_without_tasks_is_full_when_it_is_closed() -> None:
     styles = [str(stage_bar(counts_of({}), 0, is_closed=closed).spans[0].style) for closed in (True, False)]
     assert styles == ["green", "bright_black"]
+
+
+def test_stage_without_tasks_is_named_as_one() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    (stage, _) = job()["stages"]
+    empty = job(stages=[{**stage, "name": "account", "expected_count": 0, "counts": {}}])
+    console.print(render_job(empty))
+    assert " no tasks" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert describe_job(empty).endswith(" · account (no tasks)")
 
 
 def test_job_is_drawn_with_all_its_stages() -> None:

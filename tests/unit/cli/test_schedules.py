@@ -12,7 +12,7 @@ AT = "2026-01-02T03:04:05Z"
 SCHEDULE = {
     "name": "nightly",
     "job_type": "hello_world",
-    "parameters": {"n": 3},
+    "parameters": {"n": 3, "is_whole": True, "tiles": None},
     "cron": "30 2 * * *",
     "time_zone": "Europe/Berlin",
     "paused": False,
@@ -42,7 +42,10 @@ def answers(api: FakeApi) -> FakeApi:
     ("words", "shown"),
     [
         (["list", "--not-paused"], ["nightly", "active", "old", "ended"]),
-        (["show", "nightly"], ["30 2 * * *", "skipped", "overlap: job x has not ended"]),
+        (
+            ["show", "nightly"],
+            ["30 2 * * *", "skipped", "overlap: job x has not ended", '{"n": 3, "is_whole": true, "tiles": null}'],
+        ),
         (["pause", "nightly", "--reason", "why"], ["nightly paused"]),
         (["resume", "nightly"], ["nightly active, next tick"]),
         (["run", "nightly"], [JOB_ID]),

@@ -62,6 +62,10 @@ def test_folder_without_an_app_is_said_to_be_one(
     monkeypatch.chdir(tmp_path)
     assert run("up") == 0
     assert f"no app in {tmp_path} or above it" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setenv("COREMACHINE_JOBS", "first_job:build_registry")
+        assert run("up") == 0
+        assert "no app" not in capsys.readouterr().out
     (tmp_path / "function_app.py").touch()
     assert run("up") != 0
     assert f"{tmp_path}: expected host.json beside function_app.py, found none" in capsys.readouterr().err

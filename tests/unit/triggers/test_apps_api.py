@@ -17,7 +17,7 @@ WORKER = AppInstanceRecord(
     app_name="raster",
     mode="worker",
     version="1.0",
-    queues=("raster",),
+    queues=("raster", "jobs"),
     task_types=("convert", "cut"),
     job_types=("j",),
     slots=8,
@@ -69,7 +69,8 @@ def test_apps_are_told_with_their_state_and_what_nobody_can_run(api):
 def test_queues_are_told_with_those_that_read_them(api):
     body = api.get("/api/queues").json()
     jobs, raster, gpu = body["value"]
-    assert (jobs["queue"], jobs["real_name"], jobs["is_missing"], jobs["consumers"]) == ("jobs", "real-jobs", True, 0)
+    assert (jobs["queue"], jobs["real_name"], jobs["is_missing"], jobs["consumers"]) == ("jobs", "real-jobs", True, 1)
+    assert jobs["task_types"] == []
     assert raster["task_types"] == ["convert", "cut"]
     numbers = ("waiting", "running", "dead", "consumers", "slots")
     assert [raster[name] for name in numbers] == [7, 2, 1, 1, 8]

@@ -16,6 +16,7 @@ class FakeReport:
     repairs: int = 0
     errors: dict[str, str] = field(default_factory=dict)
     outages: int = 0
+    latest_tick_seconds: float = 0.0
     duration_seconds: float = 0.25
 
 
@@ -29,12 +30,13 @@ class FakeJanitor:
 
 
 def test_one_tick_is_one_sweep_and_its_report_is_logged(caplog):
-    janitor = FakeJanitor(repairs=3)
+    janitor = FakeJanitor(repairs=3, latest_tick_seconds=12.5001, duration_seconds=0.07367503699788358)
     with caplog.at_level(logging.INFO):
         sweep(past_due=True, get_janitor=lambda: janitor, wake=lambda: None)
     assert janitor.sweeps == 1
     (record,) = [record for record in caplog.records if record.message == "sweep_ended"]
     assert (record.repairs, record.failed_steps, record.past_due) == (3, [], True)
+    assert (record.latest_tick_seconds, record.duration_seconds) == (12.5, 0.074)
 
 
 def test_failed_step_fails_the_invocation_after_the_report(caplog):

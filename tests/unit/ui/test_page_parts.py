@@ -9,6 +9,7 @@ from core.models import TaskStatus
 from core.models.dashboard import AttemptMark, PulseCell, StageProgress, TaskBar
 from core.models.schedule import TickRecord
 from core.models.view import JobSummary, Page, StageDetail
+from coremachine.cli.progress import stage_cells
 from infrastructure.queries import InvalidCursor
 from jobs.parameter_schema import to_json_schema
 from tests.unit.triggers.fakes import SUMMARY
@@ -64,10 +65,10 @@ def test_the_parts_of_a_bar_are_side_by_side():
 
 def test_a_job_in_the_list_shows_its_present_stage():
     job = JobSummary.model_validate(SUMMARY)
-    row = job_row(job, StageProgress(2, "reply", 10, 4, 1, 2), (0, 0), NOW + timedelta(minutes=1))
-    assert (row.stage, row.count, row.failed, row.seconds) == ("2/2 reply", "5 / 10", 1, pytest.approx(59.3, abs=0.1))
-    assert [part.kind for part in row.parts] == ["done", "failed", "running"]
-    uncounted = job_row(job, StageProgress(2, "reply", 9, 0, 0, 0, is_counted=False), (0, 0), NOW)
+    row = job_row(job, StageProgress(2, "reply", 10, 4, 1, 6, 2), (0, 0), NOW + timedelta(minutes=1))
+    assert (row.stage, row.count, row.failed, row.seconds) == ("2/2 reply", "6 / 10", 1, pytest.approx(59.3, abs=0.1))
+    assert [part.kind for part in row.parts] == ["done", "failed", "cancelled", "running"]
+    uncounted = job_row(job, StageProgress(2, "reply", 9, 0, 0, 0, 0, is_counted=False), (0, 0), NOW)
     assert uncounted.count == "9 tasks"
 
 
@@ -107,10 +108,11 @@ def test_a_task_that_ended_after_the_count_gives_a_rate():
     assert card.speed.startswith("0.5 tasks/min")
 
 
-def test_cancelled_tasks_are_not_counted_as_done():
+def test_a_stage_counts_the_tasks_that_have_ended_as_the_commands_do():
     ended = stage(counts={**NO_COUNTS, TaskStatus.COMPLETED: 40, TaskStatus.FAILED: 3, TaskStatus.CANCELLED: 57})
     (card,) = stage_cards({"stages": [{}]}, (ended,), {}, NOW)
-    assert card.count == "43 / 100"
+    assert card.count == "100 / 100"
+    assert str(stage_cells(ended.model_dump(mode="json"), 1)[2]).startswith("100/100 ")
 
 
 @pytest.mark.parametrize(
@@ -309,6 +311,17 @@ class TestTimeline:
         ]
         assert drawn.ticks[0] == (0, "0")
         assert all(0 <= x <= 100 for x, _ in drawn.ticks)
+
+    def test_a_stage_begins_with_its_first_task_where_that_began_before_the_plan_was_written(self):
+        """The bar of a stage whose tasks ran inline began after them."""
+        own = stage(created_at=NOW, planned_at=NOW + timedelta(seconds=6), finished_at=NOW + timedelta(seconds=9))
+        kept = self.bar(task_id="s1-b", from_run=1, started_at=NOW)
+        (of_stage, of_task, _) = timeline.draw(timeline.RunTimes(self.WINDOW, [own], [self.bar(), kept])).lanes
+        assert [(block.kind, block.x, block.width) for block in of_stage.blocks] == [
+            ("planning", 0, 50),
+            ("stage-running", 50, 40),
+        ]
+        assert [(block.kind, block.x) for block in of_task.blocks] == [("waiting", 50), ("task-done", 50)]
 
     def many(self, count, **unusual):
         """A stage's tasks of two seconds each, but for those that are named by their number."""
