@@ -247,7 +247,8 @@ class StageRecord(FrozenModel):
     settings: dict[str, Any] = Field(
         description=(
             "The stage as its job's definition has it: name, parallelism, lease_seconds, max_interruptions, retry, "
-            "failure, timeouts. tasks_per_message is the size of its messages now, max_parallel what an operator set last."
+            "failure, timeouts. tasks_per_message is the size of its messages now, max_parallel what an operator set "
+            "last."
         )
     )
     expected_count: Annotated[int, Field(ge=0)] | None = Field(

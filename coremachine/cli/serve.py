@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from coremachine.cli.errors import CliError
-from coremachine.local.app_folder import BUILT_IN_APP, expect_whole_app, find_app
-from coremachine.local.stack_file import StackError
+from coremachine.local.app_folder import BUILT_IN_APP, HalfAnApp, expect_whole_app, find_app
 
 
 class LogFormat(StrEnum):
@@ -64,5 +63,5 @@ def serve(
         if folder == BUILT_IN_APP:
             expect_whole_app(Path.cwd())
         AppServer(serving, os.environ).run()
-    except (CannotServe, StackError) as error:
+    except (CannotServe, HalfAnApp) as error:
         raise ServeFailed(str(error)) from error

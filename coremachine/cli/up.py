@@ -18,7 +18,7 @@ from coremachine.cli.client import ApiClient, Server
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.render import console
 from coremachine.local.app_fleet import ONE_APP, LocalApp, find_unread_queues, read_apps
-from coremachine.local.app_folder import BUILT_IN_APP, expect_whole_app, find_app
+from coremachine.local.app_folder import BUILT_IN_APP, HalfAnApp, expect_whole_app, find_app
 from coremachine.local.source_watch import SourceWatch
 from coremachine.local.stack_file import USUAL_DATA, StackError
 from coremachine.local.stop_signals import stop_signals_interrupt
@@ -110,7 +110,7 @@ def up(
                     sys.stdout.flush()
                     reload_on_change(stack, app_dir or home) if reload else stack.wait()
                 show.print("[dim]stopping[/dim]")
-    except (StackError, ProjectFileError) as error:
+    except (StackError, ProjectFileError, HalfAnApp) as error:
         raise StackCannotStart(str(error)) from error
     except KeyboardInterrupt:
         raise typer.Exit(Exit.FAILED) from None

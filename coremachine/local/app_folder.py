@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
-from coremachine.local.stack_file import StackError
-
 # The job types that come with CoreMachine.
 BUILT_IN_APP = Path(__file__).resolve().parents[1] / "default_app"
+
+
+class HalfAnApp(ValueError):
+    """A folder with one of the two files of an app, and what to do."""
 
 
 def find_app(folder: Path) -> Path | None:
@@ -20,9 +22,9 @@ def find_app(folder: Path) -> Path | None:
 
 
 def expect_whole_app(folder: Path) -> None:
-    """Raise StackError for a folder with one of the two files: other job types than its own would be run in silence."""
+    """Raise HalfAnApp for a folder with one of the two files: other job types than its own would be run in silence."""
     if (folder / "function_app.py").is_file() and not is_app(folder):
-        raise StackError(
+        raise HalfAnApp(
             f"{folder}: expected host.json beside function_app.py, found none; `coremachine init` writes both, so does "
             "every project of Azure Functions"
         )

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from coremachine.local.app_folder import BUILT_IN_APP, expect_whole_app, find_app, is_app
-from coremachine.local.stack_file import StackError
+from coremachine.local.app_folder import BUILT_IN_APP, HalfAnApp, expect_whole_app, find_app, is_app
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def test_a_folder_with_one_of_the_two_files_is_not_passed_over_in_silence(app):
     expect_whole_app(app)
     expect_whole_app(app / "a")
     (app / "host.json").unlink()
-    with pytest.raises(StackError, match=r"expected host\.json beside function_app\.py, found none"):
+    with pytest.raises(HalfAnApp, match=r"expected host\.json beside function_app\.py, found none"):
         expect_whole_app(app)
 
 

