@@ -25,7 +25,7 @@ _ROW_BYTES = 500
 # This many earlier results are read before the author is asked; more are read page by page.
 PREFETCHED_RESULTS = 1000
 # How long a measured duration is used before it is read again, and where there was none.
-MEAN_LIFE_SECONDS, UNKNOWN_LIFE_SECONDS = 60.0, 5.0
+MEAN_LIFE_SECONDS, UNKNOWN_LIFE_SECONDS = 60.0, 0.5
 
 
 @dataclass(frozen=True)
