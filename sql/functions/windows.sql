@@ -53,7 +53,8 @@ $$;
 -- find_unannounced_tasks. The commit is not waited for, unless max_parallel rests on it: if a crash undoes it, those of
 -- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
 -- (claim_tasks_in_line), the rows are locked, so that no task is given to both.
--- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one.
+-- mark_each: one message of this number should be marked, whose process calls again as it begins; and the last one. Where
+-- messages go on, only the last: each call waits for the claims of others, which come many times a second there.
 -- is_again: a message may have named it before, so an id that no message had is needed.
 -- tasks_per_message: what the caller knows of how long its tasks last decides (next_message_size); null: nothing.
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
