@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from core.advancing.first_window import MOST_TASKS
 from core.models.app import AppProfile
 from core.models.dead_letter import DeadLetter
 from core.models.submission import SubmitRequest
@@ -331,7 +332,9 @@ def test_form_of_a_schedule_replaces_nothing_that_was_not_seen(services, read, s
 
 
 def test_running_job_is_adjusted_in_a_dialog(services, read, send_to):
-    request = SubmitRequest("scene_catalog", {"folder": "abfs://scenes", "scenes": 400, "held": [0]}, force=True)
+    # However short its tasks are known to be, a stage of this many waits in line.
+    parameters = {"folder": "abfs://scenes", "scenes": MOST_TASKS + 1, "held": [0]}
+    request = SubmitRequest("scene_catalog", parameters, force=True)
     job_id = services.machine.submit_job(request).job_id
     place = f"/jobs/{job_id}"
     assert "d-adjust" in read(place)
