@@ -22,6 +22,7 @@ Exception
     +-- Draining                 this process is about to end: the message must stay with the broker, for others
     +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
     |   +-- StoreBusy            the connections of this process to the database are all in use
+    |   +-- StoreCancelled       the database stopped the statement, and may do so each time
     +-- DataRefused              the database will never take these values: what they belong to has failed
 """
 
@@ -228,6 +229,10 @@ class StoreBusy(StoreUnavailable):
     """The connections of this process to the database, `connections` in number, are all in use."""
 
     connections: int
+
+
+class StoreCancelled(StoreUnavailable):
+    """The database stopped the statement: it took longer than a limit of the operator's, or a person cancelled it."""
 
 
 class DataRefused(CoreMachineError):

@@ -24,7 +24,7 @@ from core.basics.strict_json import EncodedJson
 from core.error_handler import log_nested_error
 from core.errors import Failure, StoreUnavailable
 from core.job_transitions import JobTransitions
-from core.models import JobRef, Lease, RetryPolicy, StageRef
+from core.models import JobRecord, JobRef, Lease, RetryPolicy, StageRef
 from core.models.announcement import LimitedTask, TakenTask
 from core.models.retry import retry_delay
 from core.models.transition import (
@@ -268,7 +268,7 @@ class StateManager(JobTransitions):
 
         Their leases run out as if their process had been lost. It was not, and a person must learn what was.
         """
-        reason = redacted_start(" ".join(text_of(why).partition("CONTEXT:")[0].split()), _LONGEST_REASON)
+        reason = _reason_of(why)
         count = 0
         try:
             count = self._tasks.note_unwritten(ref, lease_id=lease_id, task_ids=task_ids, reason=reason)
@@ -279,6 +279,23 @@ class StateManager(JobTransitions):
         if count:
             record = {"checkpoint": "OUTCOME_NOT_WRITTEN", **ref.log_fields, "count": count, "reason": reason}
             log.warning("outcome_not_written", extra={**record, "task_ids": list(task_ids[:_MOST_NAMED])})
+
+    def note_step_unwritten(self, job: JobRecord, why: Exception) -> None:
+        """Keep why the end of the job's step could not be written, if the database takes that at least.
+
+        The step's message comes again, perhaps for ever, and the job's own row is as it was.
+        """
+        ref, reason = job.stage_ref, _reason_of(why)
+        is_noted = False
+        try:
+            is_noted = self._jobs.note_step_unwritten(ref, job.step_name, reason)
+        except StoreUnavailable as error:
+            outage.note(str(error))
+        except Exception as error:  # noqa: BLE001 - the first one is raised
+            log_nested_error(log, why, error, "note_step_unwritten", job_id=ref.job_id, stage=ref.stage)
+        if is_noted:
+            record = {"checkpoint": "JOB_STEP_NOT_WRITTEN", **ref.log_fields, "operation": job.step_name}
+            log.error("job_step_not_written", extra={**record, "reason": reason})
 
     def take_back_tasks(self, ref: StageRef) -> TakenBack:
         """Take back tasks whose lease ran out."""
@@ -448,6 +465,11 @@ class StateManager(JobTransitions):
 def _all_of(results: Mapping[str, JsonObject]) -> StageCheck:
     """What a call did that ends all of a stage's tasks, or none."""
     return StageCheck(tuple(results), is_last_task_in_stage=True, stage_status=None, job_status=None)
+
+
+def _reason_of(why: Exception) -> str:
+    """On one line, without where in the database's code it was."""
+    return redacted_start(" ".join(text_of(why).partition("CONTEXT:")[0].split()), _LONGEST_REASON)
 
 
 def _split(check: StageCheck, completions: Sequence[Completion]) -> list[StageCheck]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from core.errors import DataRefused, StoreBusy, StoreUnavailable
+from core.errors import DataRefused, StoreBusy, StoreCancelled, StoreUnavailable
 from core.safety.safe_log import safe_logger
 
 
@@ -35,6 +35,10 @@ class ConnectionsInUse(DatabaseUnavailable, StoreBusy):
 
 class DatabaseUnsuitable(DatabaseUnavailable):
     """The engine cannot work on this database as it is set up: somebody must change that."""
+
+
+class StatementCancelled(DatabaseUnavailable, StoreCancelled):
+    """The server cancelled the statement."""
 
 
 class ValuesRefused(RepositoryError, DataRefused):

@@ -18,6 +18,7 @@ from core.models.insight import (
     StepLeaseFacts,
     UnannouncedFacts,
     UnknownFacts,
+    UnwrittenFacts,
 )
 from core.models.status import JobStatus
 from core.schema.statuses import STATUS_SETS
@@ -49,6 +50,12 @@ _JOB = SQL(
 _EVENT = SQL(
     "select at, detail from {events} where job_id = %(job_id)s and run = %(run)s and event = %(event)s"
     " order by event_id desc limit 1"
+)
+# Of the present step: its row has not changed since.
+_STEP_UNWRITTEN = SQL(
+    "select min(at) as since, max(at) as at, (array_agg(detail ->> 'reason' order by event_id desc))[1] as reason"
+    " from {events} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s"
+    " and event = 'job_step_not_written' and at >= %(updated_at)s having count(*) > 0"
 )
 # A task that was postponed, and that nobody has had since.
 _IS_STRANGE = SQL(
@@ -213,7 +220,7 @@ class InsightQueries(PostgreSQLRepository):
         window_after = facts.pop("window_after")
         limits = facts.pop("limits") or ()
         facts["limit_names"] = () if facts["status"].is_terminal else [limit["name"] for limit in limits]
-        where = {name: facts[name] for name in ("job_id", "run", "stage", "now")}
+        where = {name: facts[name] for name in ("job_id", "run", "stage", "now", "updated_at")}
         facts |= self._read_events(cursor, where)
         if facts["status"].is_terminal:
             return facts
@@ -244,6 +251,8 @@ class InsightQueries(PostgreSQLRepository):
         found: dict[str, Any] = {}
         for row in self._select(cursor, _EVENT, where | {"event": "job_step_retry_scheduled"}):
             found["step_error"] = row["detail"]
+        for row in self._select(cursor, _STEP_UNWRITTEN, where):
+            found["step_unwritten"] = UnwrittenFacts(**row)
         for row in self._select(cursor, _EVENT, where | {"event": "cancel_requested"}):
             found |= {"cancel_requested_at": row["at"], "cancel_reason": row["detail"].get("reason")}
         for row in self._select(cursor, _EVENT, where | {"event": "job_paused"}):

@@ -133,6 +133,14 @@ class JobRepository(JobControlRepository):
         (row,) = self._call("postpone_job_step", parameters)
         return PostponedStep(**row | {"outcome": PostponeOutcome.stored(row["outcome"])})
 
+    def note_step_unwritten(self, ref: StageRef, step: str, reason: str) -> bool:
+        """Note in the timeline that the end of the job's step was refused; False if it does not wait for one.
+
+        Or if the same was noted within the last minute.
+        """
+        (row,) = self._call_at_once("note_step_unwritten", (*ref, step, reason))
+        return bool(row["note_step_unwritten"])
+
     def find_job(self, job_id: str) -> JobRecord | None:
         rows = self._execute("find_job", self._find_text, (job_id,))
         return JobRecord.model_validate(rows[0]) if rows else None

@@ -29,6 +29,7 @@ from infrastructure.base import (
     DatabaseUnsuitable,
     PreconditionFailed,
     RepositoryError,
+    StatementCancelled,
     ValuesRefused,
 )
 from infrastructure.connections import (
@@ -39,6 +40,7 @@ from infrastructure.connections import (
     with_environment,
 )
 from infrastructure.database_errors import (
+    CANCELLED,
     NOT_READ_COMMITTED,
     POOLED,
     READ_ONLY,
@@ -402,6 +404,8 @@ class PostgreSQLRepository(BaseRepository):
         if not isinstance(error, Refused):
             return error
         cause = error.__cause__
+        if isinstance(cause, psycopg.Error) and cause.sqlstate in CANCELLED:
+            return StatementCancelled(operation, reason_of(cause))
         is_short = error.fault in {Fault.CHANGED, Fault.NOT_AS_EXPECTED}
         return _MEANINGS[error.fault](operation, first_line(cause) if is_short else reason_of(cause))
 

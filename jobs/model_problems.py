@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from core.basics.canonical import describe, join_path, shown
-from jobs.parameters import ParameterError, Told, nearest_name_hint, shown_path, type_hint
+from jobs.parameters import ParameterError, Told, count_of, nearest_name_hint, shown_path, type_hint
 
 _TYPES = {
     "int_type": "int",
@@ -91,7 +91,7 @@ def _value_problem(detail: ErrorDetails) -> Told | None:
         return f"{word} {context[key]}", describe(value)
     if name in _LENGTHS:
         word, key = _LENGTHS[name]
-        return f"a length of {word} {context[key]}", f"length {context.get('actual_length', len(value))}"
+        return f"{word} {count_of(value, context[key])}", str(context.get("actual_length", len(value)))
     if name in {"enum", "literal_error"}:
         return _choice_problem(str(context["expected"]), value)
     if name == "union_tag_invalid":

@@ -259,21 +259,28 @@ def _check_rules(entry: Entry, value: Any, path: str, errors: Problems) -> None:
     """Bounds, pattern and allowed values of a value whose type is right."""
     sized = isinstance(value, str | list)
     measure = len(value) if sized else value
-    word = "a length of " if sized else ""
 
-    def tell(bound: str) -> Told:  # only where there is a problem: to describe a value takes longer than to check it
-        return f"{word}{bound}", f"length {measure}" if sized else describe(value)
+    def tell(word: str, bound: float) -> Told:  # only where there is a problem: to describe a value takes longer
+        if not sized:
+            return f"{word} {bound}", describe(value)
+        return f"{word} {count_of(value, int(bound))}", str(measure)
 
     if "min" in entry and measure < entry["min"]:
-        errors.add(path, lambda: tell(f"at least {entry['min']}"))
+        errors.add(path, lambda: tell("at least", entry["min"]))
     if "max" in entry and measure > entry["max"]:
-        errors.add(path, lambda: tell(f"at most {entry['max']}"))
+        errors.add(path, lambda: tell("at most", entry["max"]))
     if "pattern" in entry and not re.fullmatch(entry["pattern"], value):
         errors.add(path, lambda: (f"text that matches {entry['pattern']!r}", describe(value)))
     if "allowed" in entry and value not in entry["allowed"]:
         texts = [item for item in entry["allowed"] if isinstance(item, str)]
         hint = nearest_name_hint(value, texts) if isinstance(value, str) else None
         errors.add(path, lambda: (f"one of {list(entry['allowed'])!r}", describe(value), hint))
+
+
+def count_of(value: object, count: int) -> str:
+    """A number with what is counted of such a value: characters of a text, items of anything else."""
+    unit = "character" if isinstance(value, str) else "item"
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def shown_path(path: str) -> str:

@@ -1945,6 +1945,30 @@ language sql set enable_seqscan = off as $$
   where t.stage = p_stage and t.status is not distinct from 'processing' and t.lease_id = p_lease_id;
 $$;
 
+-- Notes in the job's timeline that the end of its step could not be written, and why; the same once in a minute.
+-- Returns whether it was noted.
+-- Fence: the job waits for a step of that stage. Locks: none but the new row's.
+create or replace function "app".note_step_unwritten(
+  p_job_id text, p_run integer, p_stage integer, p_step text, p_reason text
+) returns boolean
+language plpgsql as $$
+declare
+  v_detail jsonb := jsonb_build_object('step', p_step, 'reason', p_reason);
+begin
+  if not exists (
+    select from "app".jobs j
+    where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
+  ) or exists (
+    select from "app".job_events e
+    where e.job_id = p_job_id and e.run = p_run and e.stage = p_stage and e.event = 'job_step_not_written'
+      and e.detail = v_detail and e.at > "app".clock() - interval '1 minute'
+  ) then
+    return false;
+  end if;
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'job_step_not_written', v_detail);
+  return true;
+end $$;
+
 -- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
 -- The others are due again after the stage's back-off. The caller holds the rows at these places and checks the stage.
 create or replace function "app".end_timed_out_attempts(
@@ -2052,6 +2076,7 @@ comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stag
 comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes back tasks whose lease has run out, as a process of the release before calls it.';
 comment on function "app"."interrupted_error"(p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text, p_now timestamptz) is 'The error of a task that was interrupted too often: what was lost, its processes or its outcomes, and why.';
 comment on function "app"."note_unwritten"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_reason text) is 'Notes in the job''s timeline that outcomes of tasks which still run under this lease could not be written, and why: their processes were not lost.';
+comment on function "app"."note_step_unwritten"(p_job_id text, p_run integer, p_stage integer, p_step text, p_reason text) is 'Notes in the job''s timeline that the end of its step could not be written, and why; the same once in a minute.';
 comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_places tid[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
 comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again: give_back_tasks.';
 comment on function "app"."give_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text) is 'Gives claimed tasks back before their lease runs out, and returns those that are pending again.';

@@ -41,7 +41,7 @@ async def find_services(request: Request) -> ApiServices:
 
 
 Services = Annotated[ApiServices, Depends(find_services)]
-JobIdPath = Annotated[JobIdText, Path(description="64 hexadecimal digits.")]
+JobIdPath = Annotated[JobIdText, Path(description="All 64 hexadecimal digits. Only the command line takes fewer.")]
 NoQuery = Annotated[models.Query, InQuery()]
 JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]
 

@@ -32,7 +32,7 @@ from core.safety.safe_log import safe_logger
 from core.safety.safe_text import bounded_text
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from infrastructure.queries import InvalidCursor, JobNotFound
-from jobs.parameters import MAX_PROBLEMS, ParameterErrors
+from jobs.parameters import MAX_PROBLEMS, ParameterErrors, count_of
 from jobs.registry import UnknownJobType
 from triggers.ports import ServicesNotReady
 from triggers.problem_models import FieldProblem, Problem
@@ -328,10 +328,9 @@ def _expected(item: Mapping[str, Any]) -> str:
     """What pydantic expected, without its beginning; the letters of a pattern stay as they are."""
     kind, context = item["type"], item.get("ctx") or {}
     if kind in _LENGTHS:
-        unit = "character" if isinstance(item.get("input"), str) else "item"
         least = context.get("min_length")
         bound = context["max_length"] if least is None else least
-        return f"at {'most' if least is None else 'least'} {bound} {unit}{'' if bound == 1 else 's'}"
+        return f"at {'most' if least is None else 'least'} {count_of(item.get('input'), bound)}"
     if kind in _EXPECTED:
         return _EXPECTED[kind]
     if kind == "string_pattern_mismatch":

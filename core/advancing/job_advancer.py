@@ -1,6 +1,7 @@
 """Advances a job: plans its next stage, runs it inline where it may, finalizes the job after its last stage."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from core.advancing.finalizer import Finalizer
 from core.advancing.inline_stage import InlineStage
@@ -12,7 +13,15 @@ from core.announcing.windows import StageWindows
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
-from core.errors import AuthorError, PermanentTaskError, StoreUnavailable, UnknownWork, classify
+from core.errors import (
+    AuthorError,
+    Draining,
+    PermanentTaskError,
+    StoreCancelled,
+    StoreUnavailable,
+    UnknownWork,
+    classify,
+)
 from core.models import JobRecord, JobStatus, StageDefinition
 from core.models.definition import read_definition
 from core.models.lease import LostProcesses
@@ -123,14 +132,26 @@ class JobAdvancer:
         began = job.created_at if job.run == 1 else None
         # Of steps that last before they are taken: from one to the other, no other process may have them.
         with log_fields(correlation_id=job.correlation_id, _run_began=began), ExitStack() as leases:
-            if is_again and not self._begin_again(job, leases, is_alone=is_alone):
-                return
+            with self._noting_refusal(job):
+                if is_again and not self._begin_again(job, leases, is_alone=is_alone):
+                    return
             while step is not None and step.job.status is JobStatus.QUEUED:
-                with observer().step(step.job, "plan_stage"):
+                with self._noting_refusal(step.job), observer().step(step.job, step.job.step_name):
                     step = self._take_stage(step, until, leases)
             if step is not None and step.job.status is JobStatus.FINALIZING:
-                with observer().step(step.job, "finalize_job"):
+                with self._noting_refusal(step.job), observer().step(step.job, step.job.step_name):
                     self._finalize(step)
+
+    @contextmanager
+    def _noting_refusal(self, job: JobRecord) -> Iterator[None]:
+        """What keeps the end of a step from being written is to be found at the job: its message comes again."""
+        try:
+            yield
+        except Draining:
+            raise
+        except Exception as error:
+            self._state.note_step_unwritten(job, error)
+            raise
 
     def _begin_again(self, job: JobRecord, leases: ExitStack, *, is_alone: bool) -> bool:
         """Take the lease of a step that was begun before, so that a process that ends over it is counted.
@@ -157,8 +178,7 @@ class JobAdvancer:
         except UnknownWork:
             return True  # it is postponed
         if lost.interruptions > stage.max_interruptions:
-            step = "plan_stage" if job.status is JobStatus.QUEUED else "finalize_job"
-            self._fail_step(job, step, InterruptedTooOften(lost, stage))
+            self._fail_step(job, InterruptedTooOften(lost, stage))
             return False
         if is_alone:
             self._state.note_step_alone(job.stage_ref)
@@ -220,7 +240,7 @@ class JobAdvancer:
         """Plan the stage, from what was prepared if there is anything; None if that failed."""
         fault_point("job.before_plan")
         if step.error is not None:
-            self._fail_step(step.job, "plan_stage", step.error)
+            self._fail_step(step.job, step.error)
             return None
         inline = self._parts.may_run_inline(until)
         try:
@@ -228,28 +248,28 @@ class JobAdvancer:
                 if step.draft is not None:
                     return self._planner.write(step.draft, inline=inline)
                 return self._planner.plan(step.job, stage, inline=inline, earlier=step.results)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
-            self._fail_step(step.job, "plan_stage", error)
+        except Exception as error:
+            if not _is_of_step(error):
+                raise
+            self._fail_step(step.job, error)
             return None
 
     def _finalize(self, step: NextStep) -> None:
         fault_point("job.before_finalize")
         with self._steps.hold(step.job):
             try:
-                summary = self._finalizer.prepare(step)
-            except StoreUnavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - an author's code raises anything; the type decides
+                self._finalizer.write(step.job, self._finalizer.prepare(step))
+            except Exception as error:
+                if not _is_of_step(error):
+                    raise
                 failed = error
             else:
-                self._finalizer.write(step.job, summary)
                 return
-        self._fail_step(step.job, "finalize_job", failed)
+        self._fail_step(step.job, failed)
 
-    def _fail_step(self, job: JobRecord, step: str, error: Exception) -> None:
-        """A planner or finalizer raised: try again later, or fail the job with its reason."""
+    def _fail_step(self, job: JobRecord, error: Exception) -> None:
+        """A planner or finalizer raised, or what came of it was refused: try later, or fail the job with its reason."""
+        step = job.step_name
         if isinstance(error, UnknownWork):
             self._postponer.postpone_step(job, error)
             return
@@ -278,6 +298,14 @@ class JobAdvancer:
         if self._orchestration.announce_job(step_message(job, None, attempt=attempt + 1), delay_seconds=delay):
             fault_point("job.step_retry_sent")
             self._state.mark_job_announced(job.stage_ref)
+
+
+def _is_of_step(error: Exception) -> bool:
+    """Whether it is a failed attempt at the step: the author's code raised, or the database refuses what came of it.
+
+    An outage is not, but for a statement that the database stopped: it might do so each time, and for ever.
+    """
+    return not isinstance(error, StoreUnavailable) or isinstance(error, StoreCancelled)
 
 
 def obstacle_of(job: JobRecord | None, run: int) -> str | None:

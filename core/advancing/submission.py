@@ -56,8 +56,9 @@ _OTHER_PARAMETERS = (
     "and nothing was run. GET /api/jobs/{job_id}/runs/{run} (`coremachine runs {short_id}`) has its parameters. "
 )
 _RERUN = (
-    "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun {short_id}`), submit with if_ended=rerun "
-    "(?if_ended=rerun, --if-ended rerun), or "
+    "run again what did not complete (POST /api/jobs/{job_id}/rerun, `coremachine rerun {short_id} --failed`), run all "
+    "of it again (the same with mode all, --all; or submit with if_ended=rerun: ?if_ended=rerun, --if-ended rerun), "
+    "or "
 )
 _RESUBMIT = "submit with if_ended=rerun (?if_ended=rerun, --if-ended rerun) to run it again with these parameters, or "
 _FORCE = "submit with force (?force=true, --force) to make a new job of the same parameters."

@@ -70,7 +70,11 @@ def check_job_id(value: str) -> str:
     """The id itself, if it can be one."""
     if JOB_ID.fullmatch(value):
         return value
-    hint = "ids are written in lower case" if JOB_ID.fullmatch(value.lower()) else "submit answers with it"
+    hint = "submit answers with it"
+    if JOB_ID.fullmatch(value.lower()):
+        hint = "ids are written in lower case"
+    elif _BEGINNING.fullmatch(value):
+        hint = "give all of it: only the command line takes the beginning of an id; GET /api/jobs lists them"
     found = repr(value) if len(value) <= JOB_ID_LENGTH else f"{len(value)} characters"
     raise expectation("64 hexadecimal digits", found, hint)
 
@@ -79,6 +83,7 @@ _LONGEST_NUMBER = 19
 _DIGITS = re.compile(rf"-?[0-9]{{1,{_LONGEST_NUMBER}}}")
 JOB_ID_LENGTH = 64
 JOB_ID = re.compile(r"[0-9a-f]{64}")
+_BEGINNING = re.compile(r"[0-9a-f]{1,63}")
 
 JobIdText = Annotated[
     str, AfterValidator(check_job_id), Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"}, examples=["ab" * 32])

@@ -97,6 +97,15 @@ class InterruptedTask:
 
 
 @dataclass(frozen=True)
+class UnwrittenFacts:
+    """The database refuses the end of a job's step; `since` when it does, as it was first noted of this step."""
+
+    since: datetime
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
 class QueueFacts:
     """Tasks of the stage whose messages lie on a queue.
 
@@ -187,6 +196,7 @@ class JobFacts:
 
     Args:
         attempt: Failed attempts at planning or finalizing; `due_at` is the next, `step_error` the last error.
+        step_unwritten: When the database last refused the end of its step, and why; of the present step alone.
         step_lease: The process that takes its step now, or did until its lease ran out; None: it was quick so far.
         stage_status: Of the job's current stage.
         waiting_queues: Queues (logical names) by which tasks of the stage still have to come: the first and the last.
@@ -227,6 +237,7 @@ class JobFacts:
     stage_name: str = ""
     stage_status: str | None = None
     step_error: Mapping[str, Any] | None = None
+    step_unwritten: UnwrittenFacts | None = None
     step_lease: StepLeaseFacts | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None

@@ -206,6 +206,11 @@ class JobRecord(FrozenModel):
         return StepRef(self.job_id, self.run, self.stage, self.status.value, self.attempt)
 
     @property
+    def step_name(self) -> str:
+        """What the job waits for, where it waits for a step."""
+        return "finalize_job" if self.status is JobStatus.FINALIZING else "plan_stage"
+
+    @property
     def step_interruptions(self) -> int:
         """How many processes ended while they took the step that the job waits for, if none takes it now."""
         note = self.step_lease

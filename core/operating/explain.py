@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.app_queues import JOBS_QUEUE
-from core.models.insight import Finding, InterruptedTask, JobFacts, LeaseFacts, Severity, StepLeaseFacts, UnknownFacts
+from core.models.insight import (
+    Finding,
+    InterruptedTask,
+    JobFacts,
+    LeaseFacts,
+    Severity,
+    StepLeaseFacts,
+    UnknownFacts,
+    UnwrittenFacts,
+)
 from core.models.limit import LimitFacts
 from core.models.status import JobStatus
 from core.operating.fleet import find_missing_app, unread_queues
@@ -221,6 +230,8 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
         return
     if facts.unknown_step is not None:
         return
+    if facts.step_unwritten is not None:
+        yield _unwritten_step(facts, facts.step_unwritten)
     if facts.step_lease is not None and facts.step_lease.interruptions:
         yield _interrupted_step(facts, facts.step_lease)
     if facts.step_lease is not None and not facts.step_lease.has_ended:
@@ -255,6 +266,20 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
             since=facts.updated_at,
             advice="the janitor sends it at its next sweep",
         )
+
+
+def _unwritten_step(facts: JobFacts, unwritten: UnwrittenFacts) -> Finding:
+    """It repeats until somebody changes something."""
+    return Finding(
+        "step_not_written",
+        Severity.ERROR,
+        f"{facts.step} has ended, and the database refuses to write that since {_at(unwritten.since, facts.now)} "
+        f"(last {_at(unwritten.at, facts.now)}: {_told_reason(facts, unwritten.reason)})",
+        since=unwritten.since,
+        advice="remove what refuses it: a trigger or a constraint that is not the engine's, a right that its role "
+        "lacks, a limit of time or room. The step is repeated with each delivery of its message; to retry at once: "
+        f"coremachine dead redrive --job {facts.job_id[:12]}",
+    )
 
 
 def _interrupted_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:

@@ -15,7 +15,7 @@ from core.app_queues import JOBS_QUEUE
 from core.basics.faults import fault_point
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
-from core.models import JobRecord, JobStatus
+from core.models import JobRecord, JobStatus, StageRef
 from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
@@ -27,6 +27,8 @@ from core.state_manager import StateManager
 log = safe_logger(__name__)
 
 ROWS_PER_FIND = 1000
+# The number of refused rows that the log has of one step of a sweep.
+_MOST_TOLD = 5
 # A stage's tasks that nobody began in time end in steps of ROWS_PER_FIND; what is left waits for the next sweep.
 EXPIRIES_PER_STAGE = 20
 # A step that finds more than it may read at once goes on this long: sweeps follow each other in half a minute.
@@ -122,7 +124,7 @@ class Janitor:
         return report
 
     def _enforce_deadlines(self, report: SweepReport) -> None:
-        for ref in self._store.find_overdue_stages(ROWS_PER_FIND):
+        def enforce(ref: StageRef) -> None:
             for _ in range(EXPIRIES_PER_STAGE):
                 enforced = self._state.enforce_deadlines(ref, limit=ROWS_PER_FIND)
                 report.expired_tasks += enforced.expired_count
@@ -132,6 +134,8 @@ class Janitor:
                 }
                 if enforced.expired_count < ROWS_PER_FIND:
                     break
+
+        _for_each(enforce, self._store.find_overdue_stages(ROWS_PER_FIND))
 
     def _steps(self) -> Iterator[tuple[str, Callable[[SweepReport], None]]]:
         if self._ticker is not None:
@@ -161,7 +165,7 @@ class Janitor:
         report.latest_tick_seconds = ticked.late_seconds
 
     def _take_back_expired_leases(self, report: SweepReport) -> None:
-        for ref in self._store.find_expired_stages(ROWS_PER_FIND):
+        def take_back(ref: StageRef) -> None:
             answer = self._state.take_back_tasks(ref)
             report.taken_back += answer.taken_back
             report.given_up += answer.given_up
@@ -169,15 +173,21 @@ class Janitor:
             if answer.given_up:
                 report.announced_jobs += self._announce_moved_job(ref.job_id)
 
+        _for_each(take_back, self._store.find_expired_stages(ROWS_PER_FIND))
+
     def _force_overdue_cancels(self, report: SweepReport) -> None:
-        for ref in self._store.find_overdue_cancels(ROWS_PER_FIND):
+        def force(ref: StageRef) -> None:
             report.forced_cancels += self._state.force_cancel(ref) is not None
 
+        _for_each(force, self._store.find_overdue_cancels(ROWS_PER_FIND))
+
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
-        for ref in self._store.find_stalled_jobs(ROWS_PER_FIND, self._timings.job):
+        def resume(ref: StageRef) -> None:
             if self._state.resume_stalled_job(ref):
                 report.resumed_jobs += 1
                 report.announced_jobs += self._announce_moved_job(ref.job_id)
+
+        _for_each(resume, self._store.find_stalled_jobs(ROWS_PER_FIND, self._timings.job))
 
     def _announce_tasks(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
@@ -192,8 +202,11 @@ class Janitor:
 
     def _fill_windows(self, report: SweepReport) -> None:
         """Their tasks last long, or the processes that had the last ones died or are of a release without windows."""
-        for ref in self._store.find_idle_windows(ROWS_PER_FIND, self._timings.announce, self._timings.job):
+
+        def fill(ref: StageRef) -> None:
             report.taken_tasks += self._windows.fill(ref, new_cause("window"))
+
+        _for_each(fill, self._store.find_idle_windows(ROWS_PER_FIND, self._timings.announce, self._timings.job))
 
     def _serve_limits(self, report: SweepReport) -> None:
         """A place was freed by no process of theirs: it died, or an operator changed the limit."""
@@ -297,6 +310,28 @@ class Janitor:
         self._state.mark_job_announced(job.stage_ref)
         self._store.record_repair(job.stage_ref, "janitor_announced_job", {"reason": reason})
         return True
+
+
+def _for_each(act: Callable[[StageRef], None], refs: Iterable[StageRef]) -> None:
+    """Act on each; one whose rows the database refuses to change keeps none of the others from it.
+
+    Raises:
+        StoreUnavailable: At once.
+        Exception: The first of the others, when all were acted on.
+    """
+    errors: list[Exception] = []
+    for ref in refs:
+        try:
+            act(ref)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            errors.append(error)
+            if len(errors) <= _MOST_TOLD:
+                record = {"checkpoint": "JANITOR", "operation": act.__name__, **ref.log_fields}
+                log.exception("janitor_row_failed", extra=record)
+    if errors:
+        raise errors[0]
 
 
 def _repeat(announce: Callable[[], tuple[int, int]]) -> int:

@@ -2,7 +2,7 @@
 
 Libraries that trace requests put attributes on every record, whose names may be those of our fields; a handler's `emit`
 may raise. `logging` passes both on to the caller. Nor does a record show a credential that an exception's
-text holds.
+text holds, or all of a text of any length that others wrote.
 
 `logging.config` disables every logger that it does not name, unless its caller knows better. These stay enabled: their
 level is what silences them, which no author's code sets (`core.safety.kept_logger`).
@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from core.safety.credentials import redact
 from core.safety.kept_logger import KeptLogger, keep, make_record, may_be_a_signals
 from core.safety.log_guard import log_guard
-from core.safety.safe_text import text_of, trace_of, type_name
+from core.safety.record_fields import bounded_field
+from core.safety.safe_text import MOST_TEXT_BYTES, bounded_text, has_long_text, text_of, trace_of, type_name
 
 REPEAT_SECONDS = 60.0
 # What a field is called whose name is taken on its record.
@@ -129,14 +129,15 @@ KeptLogger.tell = staticmethod(_tell_refused)
 
 
 class WithoutCredentials(Exception):
-    """What a log shows of an exception whose text, or that of one which led to it, holds a credential."""
+    """What a log shows of an exception whose text, or that of one which led to it, holds a credential or is long."""
 
 
 def without_credentials(error: BaseException) -> Any:
-    """The exception as a record's `exc_info`, or a stand-in whose text has its credentials blanked."""
+    """The exception as a record's `exc_info`, or a stand-in whose text has its credentials blanked and is bounded."""
     told = trace_of(error) or f"{type_name(error)}: {text_of(error)}"
-    blanked = redact(told)
-    if blanked == told:
+    blanked = bounded_text(told, MOST_TEXT_BYTES)
+    # A trace is shortened where a text in it is long; the exception itself still has all of it.
+    if blanked == told and not has_long_text(error):
         return type(error), error, error.__traceback__
     return WithoutCredentials, WithoutCredentials(f"of {type_name(error)}\n{blanked}"), None
 
@@ -147,4 +148,4 @@ def _add_fields(record: logging.LogRecord, fields: Mapping[str, Any]) -> None:
         free = name
         while free in held or free in _RESERVED:
             free = PREFIX + free
-        held[free] = value
+        held[free] = bounded_field(value)

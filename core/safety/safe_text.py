@@ -107,12 +107,20 @@ def trace_of(error: BaseException) -> str | None:
     try:
         if error.__traceback__ is None:
             return None
-        if any(len(text_of(link)) > _LONGEST_LINE for link in _chain(error)):
+        if has_long_text(error):
             # Python would look at every line of a text of which most is cut: seconds, for the whole process.
             return "\n".join(map(_short_trace, reversed(_chain(error))))
         return "".join(map(_shortened, traceback.format_exception(error)))
     except BaseException:  # noqa: BLE001 - an exception's attributes are an author's code
         return _frames_of(error)
+
+
+def has_long_text(error: BaseException) -> bool:
+    """Whether its text, or that of one that led to it, is longer than a trace shows."""
+    try:
+        return any(len(text_of(link)) > _LONGEST_LINE for link in _chain(error))
+    except BaseException:  # noqa: BLE001 - an exception's attributes are an author's code
+        return True
 
 
 def _frames_of(error: BaseException) -> str | None:

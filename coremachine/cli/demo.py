@@ -213,6 +213,11 @@ def report(job: Json, outcome: Outcome) -> None:
         if row["reason"]:
             show.print(f"{row['name']}: {row['reason']}", style="red", markup=False, highlight=False, soft_wrap=True)
     result = job.get("result") or {}
+    ignored = result.get("ignored_names") or []
+    for each in ignored:
+        show.print(f"ignored {each['name']}: {each['reason']}", markup=False, highlight=False, soft_wrap=True)
+    if (result.get("ignored") or 0) > len(ignored):
+        show.print(f"ignored: {result['ignored'] - len(ignored)} more files", highlight=False)
     for name in ("collection", "summary", "quicklook"):
         if result.get(name):
             show.print(f"{name:<10} {escape(str(result[name]))}", highlight=False, soft_wrap=True)

@@ -42,6 +42,7 @@ from coremachine.cli.render import (
     console,
     duration_text,
     error_text,
+    has_no_width,
     local_time,
     print_json,
     print_rows,
@@ -270,7 +271,8 @@ def _why(job: Json) -> str | None:
     if reason is None:
         return None
     at = f" · {local_time(reason['at'])}" if reason.get("at") else ""
-    return f"{shorten(reason['text'], _WHY_CHARACTERS, placeholder='…')}{at}"
+    text = reason["text"] if has_no_width(sys.stdout) else shorten(reason["text"], _WHY_CHARACTERS, placeholder="…")
+    return f"{text}{at}"
 
 
 def watch(

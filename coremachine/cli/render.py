@@ -1,6 +1,7 @@
 """Results as tables for people or JSON for programs."""
 
 import json
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ SHORT_ID = 12
 _LONGEST_CELL = 160
 _SENTENCE_WIDTH = 30
 _MOST_CHARACTERS = 10_000
+# Of a pipe or a file, which has none: no text is as long.
+_PIPE_WIDTH = 1_000_000
 # Up to this number of columns it is a table, however long the texts are.
 _FEW_COLUMNS = 3
 _COLOURS = {
@@ -46,7 +49,13 @@ class SafeConsole(Console):
 
 def console(file: Any = None) -> Console:
     """Made when needed: tests and pipes replace stdout."""
-    return SafeConsole(file=file or sys.stdout)
+    out = file or sys.stdout
+    return SafeConsole(file=out, width=_PIPE_WIDTH if has_no_width(out) else None)
+
+
+def has_no_width(file: Any) -> bool:
+    """Whether it is no terminal, such as a pipe: nothing is cut there, unless COLUMNS has its width."""
+    return not os.environ.get("COLUMNS") and not file.isatty()
 
 
 def visible(text: str) -> str:
@@ -124,7 +133,7 @@ def _rows_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], sente
         is_whole = sentence is not None and column != sentence
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=is_whole)
     for row in rows:
-        table.add_row(*(cell(column, row.get(column)) for column in columns))
+        table.add_row(*(cell(column, row.get(column), is_whole=has_no_width(sys.stdout)) for column in columns))
     return table
 
 
@@ -145,7 +154,7 @@ def _lines_of(value: Any, depth: int, width: int) -> Iterator[RenderableType]:
             if _has_parts(inner):
                 yield from _lines_of(inner, depth + 1, width)
     elif isinstance(value, list) and (table := _table_of(value, width - 2 * depth)) is not None:
-        yield Padding(table, (0, 0, 0, 2 * depth))
+        yield Padding(table, (0, 0, 0, 2 * depth), expand=False)
     elif isinstance(value, list):
         for each in value:
             yield f"{indent}-" if _has_parts(each) else f"{indent}- {_text_of(each)}"
@@ -185,18 +194,18 @@ def _text_of(value: Any) -> str:
     return escape(visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
 
 
-def cell(column: str, value: Any) -> str:
-    """A value as markup."""
+def cell(column: str, value: Any, *, is_whole: bool = False) -> str:
+    """A value as markup; `is_whole`: nothing of it is cut."""
     if value is None or value == {}:
         return ""
     if column == "status":
         return status_markup(str(value))
     if column == "job_id":
-        return escape(visible(str(value)[:SHORT_ID]))
+        return escape(visible(str(value) if is_whole else str(value)[:SHORT_ID]))
     if column.endswith("at") and isinstance(value, str):
         return local_time(value)
     text = _plain(value)
-    return escape(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
+    return escape(text if is_whole or len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
 
 
 def _plain(value: Any) -> str:
@@ -267,7 +276,10 @@ def duration_text(seconds: float | None) -> str:
 
 
 def error_text(error: Mapping[str, Any] | None, *, see: str | None = None) -> str:
-    """A stored failure in one line: its type and message, the beginning of a long one, and where to `see` the rest."""
+    """A stored failure in one line: its type and message, the beginning of a long one, and where to `see` the rest.
+
+    All of it where a line has no width.
+    """
     if not error:
         return ""
     kind, message = error.get("type") or error.get("error_type"), error.get("message")
@@ -277,4 +289,5 @@ def error_text(error: Mapping[str, Any] | None, *, see: str | None = None) -> st
     # `Cancelled: cancelled` without a reason.
     if str(kind).lower() == told.lower():
         return str(kind)
-    return brief_text(f"{kind}: {told}" if kind else told, see=see)
+    text = f"{kind}: {told}" if kind else told
+    return " ".join(text.split()) if has_no_width(sys.stdout) else brief_text(text, see=see)

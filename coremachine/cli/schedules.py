@@ -12,7 +12,7 @@ from coremachine.cli.control import ReasonOption
 from coremachine.cli.insight import show_findings
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import SHORT_ID, console, local_time, print_fields, print_json, print_rows, say
+from coremachine.cli.render import console, local_time, print_fields, print_json, print_rows, say
 from coremachine.cli.times import own_time, read_time
 
 schedules = typer.Typer(help="Jobs that are submitted by the clock.", no_args_is_help=True)
@@ -217,7 +217,7 @@ def _print_answer(answer: Json, output: Any) -> None:
 
 
 def _tick_row(tick: Json) -> Json:
-    return {**tick, "why": _why(tick), "job_id": str(tick.get("job_id") or "")[:SHORT_ID]}
+    return {**tick, "why": _why(tick), "job_id": str(tick.get("job_id") or "")}
 
 
 def _why(tick: Json) -> str:

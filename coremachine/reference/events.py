@@ -24,6 +24,8 @@ EVENTS = {
     "counted; `interruptions` is.",
     "job_step_runs_alone": "Planning the stage, or finalizing the job, spent half of its interruptions and now runs "
     "alone in its worker process.",
+    "job_step_not_written": "The stage was planned, or the summary made, and the database refused to write that "
+    "(`step`, `reason`). The message comes again; the same reason is noted once in a minute.",
     "job_waits_for_release": "The job's next step needs a job type or stage that this app does not know; it waits for "
     "an app that does.",
     "tasks_wait_for_release": "Tasks (`count`) need a handler that this app does not know; they wait for an app that "

@@ -70,6 +70,12 @@ JOBS = {
         "warning",
         _STEP,
     ),
+    "job_step_not_written": Record(
+        "The database refuses what came of a step (`reason`), though it answers; the step's message comes again.",
+        "JOB_STEP_NOT_WRITTEN",
+        "error",
+        f"{_STEP} operation reason",
+    ),
     "job_step_given_back": Record(
         "The job's next step needs a job type or stage that this app does not know.",
         "UNKNOWN_WORK",
@@ -424,6 +430,12 @@ APP = {
         "Submitting a tick's job met an error that is not its fault; it is retried.",
         level="error",
         fields="schedule",
+    ),
+    "janitor_row_failed": Record(
+        "The database refused what a sweep does to one job or stage; the others were looked after.",
+        "JANITOR",
+        "error",
+        "operation job_id run stage",
     ),
     "janitor_step_failed": Record("A step of a sweep failed; the others went on.", "JANITOR", "error", "operation"),
     "sweep_ended": Record(

@@ -123,6 +123,30 @@ language sql set enable_seqscan = off as $$
   where t.stage = p_stage and t.status is not distinct from 'processing' and t.lease_id = p_lease_id;
 $$;
 
+-- Notes in the job's timeline that the end of its step could not be written, and why; the same once in a minute.
+-- Returns whether it was noted.
+-- Fence: the job waits for a step of that stage. Locks: none but the new row's.
+create or replace function {schema}.note_step_unwritten(
+  p_job_id text, p_run integer, p_stage integer, p_step text, p_reason text
+) returns boolean
+language plpgsql as $$
+declare
+  v_detail jsonb := jsonb_build_object('step', p_step, 'reason', p_reason);
+begin
+  if not exists (
+    select from {schema}.jobs j
+    where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ({waiting_jobs})
+  ) or exists (
+    select from {schema}.job_events e
+    where e.job_id = p_job_id and e.run = p_run and e.stage = p_stage and e.event = 'job_step_not_written'
+      and e.detail = v_detail and e.at > {schema}.clock() - interval '1 minute'
+  ) then
+    return false;
+  end if;
+  perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'job_step_not_written', v_detail);
+  return true;
+end $$;
+
 -- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
 -- The others are due again after the stage's back-off. The caller holds the rows at these places and checks the stage.
 create or replace function {schema}.end_timed_out_attempts(

@@ -42,8 +42,8 @@ def test_value_of_another_type_is_told_what_would_do(entry, value, expected, hin
 @pytest.mark.parametrize(
     ("entry", "value", "expected", "found"),
     [
-        ({"type": "str", "min": 2}, "a", "a length of at least 2", "length 1"),
-        ({"type": "list", "max": 1}, [1, 2], "a length of at most 1", "length 2"),
+        ({"type": "str", "min": 2}, "a", "at least 2 characters", "1"),
+        ({"type": "list", "max": 1}, [1, 2], "at most 1 item", "2"),
         ({"type": "int", "min": 2}, 1, "at least 2", "int 1"),
     ],
 )

@@ -237,3 +237,47 @@ def test_configuration_of_a_library_silences_no_record(caplog):
     assert [record.getMessage() for record in caplog.records] == ["still said"]
     logger.disabled = True
     assert log.is_enabled_for(logging.WARNING)
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [LONG, [LONG], {"task_id": LONG}, {LONG: "not_found"}, ({"a": [LONG, LONG]},), ["short"] * 200_000, {"a"} | {LONG}],
+    ids=["text", "list", "value", "name", "nested", "many", "set"],
+)
+def test_text_of_others_is_bounded(caplog, value):
+    """A task's id of 200,000 characters in a message was logged whole, several times."""
+    log.warning("odd", extra={"found": value})
+    (record,) = caplog.records
+    assert len(repr(record.found)) < 80_000
+    assert "cut here" in repr(record.found)
+
+
+@pytest.mark.parametrize("value", ["s1-000000", [f"s1-{n:06}" for n in range(100)], {"a": 1}, ("a", 2), None, 7])
+def test_what_is_short_is_logged_as_it_is(caplog, value):
+    log.warning("plain", extra={"found": value})
+    assert caplog.records[0].found is value
+
+
+def test_values_that_hold_themselves_are_logged_as_far_as_there_is_room(caplog):
+    circle: list = [LONG]
+    circle.append(circle)
+    log.warning("odd", extra={"found": circle})
+    assert len(repr(caplog.records[0].found)) < 80_000
+
+
+def test_long_text_of_an_exception_is_logged_with_its_trace_and_cut(caplog):
+    def read():
+        raise KeyError(LONG)
+
+    try:
+        read()
+    except KeyError:
+        log.exception("not_read")
+    told = logging.Formatter().format(caplog.records[0])
+    assert len(told) < 20_000
+    assert "in read" in told
+    assert "KeyError" in told
+    assert "200,0" in told  # its length

@@ -156,7 +156,7 @@ def _bounds(entry: Mapping[str, Any], kind: str) -> str:
     }.get(kind, f"{entry.get('type') if isinstance(entry.get('type'), str) else 'value'} as JSON")
     least = next((entry[key] for key in ("minimum", "exclusiveMinimum", "minLength", "minItems") if key in entry), None)
     most = next((entry[key] for key in ("maximum", "exclusiveMaximum", "maxLength", "maxItems") if key in entry), None)
-    unit = " characters" if kind in {"text", "long"} else ""
+    unit = " characters" if kind in {"text", "long"} else " items" if {"minItems", "maxItems"} & entry.keys() else ""
     if least is not None and most is not None:
         return f"{words}, {least:,} to {most:,}{unit}"
     if least is not None:

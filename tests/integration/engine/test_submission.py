@@ -118,7 +118,7 @@ class TestSameParameters:
         assert bool(again.advice) == bool(named)
         assert all(word in again.advice for word in named)
         if "rerun" in named:
-            assert f"`coremachine rerun {first.job_id[:12]}`" in again.advice
+            assert f"`coremachine rerun {first.job_id[:12]} --failed`" in again.advice
             assert "--if-ended rerun" in again.advice
         assert rig.engine.query("select * from app.jobs") == before
         assert rig.queues.clear() == 0

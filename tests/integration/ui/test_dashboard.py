@@ -109,7 +109,7 @@ def test_a_job_is_submitted_by_form_and_watched_to_its_end(app: DashboardApp, pa
     fill(page, "p.scenes", "6")
     click(page, "form.form button")
     assert page.run("document.querySelector('[aria-invalid]').name") == "p.folder"
-    assert "expected a length of at least 3, found length 2" in text(page, ".has-error")
+    assert "expected at least 3 characters, found 2" in text(page, ".has-error")
     assert page.run("document.querySelector('[name=\"p.scenes\"]').value") == "6"
     fill(page, "p.folder", "abfs://scenes/new")
     fill(page, "p.held", "[5]")

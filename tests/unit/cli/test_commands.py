@@ -462,6 +462,22 @@ def test_narrow_list_folds_reasons_and_nothing_else(
     assert "left out, since the terminal is narrow: took, stage, created at" in " ".join(rest)
 
 
+def test_nothing_of_a_table_is_cut_in_a_pipe(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had 80 columns there: ids and reasons were cut, or folded onto lines of their own."""
+    monkeypatch.delenv("COLUMNS")
+    text = "OSError: " + "the source answers nothing since it was moved to another place; " * 10
+    reason = {"code": "failed", "severity": "error", "text": text, "at": None}
+    api.answer("GET /api/jobs", {"value": [{**job(), "reason": reason}]})
+    assert run("list", "-o", "table") == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert {"took", "stage"} < set(head.split())
+    assert JOB_ID in line
+    assert text.strip() in line
+    assert not line.endswith("  ")
+
+
 def test_list_reads_all_pages_up_to_the_limit(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     pages = [{"value": [job(), job()], "next_cursor": "c1"}, {"value": [job(), job()], "next_cursor": "c2"}]
     api.answer("GET /api/jobs", *pages)

@@ -7,7 +7,7 @@ import pytest
 from rio_cogeo.cogeo import cog_translate
 from rio_cogeo.profiles import cog_profiles
 
-from coremachine.cli.demo import DemoFailed, judge, prepare_source
+from coremachine.cli.demo import DemoFailed, Outcome, judge, prepare_source, report
 from jobs.flood_risk_cog.samples import generate_samples
 from tests.unit.cli.conftest import job
 
@@ -75,3 +75,12 @@ def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DemoFailed, match="RASTERS"):
         prepare_source(tmp_path / "none")
     assert prepare_source(tmp_path) == tmp_path
+
+
+def test_what_is_no_raster_is_named_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """A README.md beside the rasters was ignored without a word."""
+    ignored = [{"name": "README.md", "reason": "no raster: [its] name does not end in .tif"}]
+    report(job("completed", result={"ignored": 21, "ignored_names": ignored}), Outcome())
+    shown = capsys.readouterr().out
+    assert "ignored README.md: no raster: [its] name does not end in .tif\n" in shown
+    assert "ignored: 20 more files\n" in shown

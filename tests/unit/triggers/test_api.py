@@ -275,7 +275,12 @@ class TestJob:
     @pytest.mark.parametrize(
         ("job_id", "found", "hint"),
         [
-            ("12", "'12'", "submit answers with it"),
+            (
+                "12",
+                "'12'",
+                "give all of it: only the command line takes the beginning of an id; GET /api/jobs lists them",
+            ),
+            ("1_2", "'1_2'", "submit answers with it"),
             ("AB" * 32, f"'{'AB' * 32}'", "ids are written in lower case"),
             ("a" * 70, "70 characters", "submit answers with it"),
         ],
