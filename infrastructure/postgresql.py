@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 import psycopg
 from psycopg import Cursor
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -132,6 +133,11 @@ class PooledConnection(PreparedConnection):
         super().prepare(is_pooled=is_pooled, needs_transaction=needs_transaction)
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether the next statement is a transaction of its own, as all of the engine's are."""
+        return self.autocommit and self.pgconn.transaction_status == TransactionStatus.IDLE
+
+    @property
     def has_input(self) -> bool:
         """While nothing was asked, the server only speaks to say that it goes: nothing is sent to it any more."""
         if self._input is not None:
@@ -158,6 +164,8 @@ class Pool(ConnectionPool[PooledConnection]):
     def getconn(self, timeout: float | None = None) -> PooledConnection:
         """A connection that the server has not closed meanwhile, as far as it has said so: that is a look, no call.
 
+        Nor is it one that somebody else in this process has begun a transaction on: what is written there is undone.
+
         Raises:
             NotThisProcess: This is a forked child: it would write into the parent's conversation.
         """
@@ -165,7 +173,7 @@ class Pool(ConnectionPool[PooledConnection]):
             raise NotThisProcess(self._pid)
         while True:
             connection = super().getconn(timeout)
-            if connection.connected_at >= self._used_from and not connection.has_input:
+            if connection.connected_at >= self._used_from and connection.is_at_rest and not connection.has_input:
                 return connection
             connection.close()
             # It makes another one in its place.

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from xdist.scheduler import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
 
+from core.authors.intact import intact
 from coremachine.local.postgres import LocalPostgres
 from coremachine.testing.database import (
     SERVER_VARIABLE,
@@ -35,6 +36,9 @@ from tests.sockets import collect_quietly
 # No test asks the internet. Each HTTP client, in each process, would read the certificates of its authorities: 30 ms.
 if os.environ.get("COREMACHINE_TEST_INSTALL") != "real":
     os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent / "data"))
+
+# Tests replace what they like: no process of theirs ends for that.
+intact._end = lambda _: None
 
 # How fast an example is, is the machine's matter.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

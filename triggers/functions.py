@@ -10,6 +10,7 @@ from pathlib import Path
 
 import azure.functions as func
 
+from core.authors.intact import intact
 from core.basics.first_imports import IMPORTS
 from core.project_file import ProjectFileError, read_project_settings
 from core.safety.safe_log import safe_logger
@@ -70,7 +71,8 @@ def _add_jobs_queue(function_app: func.FunctionApp, queue: str) -> None:
         with IMPORTS:
             from triggers.queues import receive_job_message  # noqa: PLC0415 - at the first message
 
-        receive_job_message(message)
+        with intact.looking():
+            receive_job_message(message)
 
 
 def _add_task_queue(function_app: func.FunctionApp, logical: str, queue: str) -> None:
@@ -80,7 +82,8 @@ def _add_task_queue(function_app: func.FunctionApp, logical: str, queue: str) ->
         with IMPORTS:
             from triggers.queues import receive_task_message  # noqa: PLC0415 - at the first message
 
-        receive_task_message(message, queue=logical)
+        with intact.looking():
+            receive_task_message(message, queue=logical)
 
 
 def _add_dead_letters(function_app: func.FunctionApp, logical: str, queue: str) -> None:
@@ -96,7 +99,8 @@ def _add_dead_letters(function_app: func.FunctionApp, logical: str, queue: str) 
         with IMPORTS:
             from triggers.dead_letters import receive_dead_letter  # noqa: PLC0415 - at the first message
 
-        receive_dead_letter(logical, message)
+        with intact.looking():
+            receive_dead_letter(logical, message)
 
 
 def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
@@ -106,7 +110,8 @@ def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
         with IMPORTS:
             from triggers.timers import sweep  # noqa: PLC0415 - at the first sweep
 
-        sweep(past_due=timer.past_due)
+        with intact.looking():
+            sweep(past_due=timer.past_due)
 
 
 def _tell_shortages(shape: AppShape, host_json: Path) -> None:

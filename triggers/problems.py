@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.authors.intact import intact
 from core.basics.canonical import NotJson, ValueTooLarge, shown
 from core.basics.outage import outage
 from core.errors import (
@@ -108,7 +109,8 @@ class LastResort:
 
         try:
             await self._app(scope, receive, watch)
-        except Exception:
+        except Exception as error:
+            intact.note(error)
             if started or scope["type"] != "http":
                 raise
             log.exception("request_failed", extra={"method": scope["method"], "path": scope["path"]})

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.authors.intact import intact
 from core.basics.first_imports import IMPORTS, keep_imported
 from core.basics.outage import outage
 from core.errors import StoreBusy, StoreUnavailable
@@ -224,6 +225,7 @@ def get_services() -> Services:
             if _services is None:
                 _services = _make()
                 keep_imported()
+                intact.take_picture()
     return _services
 
 

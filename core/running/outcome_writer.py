@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from core.authors.intact import intact
 from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
@@ -67,7 +68,9 @@ class OutcomeWriter:
                     self._retry_or_fail([one.task for one in outcomes if one.task.task_id in failures], failures)
         except Exception as error:
             ids = [one.task.task_id for one in outcomes]
-            self._state.note_unwritten(self.ref, lease_id=self.lease_id, task_ids=ids, why=error)
+            # Else its process is about to be lost, and a task that broke it is a suspect.
+            if not intact.explains(error):
+                self._state.note_unwritten(self.ref, lease_id=self.lease_id, task_ids=ids, why=error)
             raise
         fault_point("task.settled")
 

@@ -431,6 +431,13 @@ APP = {
         level="error",
         fields="schedule",
     ),
+    "process_broken": Record(
+        "A job's code replaced what all of this process needs (`changed`), so that the engine fails in it. It ends; "
+        "another takes its place.",
+        "PROCESS_BROKEN",
+        "error",
+        "changed error",
+    ),
     "janitor_row_failed": Record(
         "The database refused what a sweep does to one job or stage; the others were looked after.",
         "JANITOR",

@@ -198,3 +198,18 @@ def test_orphan_of_a_killed_worker_holds_nothing_of_it(start_host: StartHost, tm
         assert orphan.is_running()
     finally:
         orphan.kill()
+
+
+def test_worker_that_a_handler_broke_is_replaced(start_host: StartHost, engine: Engine, tmp_path: Path) -> None:
+    """All that came to it failed from then on: messages, requests and sweeps, so that nothing took the task back."""
+    host = start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND)
+    with client(host) as http:
+        job_id = submit(http, "breaking")
+    ended = "select error ->> 'message' as message from app.jobs where job_id = %s and finished_at is not null"
+    (job,) = wait_until(lambda: engine.query(ended, job_id), "the job's end", 120)
+    assert "its process ended without an outcome 2 times, and 1 times it ran alone there" in job["message"]
+    assert log_of(tmp_path).count("process_broken") == 2
+    assert "threading.Lock (None)" in log_of(tmp_path)
+    host.wait_ready(60)
+    with client(host) as http:
+        assert wait_for_end(http, submit(http, "hello_world", n=3))["status"] == "completed"

@@ -5,7 +5,8 @@ The first line to a worker holds its options; the later ones are
 `{"command": "lead_timers", "is_host_start": true}` and `{"command": "leave_timers"}`. A worker
 sends `{"event": "ready", "app": {...}}` (an `AppSummary`), `{"event": "failed", "error": "..."}`,
 `{"event": "still_loading", "place": "..."}` when the app's import takes longer than `load_seconds`,
-`{"event": "function_timeout", "function": "..."}`, and each second, from its event loop, `{"event": "alive"}`: when
+`{"event": "function_timeout", "function": "..."}`, `{"event": "timer_failing", "function": "..."}` when that one has
+failed several times in a row, and each second, from its event loop, `{"event": "alive"}`: when
 that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """

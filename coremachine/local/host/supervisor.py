@@ -391,6 +391,8 @@ class HostSupervisor:
                 log.error("app_cannot_be_loaded worker=%s; requests are answered with the reason", slot.label)
             case "still_loading":
                 self._give_up_loading(slot, message["place"])
+            case "timer_failing":
+                self._pass_timers_on(slot, message["function"])
             case "function_timeout":
                 log.error("function_timeout worker=%s function=%s", slot.label, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
@@ -459,6 +461,18 @@ class HostSupervisor:
             log.error("worker_blocked worker=%s: it does not end itself after functionTimeout; killing it", slot.label)
             slot.kill_at = 0.0
 
+    def _pass_timers_on(self, slot: WorkerSlot, function: str) -> None:
+        """A function may have broken its process for all others: the next worker fires the timers, if there is one."""
+        if self._leader != slot.index:
+            return
+        others = self._slots[slot.index + 1 :] + self._slots[: slot.index]
+        for other in others:
+            if other.may_lead and other.send({"command": "lead_timers", "is_host_start": False}):
+                self._leader = other.index
+                slot.send({"command": "leave_timers"})
+                log.info("timers_passed_on worker=%s function=%s to=%s", slot.label, function, other.label)
+                return
+
     def _appoint_leader(self) -> None:
         """One worker fires the timers, a blocked one as long as no other can.
 
@@ -468,10 +482,10 @@ class HostSupervisor:
         if leader is not None and not leader.is_blocked:
             return
         for slot in self._slots:
-            if slot.is_ready and slot.channel is not None and not slot.is_blocked:
-                sent = slot.channel.send({"command": "lead_timers", "is_host_start": not self._timers_started})
+            if slot.may_lead:
+                sent = slot.send({"command": "lead_timers", "is_host_start": not self._timers_started})
                 if sent:
                     self._leader, self._timers_started = slot.index, True
-                    if leader is not None and leader.channel is not None:
-                        leader.channel.send({"command": "leave_timers"})  # read when it is no longer blocked
+                    if leader is not None:
+                        leader.send({"command": "leave_timers"})  # read when it is no longer blocked
                     return

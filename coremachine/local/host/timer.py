@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _SHORTEST_MONITORED = timedelta(minutes=1)
 # Sleeping in pieces notices a clock that was set, or a machine that was suspended.
 _LONGEST_SLEEP_SECONDS = 30.0
+# After this number of failures in a row, another worker may fire the timers: this one may be what is broken.
+_MOST_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def timer_call(
 
 
 class TimerRunner:
-    """Runs one timer. It never overlaps itself: the next time is computed when the function is done."""
+    """Runs one timer. It never overlaps itself: the next time is computed when the function is done.
+
+    Args:
+        on_failing: Called each time that it has failed several times in a row.
+    """
 
     def __init__(
         self,
@@ -102,8 +108,11 @@ class TimerRunner:
         store: TimerStatusStore,
         zone: tzinfo,
         *,
+        on_failing: Callable[[], object] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._on_failing = on_failing
+        self._failures = 0
         self._function = function
         self._trigger = trigger
         self._dispatcher = dispatcher
@@ -147,10 +156,17 @@ class TimerRunner:
             call = timer_call(self._function, past_due=past_due, status=status, retrying=Retrying(retry, limit or 0))
             outcome = self._dispatcher.submit(call, "timer" if retry == 0 else f"retry {retry} of a timer")
             await asyncio.gather(asyncio.wrap_future(outcome), return_exceptions=True)
+            self._count(outcome.exception())
             if policy is None or outcome.exception() is None or (limit is not None and retry >= limit):
                 return
             retry += 1
             await asyncio.sleep(policy.delay(retry))
+
+    def _count(self, error: BaseException | None) -> None:
+        self._failures = 0 if error is None else self._failures + 1
+        if self._failures == _MOST_FAILURES:
+            self._failures = 0
+            self._on_failing()
 
     async def _sleep_until(self, moment: datetime) -> None:
         while (left := (moment - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - it is the clock that is waited for
@@ -175,7 +191,7 @@ class TimerGroup:
             log.info("timers_started functions=%s", ",".join(name for name, _ in self._runners))
 
     def leave(self) -> None:
-        """Another worker leads: this one was silent for too long."""
+        """Another worker leads: this one was silent for too long, or its timers fail."""
         if self._tasks:
             log.info("timers_left")
         for task in self._tasks:

@@ -214,7 +214,17 @@ class Worker:
         zone = local_zone(os.environ)
         return TimerGroup(
             [
-                (function.name, TimerRunner(function, function.trigger, self._dispatcher, store, zone))
+                (
+                    function.name,
+                    TimerRunner(
+                        function,
+                        function.trigger,
+                        self._dispatcher,
+                        store,
+                        zone,
+                        on_failing=partial(self._channel.send, {"event": "timer_failing", "function": function.name}),
+                    ),
+                )
                 for function in self._index.functions.values()
                 if isinstance(function.trigger, TimerTrigger)
             ]

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import subprocess
 from dataclasses import dataclass
+from typing import Any
 
 from coremachine.local.host.errors import HostStartError
 from coremachine.local.host.protocol import Channel
@@ -69,6 +70,15 @@ class WorkerSlot:
         self.deaths_at_load += 1
         if self.deaths_at_load == _MOST_DEATHS_AT_LOAD:
             self.error = f"its process ended {self.deaths_at_load} times while it loaded, last with status {status}"
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether it may fire the timers."""
+        return self.is_ready and self.channel is not None and not self.is_blocked
+
+    def send(self, message: dict[str, Any]) -> bool:
+        """Whether its process was sent the message."""
+        return self.channel is not None and self.channel.send(message)
 
     def silence(self, now: float) -> float:
         """For how long its event loop has said nothing."""

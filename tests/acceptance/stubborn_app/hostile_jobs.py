@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -204,5 +205,40 @@ WAYS = {
     "subprocess": run_program,
     "orphan": leave_orphan,
 }
-HOSTILE_JOBS = (BlockedJob, TimedBlockedJob, ForkingJob, ForkingAuthorJob)
-HOSTILE_HANDLERS = (Handler("blocked", run_blocked, queue="tasks"), Handler("fork", run_fork, queue="tasks"))
+
+
+class BreakingJob(JobBaseMixin, JobBase):
+    """Its task leaves its process without `threading.Lock`, every time."""
+
+    job_type = "breaking"
+    stages: ClassVar = [
+        {
+            "number": 1,
+            "name": "breaks",
+            "task_type": "break",
+            "parallelism": "single",
+            "lease_seconds": 5,
+            "max_interruptions": 1,
+        }
+    ]
+
+    @staticmethod
+    def create_tasks_for_stage(stage, job_params, job_id, previous_results):
+        return [TaskDefinition(name="breaks")]
+
+    @staticmethod
+    def finalize_job(context):
+        return {}
+
+
+def run_break(params, context):
+    threading.Lock = None
+    return {}
+
+
+HOSTILE_JOBS = (BlockedJob, TimedBlockedJob, ForkingJob, ForkingAuthorJob, BreakingJob)
+HOSTILE_HANDLERS = (
+    Handler("blocked", run_blocked, queue="tasks"),
+    Handler("fork", run_fork, queue="tasks"),
+    Handler("break", run_break, queue="tasks"),
+)

@@ -289,3 +289,38 @@ def test_forked_child_gets_no_connection_of_its_parents(url):
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
         [after] = PostgreSQLRepository(pool)._execute_query("ask", SQL("select pg_backend_pid() as pid"))
     assert before == after
+
+
+def take(pool, spoil):
+    connection = pool.getconn()
+    spoil(connection)
+    ConnectionPool.putconn(pool, connection)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda connection: connection.set_autocommit(False), lambda connection: connection.close()],
+    ids=["autocommit_off", "closed"],
+)
+def test_connection_that_a_handler_spoiled_loses_no_write(url, spoil):
+    """Without autocommit, what the engine wrote there was undone when the connection came back, without an error."""
+    with create_pool(url, max_size=1) as pool:
+        repository = PostgreSQLRepository(pool)
+        repository._execute_query("make", SQL("create table if not exists public.kept (n integer)"))
+        take(pool, spoil)
+        repository._execute_query("write", SQL("insert into public.kept values (1)"))
+        assert repository._execute_query("read", SQL("select n from public.kept")) == [{"n": 1}]
+        repository._execute_query("drop", SQL("drop table public.kept"))
+
+
+def test_transaction_that_a_handler_left_open_in_the_pool_loses_no_write(url):
+    """Through a reference of its own, while the connection is in the pool."""
+    with create_pool(url, max_size=1) as pool:
+        repository = PostgreSQLRepository(pool)
+        repository._execute_query("make", SQL("create table if not exists public.kept (n integer)"))
+        connection = pool.getconn()
+        pool.putconn(connection)
+        connection.execute("begin")
+        repository._execute_query("write", SQL("insert into public.kept values (1)"))
+        assert repository._execute_query("read", SQL("select n from public.kept")) == [{"n": 1}]
+        repository._execute_query("drop", SQL("drop table public.kept"))

@@ -1,8 +1,12 @@
 """When a silent worker is reported, and one that sends what nobody can read."""
 
+import asyncio
 import logging
 import socket
 import time
+from concurrent.futures import Future
+from datetime import UTC
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +14,7 @@ import pytest
 
 from coremachine.local.host.protocol import Channel
 from coremachine.local.host.supervisor import HostSupervisor
+from coremachine.local.host.timer import TimerRunner
 from coremachine.local.host.worker_slot import WorkerSlot
 
 HOST = cast(
@@ -80,3 +85,49 @@ def test_a_worker_that_sends_what_nobody_can_read_is_replaced(caplog: pytest.Log
 
 def test_records_name_the_app_where_there_are_several() -> None:
     assert [WorkerSlot(1).label, WorkerSlot(1, "worker-heavy").label] == ["1", "worker-heavy/1"]
+
+
+def test_timers_that_fail_in_one_worker_are_fired_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that replaced `threading.Lock` broke each sweep of its worker: no row of any job was looked after."""
+    sent: list[tuple[int, str]] = []
+    slots = [silent_slot(60.0) for _ in range(3)]
+    for index, slot in enumerate(slots):
+        slot.index = index
+        send = partial(lambda index, message: sent.append((index, message["command"])) or True, index)
+        slot.channel = cast("Any", SimpleNamespace(send=send))
+    slots[2].is_blocked = True
+    host = cast("Any", SimpleNamespace(_slots=slots, _leader=1))
+    host._pass_timers_on = partial(HostSupervisor._pass_timers_on, host)
+    caplog.set_level(logging.INFO)
+    told = {"event": "timer_failing", "function": "janitor_sweep"}
+    HostSupervisor._on_event(host, slots[1], told)
+    HostSupervisor._on_event(host, slots[1], told)  # it leads no more
+    assert sent == [(0, "lead_timers"), (1, "leave_timers")]
+    assert host._leader == 0
+    assert caplog.text.count("timers_passed_on worker=1 function=janitor_sweep to=0") == 1
+    slots[1].is_ready = False
+    HostSupervisor._on_event(host, slots[0], told)  # nobody else can
+    assert (host._leader, len(sent)) == (0, 2)
+
+
+@pytest.mark.parametrize(("outcomes", "reports"), [("ffffff", 2), ("ffsff", 0), ("fff", 1), ("s", 0)])
+def test_a_worker_reports_timers_that_fail_each_time(outcomes: str, reports: int) -> None:
+    told: list[None] = []
+    left = list(outcomes)
+
+    def submit(_call: object, _what: str) -> Future[None]:
+        ended: Future[None] = Future()
+        if left.pop(0) == "f":
+            ended.set_exception(TypeError("'NoneType' object is not callable"))
+        else:
+            ended.set_result(None)
+        return ended
+
+    function = cast("Any", SimpleNamespace(name="sweep", retry=None))
+    dispatcher = cast("Any", SimpleNamespace(submit=submit))
+    runner = TimerRunner(
+        function, cast("Any", None), dispatcher, cast("Any", None), UTC, on_failing=lambda: told.append(None)
+    )
+    for _ in outcomes:
+        asyncio.run(runner._fire(past_due=False, status=None))
+    assert len(told) == reports
