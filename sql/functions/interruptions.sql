@@ -195,9 +195,38 @@ begin
   return {schema}.give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, null);
 end $$;
 
+-- Fails those of the tasks, which a process that drains has just released, that seem to end their processes.
+-- Returns their ids. The caller holds the rows, and checks the stage.
+create or replace function {schema}.fail_enders(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_most integer
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_failed text[];
+begin
+  with ended as (
+    update {schema}.tasks t
+    set status = 'failed', finished_at = v_now, announced_at = null, is_watched = false,
+        error = {schema}.stored_error('InterruptedTooOften',
+          format('its process was asked to end %s times while it ran, now within a minute of its begin (last: %s). If '
+            'nobody stops processes so often, it sends SIGTERM to its own process or process group, or a program that it '
+            'starts does: start that in a session of its own, or the handler in a process of its own',
+            t.interruptions, t.lease_owner), false, t.attempt, v_now)
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.interruptions >= p_most and t.started_at > v_now - interval '1 minute'
+    returning t.task_id
+  )
+  select coalesce(array_agg(e.task_id), array[]::text[]) into v_failed from ended e;
+  return v_failed;
+end $$;
+
 -- Gives claimed tasks back before their lease runs out, and returns those that are pending again.
 -- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
--- interruption, of a process that drains. p_until: up to this id they wait in their stage's line again; null: none does.
+-- interruption, of a process that drains, and it fails nothing: a deployment is nobody's fault. But a task that sends its
+-- process the signal to end would end one after the other: one that was interrupted three times as often as its stage
+-- allows (15 times at least), and again within a minute of its begin, has failed as InterruptedTooOften.
+-- p_until: up to this id they wait in their stage's line again; null: none does.
 -- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
 -- job row.
 create or replace function {schema}.give_back_tasks(
@@ -210,8 +239,12 @@ declare
   v_ids text[];
   v_places tid[];
   v_limits text[];
+  v_most integer;
+  v_failed text[];
 begin
-  select {stage_is_open}, case when not p_started then {schema}.limit_names(s.settings) end into v_open, v_limits
+  select {stage_is_open}, case when not p_started then {schema}.limit_names(s.settings) end,
+         3 * greatest((s.settings ->> 'max_interruptions')::integer, 5)
+  into v_open, v_limits, v_most
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   if v_limits is not null then
@@ -237,6 +270,13 @@ begin
       lease_id = null, lease_expires_at = null,
       announced_at = case when v_open and t.task_id <= p_until then v_now end
   where t.ctid = any (v_places);
+  if p_started and v_open then
+    v_failed := {schema}.fail_enders(p_job_id, p_run, p_stage, v_ids, v_most);
+    v_ids := array(select named.id from {schema}.ids_in_order(v_ids) as named where named.id <> all (v_failed));
+    if cardinality(v_failed) > 0 then
+      perform {schema}.check_stage(p_job_id, p_run, p_stage, true, v_failed);
+    end if;
+  end if;
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then

@@ -24,10 +24,11 @@ StartHost = Callable[..., HostSupervisor]
 
 
 @contextmanager
-def starting_hosts(database_url: str, folder: Path) -> Iterator[StartHost]:
+def starting_hosts(database_url: str, folder: Path, lock_seconds: float = 60.0) -> Iterator[StartHost]:
     """Hosts over one database and one broker, whose log is in the folder; stopped at the end if they still run."""
     with ExitStack() as opened:
-        broker = opened.enter_context(BrokerThread(BrokerConfig.for_queues(QUEUES)))
+        queues = BrokerConfig.for_queues(QUEUES, lock_duration_seconds=lock_seconds)
+        broker = opened.enter_context(BrokerThread(queues))
 
         def start(*, workers: int = 1, **environment: str) -> HostSupervisor:
             settings = {

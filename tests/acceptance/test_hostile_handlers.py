@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from coremachine.local.host.supervisor import HostSupervisor
-from tests.acceptance.hosts import EVERY_SECOND, StartHost, beginnings, client
+from tests.acceptance.hosts import EVERY_SECOND, StartHost, beginnings, client, starting_hosts
 from tests.acceptance.steps import has_ended, stand_ins_of, submit, wait_for_end, wait_until
 from tests.databases import Engine
 
@@ -126,6 +127,24 @@ def test_stopped_process_is_not_stood_in_for(start_host: StartHost, engine: Engi
         assert wait_until(lambda: engine.query(ended, job_id), "the job's end", 90) == [{"status": "failed"}]
     finally:
         os.kill(blocked, signal.SIGCONT)
+
+
+def test_stopped_process_keeps_messages_for_two_locks_at_most(database_url: str, tmp_path: Path) -> None:
+    """Those that the broker had sent it: up to `maxConcurrentCalls` per queue. A small job has two messages."""
+    lock_seconds, jobs = 5.0, 12
+    with starting_hosts(database_url, tmp_path, lock_seconds) as start:
+        host = start(workers=2, COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND)
+        stopped = host.worker_pids[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with client(host) as http:
+                ids = [submit(http, "hello_world", n=1, message=f"greeting {number}") for number in range(jobs)]
+                assert {wait_for_end(http, job_id)["status"] for job_id in ids} == {"completed"}
+            assert time.monotonic() - began < 2 * lock_seconds + 10
+            assert httpx.get(f"{host.url}/api/livez", timeout=10).status_code == 200
+        finally:
+            os.kill(stopped, signal.SIGCONT)
 
 
 def test_stopped_host_leaves_no_stand_in(start_host: StartHost, tmp_path: Path, gate: Gate) -> None:

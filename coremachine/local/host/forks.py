@@ -13,10 +13,13 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from weakref import WeakSet
 
 log = logging.getLogger(__name__)
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
+# Connections of this process; those that are gone are forgotten.
+_connections: WeakSet[socket.socket] = WeakSet()
 
 
 def keep_from_children(*sockets: socket.socket) -> None:
@@ -42,6 +45,20 @@ def keep_from_children(*sockets: socket.socket) -> None:
         after()
 
     os.register_at_fork(before=before, after_in_parent=after, after_in_child=in_child)
+
+
+def close_in_children(connection: socket.socket) -> None:
+    """Let no forked child have this one: a broker would send it messages for as long as the child lives."""
+    _connections.add(connection)
+
+
+def _close_connections() -> None:
+    for one in list(_connections):
+        if one.fileno() >= 0:
+            os.close(one.detach())
+
+
+os.register_at_fork(after_in_child=_close_connections)
 
 
 @contextlib.contextmanager

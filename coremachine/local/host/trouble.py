@@ -19,7 +19,7 @@ class Trouble:
         self._lock = threading.Lock()
         self._said_at: float | None = None
 
-    def report(self, error: Exception) -> None:
+    def report(self, error: BaseException) -> None:
         with self._lock:
             now = time.monotonic()
             if self._said_at is None or now - self._said_at > _REPEAT_SECONDS:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import pytest
 
 from core.errors import DeliveryError, Draining
-from core.models import JobQueueMessage
+from core.models import JobQueueMessage, StageRef
 from core.running.outcome_writer import OutcomeWriter
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.base import RepositoryError
+from infrastructure.verify import verify
 
 from .machine_suite import Rig
 
@@ -267,3 +268,36 @@ def test_database_that_is_away_keeps_no_process_from_ending(engine, monkeypatch,
         assert rig.machine.drain() == 0
         gate.opened.set()
     assert "tasks_not_handed_back" in caplog.text
+
+
+def hand_back(rig, job_id, *, seconds=1):
+    """Another process claims the job's task and is asked to end, some time after the handler began."""
+    (task,) = rig.tasks(job_id, 1)
+    ref = StageRef(job_id, 1, 1)
+    claim = rig.state.claim_tasks(ref, [task["task_id"]], owner="ended-process")
+    rig.engine.execute("update app.tasks set started_at = started_at - %s * interval '1 s'", seconds)
+    return rig.state.release_tasks_into_line(ref, lease_id=claim.lease_id, task_ids=[task["task_id"]], started=True)
+
+
+def test_task_that_asks_its_process_to_end_each_time_fails(engine):
+    """It ended one worker after the other for ever, and its neighbours with them: no drain was counted."""
+    rig = Rig(engine)
+    job_id = rig.submit(n=1)
+    rig.queues.deliver(rig.machine)
+    for _ in range(14):
+        assert hand_back(rig, job_id).task_ids == ["s1-000000"]
+    assert hand_back(rig, job_id).task_ids == []
+    job, (task,) = rig.job(job_id), rig.tasks(job_id, 1)
+    assert (task["status"], task["interruptions"], task["error"]["type"]) == ("failed", 15, "InterruptedTooOften")
+    assert "SIGTERM" in task["error"]["message"]
+    assert (job.status, job.error["type"]) == ("failed", "StageFailed")
+    assert verify(engine.pool) == []
+
+
+def test_task_that_runs_for_long_outlives_any_number_of_deployments(engine):
+    rig = Rig(engine)
+    job_id = rig.submit(n=1)
+    rig.queues.deliver(rig.machine)
+    for _ in range(20):
+        assert hand_back(rig, job_id, seconds=90).task_ids == ["s1-000000"]
+    assert rig.tasks(job_id, 1)[0]["status"] == "pending"

@@ -1,6 +1,7 @@
 """The pump that receives from this project's broker without the SDK: what it takes, settles, renews and gives back."""
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -428,3 +429,40 @@ def test_a_message_looks_as_it_does_through_the_sdk():
             for one in (expected, found)
         ]
         assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), OSError("gone")], ids=repr)
+def test_pump_outlives_whatever_a_function_raises_in_its_thread(broker, error):
+    """A worker whose pump had ended lived on, and received nothing of the queue any more."""
+    one = Bench(broker)
+    connect, raised = one.pump._connect, []
+
+    def fail_once():
+        if not raised:
+            raised.append(error)
+            raise error
+        return connect()
+
+    one.pump._connect = fail_once
+    put(broker, b"good")
+    one.pump.start()
+    wait_until(lambda: one.counts() == {}, "the message completed")
+    one.pump.stop()
+    assert one.pump.join(20)
+    assert raised == [error]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_child_has_no_connection_of_its_worker(broker):
+    """It outlived its worker, and the broker sent messages for that, each of which waited for the end of its lock."""
+    with Wire(("127.0.0.1", broker.amqp_port)) as wire:
+        number = wire._socket.fileno()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.fstat(number)
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert wire._socket.fileno() == number

@@ -125,7 +125,7 @@ class DirectPump:
                     receiver = DirectReceiver(wire, self._trigger.entity, self._on_refused)
                     failures = 0
                     self._serve(receiver)
-            except Exception as error:  # noqa: BLE001 - whatever happens to a connection, the pump must go on
+            except BaseException as error:  # noqa: BLE001 - a function may raise SystemExit in any thread; it must go on
                 self._trouble.report(error)
                 if self._stopping.is_set():
                     self._give_up_ended(error)
@@ -135,7 +135,7 @@ class DirectPump:
                 self._wire = None
         self._quiet.set()
 
-    def _give_up_ended(self, error: Exception) -> None:
+    def _give_up_ended(self, error: BaseException) -> None:
         """Without a connection at the end: the locks of what has ended run out, and it is delivered again."""
         self._quiet.set()
         self._end_rests()

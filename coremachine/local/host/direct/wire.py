@@ -17,6 +17,7 @@ from coremachine.local.broker import codec
 from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.codec import NULL, DecodeError
 from coremachine.local.broker.performatives import Performative
+from coremachine.local.host.forks import close_in_children
 
 # The name by which this project's broker opens a connection.
 OWN_BROKER = "coremachine-broker"
@@ -59,6 +60,7 @@ class Wire:
         self._wakes.setblocking(False)
         self._wake.setblocking(False)
         self._socket = socket.socket()
+        close_in_children(self._socket)
         try:
             self._open(address)
         except BaseException:
