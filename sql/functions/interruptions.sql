@@ -203,8 +203,17 @@ create or replace function {schema}.fail_enders(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
+  v_places tid[];
   v_failed text[];
 begin
+  select array_agg(h.place) into v_places
+  from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+      and t.interruptions >= p_most and t.started_at > v_now - interval '1 minute'
+    offset 0
+  ) h;
   with ended as (
     update {schema}.tasks t
     set status = 'failed', finished_at = v_now, announced_at = null, is_watched = false,
@@ -213,8 +222,7 @@ begin
             'nobody stops processes so often, it sends SIGTERM to its own process or process group, or a program that it '
             'starts does: start that in a session of its own, or the handler in a process of its own',
             t.interruptions, t.lease_owner), false, t.attempt, v_now)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.interruptions >= p_most and t.started_at > v_now - interval '1 minute'
+    where t.ctid = any (v_places)
     returning t.task_id
   )
   select coalesce(array_agg(e.task_id), array[]::text[]) into v_failed from ended e;
