@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from decimal import getcontext, setcontext
 from gc import isenabled
 from sys import getprofile, getrecursionlimit, getswitchinterval, gettrace
 from threading import stack_size
@@ -37,6 +38,8 @@ READ_SECONDS = 0.001
 _END = object()
 # What the engine's own calls need; a handler that lowers it would break every request and message of its process.
 _FEWEST_FRAMES = getrecursionlimit()
+# What a new thread would have.
+_DECIMALS = copy_context().run(getcontext).copy()
 # What these modules hold, read without their functions, and where an author deleted it: that is twice for each call.
 _threading, _sys = vars(threading), vars(sys)
 
@@ -81,7 +84,7 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     collects, interval, stack = isenabled(), getswitchinterval(), stack_size()
     try:
         try:
-            returned = copy_context().run(function, *args, **kwargs)
+            returned = _own_context().run(function, *args, **kwargs)
         finally:
             log_guard.release_locks()
             # In here, since a profiler that raises does so at the next call. Python drops it then.
@@ -117,6 +120,13 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     raise AuthorError(failure)
 
 
+def _own_context() -> Context:
+    """For one call. A context of `decimal` is changed where it is: a copy of all others would share it."""
+    context = copy_context()
+    context.run(setcontext, _DECIMALS.copy())
+    return context
+
+
 def author_items(
     what: str, read: Callable[[int, Any], T], function: Callable[P, object], *args: P.args, **kwargs: P.kwargs
 ) -> Iterator[T]:
@@ -130,7 +140,7 @@ def author_items(
         AuthorError, StoreUnavailable: As `call_author`, at the first item or any other.
     """
     # One for all steps of a generator, which is one call to its author.
-    in_context: Callable[..., Any] = copy_context().run
+    in_context: Callable[..., Any] = _own_context().run
     count, has_ended = 0, False
     with log_guard:
         items = call_guarded(in_context, _iterator, what, function, *args, **kwargs)

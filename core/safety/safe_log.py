@@ -25,6 +25,8 @@ REPEAT_SECONDS = 60.0
 PREFIX = "coremachine_"
 # `logging` sets these later.
 _RESERVED = frozenset({"message", "asctime"})
+# Of an exception's text: room for that of an author's error, with its trace.
+_MOST_EXCEPTION = 2 * MOST_TEXT_BYTES
 # From where `logging` looks for the line that wrote the record: past `_write` and the method that was called.
 _CALLERS = 3
 
@@ -135,9 +137,9 @@ class WithoutCredentials(Exception):
 def without_credentials(error: BaseException) -> Any:
     """The exception as a record's `exc_info`, or a stand-in whose text has its credentials blanked and is bounded."""
     told = trace_of(error) or f"{type_name(error)}: {text_of(error)}"
-    blanked = bounded_text(told, MOST_TEXT_BYTES)
+    blanked = bounded_text(told, _MOST_EXCEPTION)
     # A trace is shortened where a text in it is long; the exception itself still has all of it.
-    if blanked == told and not has_long_text(error):
+    if blanked == told and not has_long_text(error, _MOST_EXCEPTION):
         return type(error), error, error.__traceback__
     return WithoutCredentials, WithoutCredentials(f"of {type_name(error)}\n{blanked}"), None
 

@@ -115,10 +115,10 @@ def trace_of(error: BaseException) -> str | None:
         return _frames_of(error)
 
 
-def has_long_text(error: BaseException) -> bool:
-    """Whether its text, or that of one that led to it, is longer than a trace shows."""
+def has_long_text(error: BaseException, most_characters: int = _LONGEST_LINE) -> bool:
+    """Whether its text, or that of one that led to it, is longer than that; by default, than a trace shows."""
     try:
-        return any(len(text_of(link)) > _LONGEST_LINE for link in _chain(error))
+        return any(len(text_of(link)) > most_characters for link in _chain(error))
     except BaseException:  # noqa: BLE001 - an exception's attributes are an author's code
         return True
 
