@@ -14,6 +14,7 @@ _PLAIN = (str, bool, int, float)
 LONGEST_TEXT = 4_000
 MOST_CHARACTERS = 32_000
 _DEEPEST = 5
+_TOO_MUCH = MOST_CHARACTERS + 1
 _formatter = logging.Formatter()
 
 
@@ -32,7 +33,7 @@ def bounded_field(value: Any) -> Any:
         return _cut(value, LONGEST_TEXT)
     if not isinstance(value, _GROUPS):
         return value
-    return value if _fits(value) else _Copier().copy(value, _DEEPEST)
+    return value if _size_of(value, _DEEPEST) <= MOST_CHARACTERS else _Copier().copy(value, _DEEPEST)
 
 
 _GROUPS = (Mapping, list, tuple, set, frozenset)
@@ -45,17 +46,20 @@ def _cut(text: str, most: int) -> str:
     return f"{text[: most * 3 // 4]} [cut here: {len(text):,} characters in all] {text[len(text) - most // 4 :]}"
 
 
-def _fits(group: Any) -> bool:
-    """Whether a group of short texts, or of what is no group, is not too large; without a copy."""
+def _size_of(value: Any, depth: int) -> int:
+    """Characters of what is short and not too deep, without a copy; more than MOST_CHARACTERS of anything else."""
+    if isinstance(value, str):
+        return len(value) if len(value) <= LONGEST_TEXT else _TOO_MUCH
+    if not isinstance(value, _GROUPS):
+        return 1
+    if depth == 0:
+        return _TOO_MUCH
     size = 0
-    for part in chain(group, group.values()) if isinstance(group, Mapping) else group:
-        if isinstance(part, _GROUPS):
-            return False
-        length = len(part) if isinstance(part, str) else 1
-        size += length
-        if length > LONGEST_TEXT or size > MOST_CHARACTERS:
-            return False
-    return True
+    for part in chain(value, value.values()) if isinstance(value, Mapping) else value:
+        size += _size_of(part, depth - 1)
+        if size > MOST_CHARACTERS:
+            break
+    return size
 
 
 class _Copier:
@@ -90,7 +94,7 @@ class _Copier:
             if self._room <= 0:
                 copied["cut"] = f"{len(value):,} in all"
                 break
-            copied[self.copy(name, 0)] = self.copy(part, depth)
+            copied[self.copy(name if isinstance(name, _PLAIN) else text_of(name), 0)] = self.copy(part, depth)
         return copied
 
 
