@@ -38,7 +38,10 @@ _MODULES = frozenset(
 _PACKAGES = ("core.", "infrastructure.", "psycopg.", "psycopg_pool.")
 # Who may replace functions of `logging` and `threading`: the engine, when the first attempt begins, and its host and
 # what traces it.
-_MAY_REPLACE = ("core.", "infrastructure.", "triggers.", "coremachine.", "azure.", "opentelemetry.", "wrapt.")
+_MAY_REPLACE = (
+    *("core.", "infrastructure.", "triggers.", "coremachine.", "coremachine_functions."),
+    *("azure.", "opentelemetry.", "wrapt."),
+)
 _KEPT = (FunctionType, BuiltinFunctionType, type)
 _Picture = dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]
 

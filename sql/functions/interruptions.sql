@@ -232,8 +232,8 @@ end $$;
 -- Gives claimed tasks back before their lease runs out, and returns those that are pending again.
 -- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
 -- interruption, of a process that drains, and it fails nothing: a deployment is nobody's fault. But a task that sends its
--- process the signal to end would end one after the other: one that was interrupted three times as often as its stage
--- allows (15 times at least), and again within a minute of its begin, has failed as InterruptedTooOften.
+-- process the signal to end would end one after the other: one that was interrupted twice as often as its stage allows
+-- (10 times at least), and again within a minute of its begin, has failed as InterruptedTooOften.
 -- p_until: up to this id they wait in their stage's line again; null: none does.
 -- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
 -- job row.
@@ -251,7 +251,7 @@ declare
   v_failed text[];
 begin
   select {stage_is_open}, case when not p_started then {schema}.limit_names(s.settings) end,
-         3 * greatest((s.settings ->> 'max_interruptions')::integer, 5)
+         2 * greatest((s.settings ->> 'max_interruptions')::integer, 5)
   into v_open, v_limits, v_most
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;

@@ -284,11 +284,11 @@ def test_task_that_asks_its_process_to_end_each_time_fails(engine):
     rig = Rig(engine)
     job_id = rig.submit(n=1)
     rig.queues.deliver(rig.machine)
-    for _ in range(14):
+    for _ in range(9):
         assert hand_back(rig, job_id).task_ids == ["s1-000000"]
     assert hand_back(rig, job_id).task_ids == []
     job, (task,) = rig.job(job_id), rig.tasks(job_id, 1)
-    assert (task["status"], task["interruptions"], task["error"]["type"]) == ("failed", 15, "InterruptedTooOften")
+    assert (task["status"], task["interruptions"], task["error"]["type"]) == ("failed", 10, "InterruptedTooOften")
     assert "SIGTERM" in task["error"]["message"]
     assert (job.status, job.error["type"]) == ("failed", "StageFailed")
     assert verify(engine.pool) == []
