@@ -251,6 +251,6 @@ class Drain:
                 except StoreUnavailable as error:
                     outage.note(str(error))
                 except Exception:
-                    log.exception("tasks_not_handed_back", extra={"checkpoint": "DRAIN", "count": len(tasks)})
+                    log.exception("tasks_not_released", extra={"checkpoint": "DRAIN", "count": len(tasks)})
         log.info("drained", extra={"checkpoint": "DRAIN", "count": count})
         return count

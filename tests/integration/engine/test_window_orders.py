@@ -168,7 +168,7 @@ class Driver:
             self.ran[ref, task_id] = self.ran.get((ref, task_id), 0) + 1
             following = Lease(uuid4(), "w")
             ended = Completion(lease.lease_id, {task_id: encode_storable({}, "result")})
-            check, rows = self.engine.stages.complete_tasks_and_take_next(ref, [ended], NextTasks({"t"}, 1, following))
+            check, rows = self.engine.stages.complete_tasks_and_claim_next(ref, [ended], NextTasks({"t"}, 1, following))
             assert check.updated_ids == (task_id,)
             assert self.goes_on or not rows
             lease = following
