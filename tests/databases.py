@@ -2,18 +2,21 @@
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Literal
+from psycopg.sql import SQL, Identifier, Literal
 
 from core.models import JobRecord, Lease, StageDefinition, StageRef, TaskRecord
+from coremachine.testing.database import folder_for_servers, prefix_of_folders
 from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
@@ -34,6 +37,23 @@ def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connectio
     """A connection of the test's own, at read committed whatever the server's default is."""
     options = "-c default_transaction_isolation=read\\ committed"
     return psycopg.connect(make_conninfo(database_url, options=options), autocommit=autocommit)
+
+
+@contextmanager
+def folder_of_server() -> Iterator[Path]:
+    """Where the data of a server of a test's own are: in memory, as those of the session's."""
+    with tempfile.TemporaryDirectory(prefix=prefix_of_folders(), dir=folder_for_servers()) as folder:
+        yield Path(folder) / "data"
+
+
+@contextmanager
+def empty_database(server_url: str, name: str, options: LiteralString = "") -> Iterator[str]:
+    """A database of this name, without a schema. A server of its own would take seconds."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("create database {} {}").format(Identifier(name), SQL(options)))
+    yield make_conninfo(server_url, dbname=name)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("drop database {} with (force)").format(Identifier(name)))
 
 
 def make_template(server_url: str) -> str:
