@@ -323,6 +323,7 @@ def _write_and_verify(
     return {
         **describe_cog(str(temporary), footprint),
         **_decided(plan),
+        "changed": verification["allowed"],
         "statistics": meter.result() | (NO_DEPTHS if plan.kind == "classes" else {}),
         "verification": {**verification, "validator": {"valid": True, "warnings": []}},
         "checksum": checksum_of(str(temporary)),
@@ -464,7 +465,6 @@ def _decided(plan: ConversionPlan) -> dict[str, Any]:
     return {
         "kind": plan.kind,
         "resampling": {"warp": plan.warp_resampling if plan.warped else None, "overviews": plan.overview_resampling},
-        "changed": list(plan.changed),
         "web_zoom": plan.web.zoom if plan.web is not None else None,
     }
 
