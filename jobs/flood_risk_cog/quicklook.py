@@ -21,6 +21,8 @@ from jobs.flood_risk_cog.picture_frame import LONGEST_SIDE, Frame, Shape, groups
 
 SMALLEST_WIDTH = 480
 GROUND, OUTLINE, SHALLOW = (222, 220, 208), (70, 70, 70), (176, 214, 240)
+# Of no class: of rasters of classes the picture shows the area alone.
+CLASSES = (226, 210, 224)
 HEADER, FOOTER, EDGE = 44, 72, 16
 # A raster that is smaller than this in the picture gets a ring around it.
 TINY = 5.0
@@ -81,10 +83,18 @@ def _deepest(depths: Any) -> float | None:
 
 
 def _coloured(panel: Panel, deepest: float | None) -> Any:
-    """Ground, water and outlines; a ring around what is still too small to see."""
+    """Ground, water, the areas of classes, and outlines; a ring around what is still too small to see."""
     depths, frame = panel.depths, panel.frame
     picture = np.empty((frame.rows, frame.columns, 3), dtype="uint8")
     picture[:] = BACKGROUND
+    areas = [
+        {"type": "Polygon", "coordinates": [ring]}
+        for path, shape, _ in panel.shapes
+        if path is None
+        for ring in _rings(frame, shape)
+    ]
+    if areas:
+        picture[rasterize(areas, out_shape=depths.shape, transform=frame.place, dtype="uint8") > 0] = CLASSES
     picture[np.isfinite(depths)] = GROUND
     wet = np.isfinite(depths) & (depths > 0)
     if deepest is not None:
@@ -109,8 +119,8 @@ def _subtitle(shapes: list[Shape], panels: int) -> str:
     words = f"{len(shapes)} rasters" if len(shapes) != 1 else "1 raster"
     words += f" in {panels} pictures" if panels > 1 else ""
     if classes == len(shapes):
-        return f"{words} of classes, the outline alone"
-    return f"{words}, the deepest water on top" + (f"; of {classes} with classes the outline alone" if classes else "")
+        return f"{words} of classes, the area alone"
+    return f"{words}, the deepest water on top" + (f"; of {classes} with classes the area alone" if classes else "")
 
 
 def _parts(box: list[float]) -> list[list[float]]:
@@ -134,7 +144,7 @@ def _rings(frame: Frame, shape: dict[str, Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Legend:
-    """What is written around the picture; rasters of classes are outlines only."""
+    """What is written around the picture; of rasters of classes the area alone is shown."""
 
     title: str
     words: str
@@ -186,7 +196,7 @@ def _draw_colours(pen: Any, sheet: Any, top: int, legend: Legend, font: Any) -> 
         pen.text((EDGE + bar, top + 16), label, INK, font, anchor="ra")
     at = EDGE + bar + (20 if bar else 70)
     swatches = [(GROUND, "dry"), (BACKGROUND, "no data")] * bool(legend.depths or not legend.classes)
-    for colour, words in swatches + [(BACKGROUND, "classes, no depths")] * bool(legend.classes):
+    for colour, words in swatches + [(CLASSES, "classes, no depths")] * bool(legend.classes):
         pen.rectangle((at, top, at + 12, top + 12), colour, OUTLINE)
         pen.text((at + 18, top - 1), words, INK, font)
         at += 30 + int(pen.textlength(words, font))

@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.footprint import places_on_globe
-from jobs.flood_risk_cog.ground import Around, Ground, around, ground_of, places, same_datum
+from jobs.flood_risk_cog.ground import Around, Ground, around, coarseness, ground_of, places, same_datum
 
 # Mercator has no poles: maps in it end there.
 MERCATOR_ENDS = 85.06
@@ -27,6 +27,8 @@ HALF_TURN = 180.0
 NEARLY = 1e-9
 # Of a pixel: a rounded digit adds no row or column, and a source's edge is not farther outside of its grid.
 ROUNDED = 1e-3
+# Of a pixel of the source along its side: GDAL's choice is finer where a projection stretches a part very much.
+FINEST = 0.4
 # By how much a grid that has all of a source may be larger than GDAL's: beyond it, a projection has no end.
 MOST_LARGER = 4
 
@@ -65,7 +67,10 @@ def own_grid(dataset: Any, crs: Any) -> TargetGrid | None:
 
 @dataclass(frozen=True)
 class LookedUp:
-    """GDAL's own grid around a raster, and where the raster lies on it: from its first column and row, in pixels."""
+    """GDAL's own grid around a raster, and where the raster lies on it: from its first column and row, in pixels.
+
+    `is_scaled`: with larger pixels than GDAL's, which would be many times as many as the raster's.
+    """
 
     transform: Affine
     width: int
@@ -74,6 +79,7 @@ class LookedUp:
     top: float
     right: float
     bottom: float
+    is_scaled: bool = False
 
 
 def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
@@ -99,9 +105,12 @@ def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
     known = np.isfinite(x) & np.isfinite(y) & math.isfinite(sum(transform))
     if not (known.any() and width and height):
         return None
+    if is_scaled := (share := coarseness(dataset, crs, transform)) < FINEST:
+        transform @= Affine.scale(1 / share)
+        width, height = math.ceil(width * share), math.ceil(height * share)
     columns, rows = ~transform @ (x[known], y[known])
-    sides = (columns.min(), rows.min(), columns.max(), rows.max())
-    return LookedUp(transform, width, height, *map(float, sides))
+    left, top, right, bottom = map(float, (columns.min(), rows.min(), columns.max(), rows.max()))
+    return LookedUp(transform, width, height, left, top, right, bottom, is_scaled)
 
 
 def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:
@@ -109,7 +118,8 @@ def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:
 
     GDAL looks at the edge of a source, or at 21 by 21 places where a part of that is off the globe: it leaves out all
     beyond 64 degrees of latitude of a satellite's view of the whole disk. And it rounds the size of its grid, by which
-    up to half a pixel of any source lies outside. The grid is None where GDAL's own is right.
+    up to half a pixel of any source lies outside. Around a projection's antipode its pixels are far too small: it made
+    100 million of a raster of 22,500. The grid is None where GDAL's own is right.
     """
     found = looked_up(dataset, crs)
     if found is None:
@@ -127,7 +137,7 @@ def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:
         if west >= seam - ROUNDED * transform.a and east <= seam + system.turn + ROUNDED * transform.a:
             west = seam
         return _grid(west, west + system.turn, np.array([south, north]), transform.a, is_world=True), False
-    if (left, top, wider, higher) == (0, 0, width, height):
+    if (left, top, wider, higher) == (0, 0, width, height) and not found.is_scaled:
         return None, False
     return TargetGrid(transform @ Affine.translation(left, top), wider, higher), False
 

@@ -11,7 +11,7 @@ from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.depth_grid import add_depths
 from jobs.flood_risk_cog.panels import DEEP
 from jobs.flood_risk_cog.picture_frame import MOST_PANELS, Frame, groups_of
-from jobs.flood_risk_cog.quicklook import draw_quicklook
+from jobs.flood_risk_cog.quicklook import CLASSES, EDGE, FOOTER, HEADER, draw_quicklook
 from tests.unit.raster.made import pixels_of, write_raster
 
 
@@ -138,7 +138,14 @@ def test_the_legend_ends_at_the_deepest_pixel_and_not_at_the_deepest_that_is_dra
     assert "2 (no unit)" not in labels
 
 
+def test_areas_of_classes_have_a_colour_of_their_own():
+    png, _ = draw_quicklook([WORLD])
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))[HEADER:-FOOTER, EDGE:-EDGE]
+    # Beside it is a margin.
+    assert (picture == CLASSES).all(axis=-1).mean() == pytest.approx(360 * 150 / (381.6 * 171.6), abs=0.02)
+
+
 def test_a_picture_of_classes_says_so(monkeypatch):
     texts = [text for text, _, _ in drawn_words(monkeypatch, [WORLD], "Land")]
-    assert {"1 raster of classes, the outline alone", "classes, no depths"} <= set(texts)
+    assert {"1 raster of classes, the area alone", "classes, no depths"} <= set(texts)
     assert not {"no water", "dry", "no data"} & set(texts)

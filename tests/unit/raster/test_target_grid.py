@@ -293,3 +293,18 @@ def test_a_world_s_columns_are_a_turn_and_each_has_values(tmp_path, place, targe
     expected = (longitude - (0 if place is BAND_FROM_ZERO else -180)) % 360 / 1.25
     # GDAL's approximation of places is good to an eighth of a pixel.
     assert np.all(np.abs(row - 0.5 - expected) < 0.5 + 0.13)
+
+
+@pytest.mark.parametrize(("half", "side"), [(9e6, 60), (9e6, 150), (3e6, 100)])
+def test_its_pixels_cover_as_much_as_those_of_the_source(tmp_path, half, side):
+    """GDAL took 800 times as many around the antipode of EPSG:3035. Both projections keep areas."""
+    wkt = rasterio.CRS.from_epsg(3035).to_wkt().replace('"latitude_of_center",52', '"latitude_of_center",90')
+    wkt = wkt.replace("4321000", "0").replace("3210000", "0").replace(',AUTHORITY["EPSG","3035"]', "")
+    place = {"crs": wkt, "transform": from_bounds(*[-half] * 2, *[half] * 2, side, side)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=side) + 1, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3035", resampling="nearest")
+    pixel = result["transform"][0]
+    assert pixel**2 == pytest.approx((2 * half / side) ** 2, rel=0.5)
+    with rasterio.open(result["path"]) as cog:
+        # As large an area in all, which reaches to where the globe ends.
+        assert (cog.dataset_mask() > 0).sum() * pixel**2 == pytest.approx(4 * half**2, rel=0.03)
