@@ -258,8 +258,11 @@ def test_a_grid_is_reprojected_as_gdal_would(convert):
         transform, width, height = calculate_default_transform(
             source.crs, CRS.from_epsg(3857), source.width, source.height, *source.bounds
         )
-        assert (cog.width, cog.height) == (width, height)
-        assert cog.transform.almost_equals(transform)
+        # GDAL rounds the size of its grid, by which up to half a pixel of the source would lie outside.
+        assert cog.width in {width, width + 1}
+        assert cog.height in {height, height + 1}
+        assert np.allclose(cog.transform[:6], transform[:6], rtol=0, atol=0.01 * transform.a)
+        assert cog.res == (transform.a, transform.a)
 
 
 @pytest.mark.parametrize(("shape", "tile_size"), [((1000, 512), 512), ((700, 256), 256), ((1000, 513), 512)])
