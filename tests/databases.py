@@ -4,22 +4,25 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from core.models import JobRecord, Lease, StageDefinition, StageRef, TaskRecord
+from core.schema.statuses import compose_text
 from coremachine.testing.database import folder_for_servers, prefix_of_folders
 from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
+from infrastructure.verify import Violation, load_invariants, verify
 
 _numbers = itertools.count(1)
 
@@ -101,14 +104,29 @@ class LentDatabase:
         self._times_lent += 1
         return self._pool
 
+    def verify(self) -> list[Violation]:
+        """As `verify`, which is asked if something is found, or cannot be read.
+
+        Nearly always nothing is, by statements that were planned once for many tests.
+        """
+        assert self._pool is not None
+        assert self._watcher is not None
+        if not self._watcher.closed and not self._watcher.broken:
+            with suppress(psycopg.Error), self._watcher.pipeline():
+                looks = [self._watcher.execute(look, prepare=True) for look in looks_at_invariants()]
+                if all(look.fetchone() is None for look in looks):
+                    return []
+        return verify(self._pool)
+
     def take_back(self) -> None:
         if self._pool is None or not self._is_as_lent(self._pool):
             self.close()
             return
         assert self._watcher is not None
         # Deleting the rows of one test costs a third of new files for all tables; what is deleted stays in the files.
-        for statement in EMPTY if self._times_lent % USES_OF_ITS_FILES == 0 else DELETE:
-            self._watcher.execute(statement)
+        with self._watcher.pipeline():
+            for statement in EMPTY if self._times_lent % USES_OF_ITS_FILES == 0 else DELETE:
+                self._watcher.execute(statement, prepare=True)
 
     def close(self) -> None:
         self._pool = self._watcher = None
@@ -124,6 +142,15 @@ class LentDatabase:
         except psycopg.OperationalError:  # the test broke the server's connections
             return False
         return found == 0
+
+
+@cache
+def looks_at_invariants() -> list[Composed]:
+    """A statement for each invariant, which has a row where it is broken."""
+    return [
+        SQL("select 1 from ({}) broken limit 1").format(compose_text(each.statement, "app"))
+        for each in load_invariants()
+    ]
 
 
 # A test that changes tables is seen, whichever change it is.
