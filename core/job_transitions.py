@@ -103,7 +103,7 @@ class JobTransitions:
         """Planning or finalizing is left to an app that knows how; no attempt is counted. Exhausted: fail the job."""
         answer = self._jobs.postpone_job_step(job.stage_ref, unknown, patience_seconds, delays)
         extra = {"checkpoint": "UNKNOWN_WORK", **job.stage_ref.log_fields, "outcome": answer.outcome}
-        log.info("job_step_given_back", extra={**extra, "missing": dict(unknown), "wait_seconds": answer.delay_seconds})
+        log.info("job_step_postponed", extra={**extra, "missing": dict(unknown), "wait_seconds": answer.delay_seconds})
         return answer
 
     def finalize_job(self, ref: JobRef, result: JsonObject | None) -> str | None:

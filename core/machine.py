@@ -95,7 +95,7 @@ class CoreMachine:
             owner=parts.owner,
             patience_seconds=parts.unknown_work_patience_seconds,
         )
-        self.given_back = self._postponer.given_back
+        self.postponed_messages = self._postponer.messages
         self._runner = MessageRunner(parts, self._postponer, self._turns, self._windows)
         self._advancer = JobAdvancer(
             parts, self._runner, self._postponer, self._jobs, self._windows, self._turns, self._steps

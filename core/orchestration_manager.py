@@ -74,14 +74,14 @@ class AppRole:
 
     Args:
         app_name: Its name in leases and signals.
-        moves_jobs: Whether it plans stages and finalizes jobs; a worker app signals the platform app instead.
+        advances_jobs: Whether it plans stages and finalizes jobs; a worker app signals the platform app instead.
         served_queues: Logical names of the task queues whose tasks it runs.
         routes: Logical queues by task type, as the deployment has them; they win over stages and handlers.
         most_bytes: How large one result, one set of parameters and one summary may be, as JSON.
     """
 
     app_name: str = "local"
-    moves_jobs: bool = True
+    advances_jobs: bool = True
     served_queues: frozenset[str] = frozenset()
     routes: Mapping[str, str] = field(default_factory=dict)
     most_bytes: int = MOST_VALUE_BYTES

@@ -146,7 +146,7 @@ class StateManager(JobTransitions):
         wanted = [one.wanted for one in completions if one.wanted is not None]
         lease = Lease(uuid4(), wanted[0].owner)
         types = {one.task_type for one in wanted}
-        check, rows = self._stages.complete_tasks_and_take_next(ref, completions, NextTasks(types, len(wanted), lease))
+        check, rows = self._stages.complete_tasks_and_claim_next(ref, completions, NextTasks(types, len(wanted), lease))
         left = iter(rows)
         claims = [Claim(lease.lease_id, tuple(islice(left, 1 if one.wanted else 0))) for one in completions]
         return [
@@ -235,7 +235,7 @@ class StateManager(JobTransitions):
         extra = {"checkpoint": "UNKNOWN_WORK", **ref.log_fields, "missing": dict(unknown)}
         log.log(
             logging.ERROR if failed else logging.INFO,
-            "tasks_given_back",
+            "tasks_postponed",
             extra={**extra, "count": len(tasks) - len(failed), "failed": failed},
         )
         report_job_ended(ref, next((task.job_status for task in tasks if task.is_last_task_in_stage), None))

@@ -319,7 +319,7 @@ def _make_rules(
 
     role = AppRole(
         app_name=settings.app_name,
-        moves_jobs=settings.app_mode is not AppMode.WORKER,
+        advances_jobs=settings.app_mode is not AppMode.WORKER,
         served_queues=frozenset(settings.served_queues),
         routes=settings.task_routes,
         most_bytes=settings.max_value_bytes,

@@ -107,7 +107,7 @@ _STRANGE = SQL(
 )
 _INTERRUPTED = SQL(
     "select t.task_id, t.name, t.interruptions, t.lease_owner as owner,"
-    " t.interruptions - coalesce(e.lost, 0)::integer as handed_back, coalesce(e.unwritten, 0)::integer as unwritten,"
+    " t.interruptions - coalesce(e.lost, 0)::integer as released, coalesce(e.unwritten, 0)::integer as unwritten,"
     " e.reason from {tasks} t left join (select task_id, count(*) filter (where event = 'task_interrupted') as lost,"
     "   count(*) filter (where event = 'outcome_not_written') as unwritten,"
     "   (array_agg(detail ->> 'reason' order by event_id desc) filter (where event = 'outcome_not_written'))[1]"

@@ -432,7 +432,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         (row,) = self._call("complete_tasks_and_check_stage", (*ref, *_columns_of_completions(completions)))
         return _check(row)
 
-    def complete_tasks_and_take_next(
+    def complete_tasks_and_claim_next(
         self, ref: StageRef, completions: Sequence[Completion], wanted: NextTasks
     ) -> tuple[StageCheck, list[ClaimedRow]]:
         """As `complete_tasks_and_check_stage`, and claim tasks that wait in line, in the same call."""
@@ -444,7 +444,7 @@ class StageCompletionRepository(PostgreSQLRepository):
             wanted.lease.lease_id,
             wanted.lease.owner,
         )
-        rows = self._call("complete_tasks_and_take_next", parameters)
+        rows = self._call("complete_tasks_and_claim_next", parameters)
         return _check(rows[0]), [_claimed(row) for row in rows if row["task_id"] is not None]
 
     def complete_stage_and_plan_next(

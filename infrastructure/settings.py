@@ -39,6 +39,8 @@ from core.safety.safe_text import bounded_text, brief_text
 from core.webhooks.targets import NETWORKS_SETTING, read_networks
 
 SCHEMA_NAME = r"^[a-z_][a-z0-9_]{0,62}$"
+# Fields of which exactly one is to be set.
+ONE_IS_REQUIRED = ("service_bus_connection", "service_bus_namespace")
 _NOT_SHOWN = "something else (not shown, since it may hold a secret)"
 
 
@@ -406,7 +408,7 @@ class Settings(BaseSettings):
         return _identity_problems(self.database_auth, self.database_client_id, has_password=has_password)
 
     def _service_bus_problems(self) -> list[str]:
-        connection, namespace = self.service_bus_connection, self.service_bus_namespace
+        connection, namespace = (getattr(self, name) for name in ONE_IS_REQUIRED)
         if (connection is None) == (namespace is None):
             problem = (
                 "ServiceBusConnection, ServiceBusConnection__fullyQualifiedNamespace: expected one of them, "

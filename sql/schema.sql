@@ -2111,7 +2111,7 @@ begin
     return v_ids;
   elsif v_open then
     if p_started then
-      perform "app".record_event(p_job_id, p_run, p_stage, null, 'tasks_handed_back',
+      perform "app".record_event(p_job_id, p_run, p_stage, null, 'tasks_released',
         jsonb_build_object('count', cardinality(v_ids)));
     end if;
     return v_ids;
@@ -4431,7 +4431,7 @@ comment on function "app"."delete_schedule"(p_name text) is 'Deletes a schedule,
 comment on function "app"."prune_ticks"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.';
 
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
--- call complete_task_and_check_stage, complete_tasks_and_check_stage, complete_tasks_and_take_next and
+-- call complete_task_and_check_stage, complete_tasks_and_check_stage, complete_tasks_and_claim_next and
 -- fail_task_and_check_stage; the others are parts of them.
 -- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
@@ -4471,7 +4471,7 @@ end $$;
 -- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
 -- task if none was. The same call once more, after the answer was lost with its connection, ends nothing and finds the
 -- tasks that it claimed; otherwise nobody would run them until their lease ends.
-create or replace function "app".complete_tasks_and_take_next(
+create or replace function "app".complete_tasks_and_claim_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[],
   p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
 ) returns table (
@@ -4660,7 +4660,7 @@ end $$;
 
 comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage has ended: settle_task if it can, else settle_tasks.';
 comment on function "app"."complete_tasks_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[]) is 'As complete_task_and_check_stage, for tasks of several messages in one call: each has the lease of its own message.';
-comment on function "app"."complete_tasks_and_take_next"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[], p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'As complete_tasks_and_check_stage, and claims tasks that wait in line, p_limit at most, under a lease of their own: claim_tasks_in_line.';
+comment on function "app"."complete_tasks_and_claim_next"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[], p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text) is 'As complete_tasks_and_check_stage, and claims tasks that wait in line, p_limit at most, under a lease of their own: claim_tasks_in_line.';
 comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage has ended: settle_tasks.';
 comment on function "app"."settle_task"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb) is 'Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few statements.';
 comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease: settle_tasks_of_leases.';

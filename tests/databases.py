@@ -2,21 +2,27 @@
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from core.models import JobRecord, Lease, StageDefinition, StageRef, TaskRecord
+from core.schema.statuses import compose_text
+from coremachine.testing.database import folder_for_servers, prefix_of_folders
 from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
+from infrastructure.verify import Violation, load_invariants, verify
 
 _numbers = itertools.count(1)
 
@@ -34,6 +40,23 @@ def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connectio
     """A connection of the test's own, at read committed whatever the server's default is."""
     options = "-c default_transaction_isolation=read\\ committed"
     return psycopg.connect(make_conninfo(database_url, options=options), autocommit=autocommit)
+
+
+@contextmanager
+def folder_of_server() -> Iterator[Path]:
+    """Where the data of a server of a test's own are: in memory, as those of the session's."""
+    with tempfile.TemporaryDirectory(prefix=prefix_of_folders(), dir=folder_for_servers()) as folder:
+        yield Path(folder) / "data"
+
+
+@contextmanager
+def empty_database(server_url: str, name: str, options: LiteralString = "") -> Iterator[str]:
+    """A database of this name, without a schema. A server of its own would take seconds."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("create database {} {}").format(Identifier(name), SQL(options)))
+    yield make_conninfo(server_url, dbname=name)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("drop database {} with (force)").format(Identifier(name)))
 
 
 def make_template(server_url: str) -> str:
@@ -81,14 +104,29 @@ class LentDatabase:
         self._times_lent += 1
         return self._pool
 
+    def verify(self) -> list[Violation]:
+        """As `verify`, which is asked if something is found, or cannot be read.
+
+        Nearly always nothing is, by statements that were planned once for many tests.
+        """
+        assert self._pool is not None
+        assert self._watcher is not None
+        if not self._watcher.closed and not self._watcher.broken:
+            with suppress(psycopg.Error), self._watcher.pipeline():
+                looks = [self._watcher.execute(look, prepare=True) for look in looks_at_invariants()]
+                if all(look.fetchone() is None for look in looks):
+                    return []
+        return verify(self._pool)
+
     def take_back(self) -> None:
         if self._pool is None or not self._is_as_lent(self._pool):
             self.close()
             return
         assert self._watcher is not None
         # Deleting the rows of one test costs a third of new files for all tables; what is deleted stays in the files.
-        for statement in EMPTY if self._times_lent % USES_OF_ITS_FILES == 0 else DELETE:
-            self._watcher.execute(statement)
+        with self._watcher.pipeline():
+            for statement in EMPTY if self._times_lent % USES_OF_ITS_FILES == 0 else DELETE:
+                self._watcher.execute(statement, prepare=True)
 
     def close(self) -> None:
         self._pool = self._watcher = None
@@ -104,6 +142,15 @@ class LentDatabase:
         except psycopg.OperationalError:  # the test broke the server's connections
             return False
         return found == 0
+
+
+@cache
+def looks_at_invariants() -> list[Composed]:
+    """A statement for each invariant, which has a row where it is broken."""
+    return [
+        SQL("select 1 from ({}) broken limit 1").format(compose_text(each.statement, "app"))
+        for each in load_invariants()
+    ]
 
 
 # A test that changes tables is seen, whichever change it is.

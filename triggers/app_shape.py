@@ -71,16 +71,16 @@ def read_shape(environment: Mapping[str, str]) -> AppShape:
     problems += route_problems or find_route_problems(routes, queues)
     if problems:
         return AppShape(http_auth=http_auth, problems=tuple(problems))
-    moves_jobs = mode != "worker"
+    advances_jobs = mode != "worker"
     return AppShape(
-        serves_http=moves_jobs,
+        serves_http=advances_jobs,
         http_auth=http_auth,
-        jobs_queue=jobs_queue if moves_jobs else None,
+        jobs_queue=jobs_queue if advances_jobs else None,
         task_queues={} if mode == "platform" else {name: queues[name] for name in served},
         sweep_schedule=(environment.get("COREMACHINE_SWEEP_SCHEDULE") or DEFAULT_SWEEP_SCHEDULE)
-        if moves_jobs
+        if advances_jobs
         else None,
-        dead_letter_queues={JOBS_QUEUE: jobs_queue, **queues} if moves_jobs else {},
+        dead_letter_queues={JOBS_QUEUE: jobs_queue, **queues} if advances_jobs else {},
     )
 
 

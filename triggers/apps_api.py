@@ -31,7 +31,7 @@ class AppServices(Protocol):
     @property
     def queue_names(self) -> Mapping[str, str]: ...
     def find_missing_queues(self) -> Mapping[str, str]: ...
-    def find_given_back(self) -> Sequence[Finding]: ...
+    def find_postponed_messages(self) -> Sequence[Finding]: ...
 
 
 def _services(request: Request) -> AppServices:
@@ -71,7 +71,7 @@ def list_queues(services: Services, query: NoQuery) -> QueuesAnswer:
 
 def fleet_findings(services: AppServices, facts: FleetFacts) -> list[Finding]:
     """What nobody can do now: of all processes, and of the messages that this one postponed."""
-    return [*services.find_given_back(), *find_fleet_problems(facts)]
+    return [*services.find_postponed_messages(), *find_fleet_problems(facts)]
 
 
 def _queue(load: QueueLoad, facts: FleetFacts, names: Mapping[str, str], missing: Mapping[str, str]) -> Queue:

@@ -109,9 +109,9 @@ class Services:
         self.queue_probe.refresh()
         return dict(self.factory.create_repositories().service_bus.missing_queues)
 
-    def find_given_back(self) -> Sequence["Finding"]:
+    def find_postponed_messages(self) -> Sequence["Finding"]:
         """Messages that this process postponed lately, since its release does not know what they name."""
-        return self.machine.given_back.find()
+        return self.machine.postponed_messages.find()
 
     def find_reasons(self, jobs: Sequence["JobSummary"]) -> Mapping[str, "BriefReason"]:
         """Why each of them waits or failed, by job id; of one that goes on there is nothing."""

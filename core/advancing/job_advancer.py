@@ -95,8 +95,8 @@ class JobAdvancer:
         moved = job.after_stage(stage, status)
         if moved is None:
             return
-        fault_point("job.moved")
-        if not self._orchestration.role.moves_jobs:
+        fault_point("job.advanced")
+        if not self._orchestration.role.advances_jobs:
             self._orchestration.signal_stage_complete(moved)
             return
 

@@ -31,7 +31,7 @@ FAULT_POINTS = (
     "task.released",
     "window.due",
     "window.taken",
-    "job.moved",
+    "job.advanced",
     "job.before_signal",
     "job.before_finalize",
     "job.finalizing",

@@ -83,7 +83,7 @@ class InterruptedTask:
     """An open task that was interrupted. `owner` had it last.
 
     Args:
-        handed_back: How many of the interruptions were in order: the process was asked to end.
+        released: How many of the interruptions were in order: the process was asked to end.
         unwritten: How often it had ended, and the database did not take its outcome; `reason` of the last time.
     """
 
@@ -91,7 +91,7 @@ class InterruptedTask:
     name: str | None
     interruptions: int
     owner: str | None
-    handed_back: int = 0
+    released: int = 0
     unwritten: int = 0
     reason: str | None = None
 

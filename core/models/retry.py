@@ -8,7 +8,7 @@ from core.errors import AttemptsExhausted, Failure
 from core.models.definition import RetryPolicy
 
 # After the last one it stays: the longest time in which a newer release that came is not noticed.
-GIVE_BACK_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+POSTPONE_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 def retry_delay(attempt: int, policy: RetryPolicy, *, draw: Callable[[], float] = random.random) -> float:
@@ -46,7 +46,7 @@ def judged(failure: Failure, policy: RetryPolicy) -> Failure:
     return failure
 
 
-def give_back_delays(*, draw: Callable[[], float] = random.random) -> list[float]:
+def postpone_delays(*, draw: Callable[[], float] = random.random) -> list[float]:
     """Seconds to wait after work was postponed, since this release does not know it: once, twice, and so on.
 
     With jitter of half of it, so that what was postponed together comes spread out, and none comes at once.
@@ -55,4 +55,4 @@ def give_back_delays(*, draw: Callable[[], float] = random.random) -> list[float
         draw: A number in [0, 1).
     """
     part = 0.5 + 0.5 * draw()
-    return [part * seconds for seconds in GIVE_BACK_SECONDS]
+    return [part * seconds for seconds in POSTPONE_SECONDS]

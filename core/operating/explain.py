@@ -389,7 +389,7 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
         if task.unwritten:
             yield _unwritten(facts, task)
         else:
-            yield _lost_process(facts, task) if task.handed_back < task.interruptions else _handed_back(facts, task)
+            yield _lost_process(facts, task) if task.released < task.interruptions else _released(facts, task)
     rest = facts.interrupted_count - len(facts.interrupted)
     if facts.interrupted and rest > 0:
         message = f"{_tasks(rest)} more of stage {facts.stage} were interrupted"
@@ -398,8 +398,8 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
 
 def _lost_process(facts: JobFacts, task: InterruptedTask) -> Finding:
     how = "its process died each time, or lost the database"
-    if task.handed_back:
-        lost = task.interruptions - task.handed_back
+    if task.released:
+        lost = task.interruptions - task.released
         how = f"its process died, or lost the database, {lost} of these times, and was asked to end the others"
     return Finding(
         "interrupted",
@@ -425,7 +425,7 @@ def _unwritten(facts: JobFacts, task: InterruptedTask) -> Finding:
     )
 
 
-def _handed_back(facts: JobFacts, task: InterruptedTask) -> Finding:
+def _released(facts: JobFacts, task: InterruptedTask) -> Finding:
     return Finding(
         "interrupted",
         Severity.INFO,

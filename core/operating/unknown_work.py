@@ -17,10 +17,10 @@ from core.errors import UnknownWork, WorkWaits
 from core.models import JobRecord, JobRef
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
-from core.models.retry import give_back_delays
+from core.models.retry import postpone_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
 from core.operating.dead_letters import keep_body, read_reference
-from core.operating.given_back import GivenBack
+from core.operating.postponed_messages import PostponedMessages
 from core.orchestration_manager import OrchestrationManager, task_message
 from core.ports import AnnouncedJob
 from core.safety.safe_log import safe_logger
@@ -53,12 +53,12 @@ class Postponer:
         self._orchestration = orchestration
         self._owner = owner
         self._patience_seconds = patience_seconds
-        self.given_back = GivenBack()
+        self.messages = PostponedMessages()
 
     def postpone_step(self, job: JobRecord, unknown: UnknownWork) -> None:
         """Leave the job's step, planning or finalizing, to an app that knows it."""
         answer = self._state.postpone_job_step(
-            job, self._note(unknown), patience_seconds=self._patience_seconds, delays=give_back_delays()
+            job, self._note(unknown), patience_seconds=self._patience_seconds, delays=postpone_delays()
         )
         if answer.outcome is PostponeOutcome.EXHAUSTED:
             self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
@@ -85,7 +85,7 @@ class Postponer:
             task_ids=list(attempts),
             unknown=self._note(unknown),
             patience_seconds=self._patience_seconds,
-            delays=give_back_delays(),
+            delays=postpone_delays(),
         )
         waiting = sorted((one for one in answers if one.outcome is PostponeOutcome.POSTPONED), key=_place)
         for (queue, wait_seconds), group in groupby(waiting, key=_place):
@@ -108,9 +108,9 @@ class Postponer:
             log.error("message_given_up", extra=extra)
             self._state.record_dead_letter(_dead_letter(queue, document, kept, why))
             return
-        delays = give_back_delays()
-        log.info("message_given_back", extra=extra)
-        self.given_back.note(queue, str(why), kept, why.advice)
+        delays = postpone_delays()
+        log.info("message_postponed", extra=extra)
+        self.messages.note(queue, str(why), kept, why.advice)
         message = KeptMessage(document=dict(document), kept=kept)
         self._orchestration.send_back(queue, message, delays[min(kept.times, len(delays)) - 1])
 

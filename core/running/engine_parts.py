@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from core.operating.unknown_work import DEFAULT_PATIENCE_SECONDS
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
+from core.running.drain import Drain
 from core.running.leases import LeaseKeeper
-from core.running.outcome_writer import Drain
 from core.running.task_slots import DEFAULT_SLOTS, TaskSlots
 from core.state_manager import StateManager
 

@@ -1,8 +1,6 @@
 """Writes the outcomes of a message's tasks: completed, failed, to be retried, released."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -11,14 +9,13 @@ from core.authors.intact import intact
 from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
-from core.basics.outage import outage
 from core.basics.strict_json import EncodedJson
-from core.errors import AttemptsExhausted, DataRefused, Draining, Failure, StoreUnavailable, classify
+from core.errors import AttemptsExhausted, DataRefused, Failure, classify
 from core.models import JobRecord, StageDefinition, StageRef
 from core.models.announcement import UnannouncedTask
 from core.models.transition import Claim, ClaimedRow, NextTask, RetryOutcome, StageCheck
 from core.orchestration_manager import OrchestrationManager, task_message
-from core.running.attempts import Attempts, TaskOutcome
+from core.running.attempts import TaskOutcome
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -200,60 +197,3 @@ class OutcomeWriter:
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
             self._state.mark_tasks_announced(self.job.ref, [task_id])
-
-
-class Drain:
-    """Knows the tasks that this process holds, and releases them at its end. Any thread may call."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: dict[Attempts, OutcomeWriter] = {}
-        self._is_draining = False
-
-    @property
-    def is_draining(self) -> bool:
-        return self._is_draining
-
-    def refuse(self) -> None:
-        """Keep a message from a process that is about to end.
-
-        Raises:
-            Draining: The message must stay with the broker.
-        """
-        if self._is_draining:
-            raise Draining
-
-    @contextmanager
-    def holding(self, attempts: Attempts, writer: OutcomeWriter) -> Iterator[bool]:
-        """Yields whether they may run; False when they were claimed too late, and have to be released unbegun."""
-        with self._lock:
-            may_run = not self._is_draining
-            if may_run:
-                self._held[attempts] = writer
-        try:
-            yield may_run
-        finally:
-            with self._lock:
-                self._held.pop(attempts, None)
-
-    def drain(self) -> int:
-        """Release every task of this process: how many others can claim now.
-
-        A handler learns of it when it calls `check_cancelled`; the result of one that does not is refused by the lease.
-        Leases of tasks that cannot be released, since the database is away, expire.
-        """
-        with self._lock:
-            self._is_draining = True
-            held, self._held = self._held, {}
-        abandoned = [(writer, *attempts.abandon()) for attempts, writer in held.items()]
-        count = 0
-        for writer, waiting, running in abandoned:
-            for tasks, started in ((waiting, False), (running, True)):
-                try:
-                    count += writer.release(tasks, started=started) if tasks else 0
-                except StoreUnavailable as error:
-                    outage.note(str(error))
-                except Exception:
-                    log.exception("tasks_not_handed_back", extra={"checkpoint": "DRAIN", "count": len(tasks)})
-        log.info("drained", extra={"checkpoint": "DRAIN", "count": count})
-        return count

@@ -177,6 +177,8 @@ def _row_of(task: Json, problems: list[str]) -> Json:
         row["path"] = result["path"]
         faults = find_cog_faults(result["path"])
         row["remark"] = "not valid" if faults else "valid COG, reused" if result.get("reused") else "valid COG"
+        if result.get("kind") == "classes":
+            row["remark"] += "; classes, no depths"
         problems += [f"{name}: {fault}" for fault in faults]
         return row
     row["reason"] = error_text(task.get("error"))

@@ -43,7 +43,7 @@ EVENTS = {
     "outcome_not_written": "The task had ended, and the database did not take its outcome (`reason`). It counts as an "
     "interruption when its lease runs out.",
     "task_runs_alone": "The task spent half of its interruptions and now runs alone in its worker process.",
-    "tasks_handed_back": "A process that is about to end released `count` tasks that it had begun; each of them is "
+    "tasks_released": "A process that is about to end released `count` tasks that it had begun; each of them is "
     "an interruption.",
     "large_value": "A result, a set of parameters or a summary is larger than the size from which the engine warns "
     "(`kind`, `count`, `largest_bytes`, `warned_above_bytes`).",

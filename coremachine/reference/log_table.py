@@ -76,7 +76,7 @@ JOBS = {
         "error",
         f"{_STEP} operation reason",
     ),
-    "job_step_given_back": Record(
+    "job_step_postponed": Record(
         "The job's next step needs a job type or stage that this app does not know.",
         "UNKNOWN_WORK",
         fields="job_id stage outcome missing wait_seconds",
@@ -173,7 +173,7 @@ TASKS = {
         "warning",
         f"{_STEP} task_id",
     ),
-    "tasks_given_back": Record(
+    "tasks_postponed": Record(
         "Tasks need a handler that this app does not know; those in `failed` waited too long.",
         "UNKNOWN_WORK",
         "info, error",
@@ -286,9 +286,7 @@ WORKERS = {
         level="warning",
     ),
     "drained": Record("The process is about to end and released its tasks.", "DRAIN", fields="count"),
-    "tasks_not_handed_back": Record(
-        "Tasks could not be released; their leases end instead.", "DRAIN", "error", "count"
-    ),
+    "tasks_not_released": Record("Tasks could not be released; their leases end instead.", "DRAIN", "error", "count"),
     "drain_not_started": Record(
         "The system gave no thread to release tasks; the interpreter's end releases them, or their leases end.",
         "DRAIN",
@@ -317,7 +315,7 @@ MESSAGES = {
         "debug, warning",
         "message_id correlation_id delivery_count reason pause_seconds",
     ),
-    "message_given_back": Record(
+    "message_postponed": Record(
         "A message that this release does not know, or whose job type has too many submissions that hang "
         "(`SUBMISSION_HANGS`), was sent again, for later.",
         "UNKNOWN_WORK",

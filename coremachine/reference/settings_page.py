@@ -6,7 +6,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from coremachine.reference.markdown import code, page, table
-from infrastructure.settings import Settings, variables_of
+from infrastructure.settings import ONE_IS_REQUIRED, Settings, variables_of
 
 _INTRODUCTION = """
 Settings are environment variables (app settings in Azure, `local.settings.json` on a machine). They are read once, when
@@ -97,6 +97,23 @@ OTHERS = {
         "",
         "The identity for everything that has no client id of its own.",
     ),
+    "ServiceBusConnection__credential": (
+        "Azure's host",
+        "",
+        "`managedidentity`, beside `ServiceBusConnection__fullyQualifiedNamespace`: the host too uses an identity.",
+    ),
+    "AzureWebJobsStorage": (
+        "the host, storage triggers",
+        "",
+        "The storage of the host itself, by a connection string.",
+    ),
+    "AzureWebJobsStorage__accountName": (
+        "Azure's host",
+        "",
+        "The same storage by its name, with an identity, in place of the connection string.",
+    ),
+    "AzureWebJobsStorage__credential": ("Azure's host", "", "`managedidentity`, beside the name."),
+    "AzureWebJobsStorage__clientId": ("Azure's host", "", "The identity, where it is not the system's own."),
     "OTEL_EXPORTER_OTLP_ENDPOINT": (
         "every app",
         "",
@@ -106,6 +123,11 @@ OTHERS = {
         "every app with the extra `azure-monitor`",
         "",
         "Where traces, metrics and records go, if there is no endpoint of OTLP.",
+    ),
+    "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": (
+        "Azure's host, every app with the extra `azure-monitor`",
+        "",
+        "`Authorization=AAD`: sent with the app's identity: that of `ClientId=...;` before it, or the system's.",
     ),
     "PYTHON_ENABLE_OPENTELEMETRY": (
         "Azure's worker, every app",
@@ -169,10 +191,13 @@ def render() -> str:
 
 def _row(name: str, field: FieldInfo) -> list[str]:
     meaning, modes = MEANINGS[name]
-    return [" or ".join(map(code, variables_of(field))), meaning, field.description or "", _default(field), modes]
+    return [" or ".join(map(code, variables_of(field))), meaning, field.description or "", _default(name, field), modes]
 
 
-def _default(field: FieldInfo) -> str:
+def _default(name: str, field: FieldInfo) -> str:
+    if name in ONE_IS_REQUIRED:
+        others = (variables_of(Settings.model_fields[other])[0] for other in ONE_IS_REQUIRED if other != name)
+        return f"required without {', '.join(map(code, others))}, refused beside it"
     if field.default is PydanticUndefined:
         return "required"
     default = getattr(field.default, "value", field.default)

@@ -24,7 +24,7 @@ from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stac import collection_of, item_of
-from jobs.flood_risk_cog.stale import KEEP, find_stale, settle_stale
+from jobs.flood_risk_cog.stale import KEEP, find_kept, find_stale, items_of, settle_stale
 from jobs.flood_risk_cog.target import (
     OutputBlocked,
     blocked_in_words,
@@ -38,8 +38,8 @@ from jobs.flood_risk_cog.target import (
 
 Report = Callable[[str, float], None]
 Thing = TypeVar("Thing")
-# Shapes and a title to a PNG, and what is missing in it.
-Draw = Callable[[list[Shape], str], tuple[bytes, list[dict[str, str]]]]
+# Shapes, a title and the greatest depth to a PNG, and what is missing in it.
+Draw = Callable[[list[Shape], str, float | None], tuple[bytes, list[dict[str, str]]]]
 
 # What the summary says of each raster; `reused` and the place tell of the run, not of the data.
 SUMMARY_FIELDS = (
@@ -90,17 +90,17 @@ def build_catalog(
         report: Called with the name of a step and how much of it is done (0 to 1), before each raster; what it raises
             ends the work.
         draw: Draws the picture; here when it is left out.
-        expected: File names of the COGs of rasters that failed: an older result of theirs is not stale.
+        expected: File names of the COGs of rasters that failed: an older result of theirs is kept, and not stale.
         stale_results: Whether results that no source has any more are kept, moved or removed.
         owner: Whose attempt this is; what its earlier attempts left behind is removed.
 
     Returns:
-        The paths written, the summary's totals, as `left_out` and `not_drawn` what cannot be described or shown, and
-        as `stale` the results that no source has any more.
+        The paths written, the summary's totals, as `left_out` and `not_drawn` what cannot be described or shown, as
+        `stale` the results that no source has any more, and as `kept` earlier results of rasters that failed now.
     """
     output = without_file_scheme(output)
     items = list(items)
-    expected = {*expected, *(str(item["name"]) for item in items)}
+    failed_cogs, expected = set(expected), {*expected, *(str(item["name"]) for item in items)}
     rasters, left_out = usable(sorted(items, key=lambda item: str(item["name"])), output)
     failed = sorted([*failures, *left_out], key=lambda failure: json.dumps(failure, sort_keys=True))
     summary = summarise(rasters, failed, collection_id, title)
@@ -108,7 +108,10 @@ def build_catalog(
     draw = draw or _draw_here(report)
 
     def note_stale(mosaics: Collection[str]) -> None:
-        summary["stale_results"] = {"action": stale_results, "names": find_stale(output, expected, mosaics)}
+        stale = find_stale(output, expected, mosaics)
+        items_left = items_of(output, [each for each in stale if each.startswith("cogs/")])
+        summary["stale_results"] = {"action": stale_results, "names": stale, "items": items_left}
+        summary["kept_results"] = find_kept(output, failed_cogs)
 
     if is_remote(output):
         with scratch_folder(Path(tempfile.gettempdir()), owner) as folder:
@@ -131,12 +134,13 @@ def build_catalog(
         "left_out": left_out,
         "not_drawn": summary["not_drawn"],
         "stale": summary["stale_results"]["names"],
+        "kept": summary["kept_results"],
     }
 
 
 def _draw_here(report: Report) -> Draw:
-    def draw(shapes: list[Shape], title: str) -> tuple[bytes, list[dict[str, str]]]:
-        return draw_quicklook(shapes, title, each=lambda several: in_steps(several, "draw", report))
+    def draw(shapes: list[Shape], title: str, deepest: float | None) -> tuple[bytes, list[dict[str, str]]]:
+        return draw_quicklook(shapes, title, deepest=deepest, each=lambda several: in_steps(several, "draw", report))
 
     return draw
 
@@ -152,7 +156,7 @@ def usable(results: Iterable[dict[str, Any]], output: str) -> tuple[list[dict[st
             raster = completed(result)
             item_of(raster, "", "", "")
             check_item_place(raster, output)
-            combine([raster["statistics"]])
+            summarise([raster], [], "", "")
             json.dumps(raster, allow_nan=False)
             rasters.append(raster)
         except OutputBlocked as error:
@@ -212,11 +216,16 @@ def write_catalog(
             for raster in rasters
         ]
         report("draw", 0)
-        picture, missing = draw(footprints, title)
+        picture, missing = draw(footprints, title, _deepest(rasters))
         write_whole(folder / "quicklook.png", picture, scratch)
         summary["not_drawn"] = missing
         write_json(folder / "verification.json", verification_of(rasters), scratch)
         write_json(folder / "summary.json", summary, scratch)
+
+
+def _deepest(rasters: list[dict[str, Any]]) -> float | None:
+    depths = [raster["statistics"]["max_depth"] for raster in rasters if raster.get("kind") != "classes"]
+    return max((float(depth) for depth in depths if depth is not None), default=None)
 
 
 def write_items(

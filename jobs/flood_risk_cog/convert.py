@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp, MaskFlags, WktVersion
 from rasterio.errors import RasterioError, RasterioIOError
 
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
-from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
+from jobs.flood_risk_cog.footprint import Footprint, NoFootprint, between_latitudes, footprint_of
 from jobs.flood_risk_cog.gdal_errors import failure_of
 from jobs.flood_risk_cog.header_check import check_header
 from jobs.flood_risk_cog.intact import BlockCheck, check_blocks, check_every_block, nothing_made_up
@@ -80,9 +80,11 @@ Report = Callable[[str, float], None]
 
 
 # Of classes, whose numbers are none.
-NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
+NO_DEPTHS = dict.fromkeys(
+    ("flooded_pixels", "min_depth", "mean_depth", "max_depth", "unit", "flooded_area_km2", "area_method")
+)
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 9
+RELEASE = 10
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
@@ -303,6 +305,7 @@ def _write_and_verify(
     with ExitStack() as stack:
         dataset = stack.enter_context(_opened(path, source, options.tile_size))
         plan, facts, meter = _read_source(path, source, dataset, options, temporary.parent, report)
+        footprint = footprint_of(dataset) if plan.warped else None
         copied, made = _write_copy(path, dataset, temporary, plan, report)
         if copied is not None or not is_kept_whole(dataset, options.tile_size):
             # What is left of it in GDAL's cache is of no use to the write, which needs the memory.
@@ -318,8 +321,9 @@ def _write_and_verify(
         found = "; ".join(verification["problems"])
         raise DifferentOutput(f"{temporary.name}: {found}; nothing was put in place{_advice(found, plan)}")
     return {
-        **describe_cog(str(temporary)),
+        **describe_cog(str(temporary), footprint),
         **_decided(plan),
+        "changed": verification["allowed"],
         "statistics": meter.result() | (NO_DEPTHS if plan.kind == "classes" else {}),
         "verification": {**verification, "validator": {"valid": True, "warnings": []}},
         "checksum": checksum_of(str(temporary)),
@@ -409,10 +413,16 @@ def _read_source(
         raise UnusableRaster(path, reason) from error
 
 
-def describe_cog(cog: str) -> dict[str, Any]:
-    """What a COG is and where it lies, as JSON values."""
+def describe_cog(cog: str, of_source: Footprint | None = None) -> dict[str, Any]:
+    """What a COG is and where it lies, as JSON values.
+
+    Args:
+        of_source: Where a reprojected one has its data: beside them its grid has corners, or whole tiles, with none.
+    """
     with open_raster(cog, sidecars=False) as dataset:
         footprint = footprint_of(dataset)
+        if of_source is not None:
+            footprint = between_latitudes(of_source, footprint.bbox[1], footprint.bbox[3])
         return {
             "name": PurePosixPath(cog).name,
             **describe(dataset),
@@ -455,7 +465,6 @@ def _decided(plan: ConversionPlan) -> dict[str, Any]:
     return {
         "kind": plan.kind,
         "resampling": {"warp": plan.warp_resampling if plan.warped else None, "overviews": plan.overview_resampling},
-        "changed": list(plan.changed),
         "web_zoom": plan.web.zoom if plan.web is not None else None,
     }
 

@@ -19,6 +19,8 @@ TURN, HALF_TURN, POLE = 360.0, 180.0, 90.0
 POLES = (POLE, -POLE)
 # Points along a side of a raster of which a part is off the globe, and how often the way to the part's end is halved.
 POINTS_ACROSS, HALVINGS = 65, 24
+# Points along each side, where the outermost places of a raster mostly are.
+POINTS_ALONG = 257
 # In pixels: nearer than that to a pole, a longitude means nothing.
 AT_POLE = 1e-3
 # In degrees: to about a metre.
@@ -76,18 +78,33 @@ def footprint_of(dataset: Any) -> Footprint:
         raise NoFootprint(f"{OFF_GLOBE} ({error})") from error
 
 
+def between_latitudes(footprint: Footprint, south: float, north: float) -> Footprint:
+    """The part of a footprint between two latitudes, where a coordinate system ends there."""
+
+    def cut(coordinates: Any) -> Any:
+        if isinstance(coordinates[0], list):
+            return [cut(each) for each in coordinates]
+        return [coordinates[0], min(max(coordinates[1], south), north)]
+
+    west, low, east, high = footprint.bbox
+    shape = {**footprint.geometry, "coordinates": cut(footprint.geometry["coordinates"])}
+    return Footprint(shape, [*cut([west, low]), *cut([east, high])])
+
+
 def is_partly_off_globe(dataset: Any) -> bool:
     """Whether some of an open raster's grid has no longitude and latitude, as the corners of a world in Mollweide."""
     return _Seen.of(ground_of(dataset), dataset.width, dataset.height) is not None
 
 
 def places_on_globe(dataset: Any) -> tuple[Any, Any]:
-    """Columns and rows of pixel centres all over an open raster and at its edge, and of where a part off it begins."""
-    ground, margin = ground_of(dataset), 0.5
-    across, down = (np.linspace(margin, side - margin, POINTS_ACROSS) for side in (dataset.width, dataset.height))
-    columns, rows = np.meshgrid(across, down)
+    """Columns and rows of points all over an open raster, along its edge, and of where a part off the globe begins."""
+    ground, width, height = ground_of(dataset), dataset.width, dataset.height
+    columns, rows = np.meshgrid(np.linspace(0, width, POINTS_ACROSS), np.linspace(0, height, POINTS_ACROSS))
     is_there = ground.is_on_globe(columns, rows)
-    found = [(columns[is_there], rows[is_there])]
+    across, down = np.linspace(0, width, POINTS_ALONG), np.linspace(0, height, POINTS_ALONG)
+    edges = [(across, 0 * across), (across, 0 * across + height), (0 * down, down), (0 * down + width, down)]
+    at_edge = ground.is_on_globe(*(every := tuple(np.concatenate(each) for each in zip(*edges, strict=True))))
+    found = [(columns[is_there], rows[is_there]), (every[0][at_edge], every[1][at_edge])]
     for begin, end in _neighbours():
         for here, there in ((begin, end), (end, begin)):
             ends = is_there[here] & ~is_there[there]

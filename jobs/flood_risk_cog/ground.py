@@ -1,5 +1,6 @@
 """Which points of a raster's grid lie on the globe, and at which longitude and latitude."""
 
+import math
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -155,6 +156,35 @@ def places(one: Any, other: Any, xs: Any, ys: Any) -> tuple[Any, Any]:
     """Points of one coordinate system of rasterio's in another; infinite where that has no place for them."""
     x, y = _between(one.to_wkt(), other.to_wkt()).transform(np.asarray(xs, float), np.asarray(ys, float))
     return np.asarray(x), np.asarray(y)
+
+
+def places_in(before: Any, after_crs: Any, grid: Any, rows: Any, columns: Any, width: int = 0) -> tuple[Any, Any]:
+    """Row and column in another grid, with fractions, of places in a raster; infinite for none.
+
+    Args:
+        width: Of the grid, which may go on beyond the seam of its coordinate system.
+    """
+    x, y = places(before.crs, after_crs, *(before.transform @ (columns.ravel(), rows.ravel())))
+    x = around(after_crs).into(grid.c, grid.c + grid.a * width, x)
+    with np.errstate(invalid="ignore"):
+        found_columns, found_rows = ~grid @ (x, y)
+    return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
+
+
+def coarseness(before: Any, crs: Any, grid: Any) -> float:
+    """How many pixels of a raster lie along the side of one of a grid, in the middle of nine by nine places."""
+    at = (np.arange(9) + 0.5) / 9
+    columns, rows = np.meshgrid(at * before.width, at * before.height)
+    here, right, below = (
+        np.stack(places_in(before, crs, grid, rows + down, columns + across))
+        for down, across in ((0, 0), (0, 0.5), (0.5, 0))
+    )
+    with np.errstate(invalid="ignore"):
+        one, two = (right - here) * 2, (below - here) * 2
+        area = np.abs(one[0] * two[1] - one[1] * two[0])
+    area = area[np.isfinite(area)]
+    middle = float(np.median(area)) if area.size else 0.0
+    return 1 / math.sqrt(middle) if middle > 0 else math.inf
 
 
 @lru_cache(maxsize=64)

@@ -228,8 +228,8 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         begin, width = CATALOG_STEPS[step]
         context.progress(begin + width * share, step)
 
-    def draw(shapes: list[Any], title: str) -> tuple[bytes, list[dict[str, str]]]:
-        found = in_child({"work": "draw", "shapes": shapes, "title": title}, context)
+    def draw(shapes: list[Any], title: str, deepest: float | None) -> tuple[bytes, list[dict[str, str]]]:
+        found = in_child({"work": "draw", "shapes": shapes, "title": title, "deepest": deepest}, context)
         return base64.b64decode(found["png"]), found["missing"]
 
     loaded = load_fan_in_results(params)
@@ -249,7 +249,7 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         stale_results=wanted.get("stale_results", "keep"),
         owner=owner_of(context),
     )
-    stale = written.pop("stale")
+    stale, kept = written.pop("stale"), written.pop("kept")
     # Converted, but the catalog cannot describe them, or the picture cannot show them.
     left_out, not_drawn = written.pop("left_out"), written.pop("not_drawn")
     failures += left_out
@@ -260,6 +260,8 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         "failures": failures[:MOST_REASONS],
         "stale": len(stale),
         "stale_names": stale[:MOST_REASONS],
+        "kept": len(kept),
+        "kept_names": [each["cog"] for each in kept[:MOST_REASONS]],
         "lacks": [*left_out, *not_drawn][:MOST_REASONS],
     }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
-from jobs.flood_risk_cog.marker import FILES, FOLDERS, MARKER, TABLE
+from jobs.flood_risk_cog.marker import FILES, FOLDERS, MARKER, STALE, TABLE
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote, without_file_scheme
 from jobs.flood_risk_cog.source import SourceNotFound, open_raster
@@ -130,7 +130,7 @@ def is_result(path: str, output: str) -> bool:
     if path.rstrip("/") == root:
         return True
     first = path.removeprefix(f"{root}/").split("/")[0] if path.startswith(f"{root}/") else ""
-    return first in {*FOLDERS, "stale", TABLE, MARKER, *FILES} or (
+    return first in {*FOLDERS, STALE, TABLE, MARKER, *FILES} or (
         first.startswith(("mosaic", ".coremachine-")) and first != path
     )
 
@@ -142,7 +142,7 @@ def is_of_another_job(filesystem: Any, path: str, seen: dict[str, bool]) -> bool
         seen: Which folders were looked at before, and whether they have one.
     """
     folders = path.split("/")[:-1]
-    for number in (index for index, name in enumerate(folders) if name in {"cogs", "stale"} and index):
+    for number in (index for index, name in enumerate(folders) if name in {"cogs", STALE} and index):
         output = "/".join(folders[:number])
         if output not in seen:
             seen[output] = bool(filesystem.exists(f"{output}/{MARKER}"))

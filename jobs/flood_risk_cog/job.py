@@ -90,6 +90,7 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
         {"type": "named_crs", "param": "target_crs"},
         {"type": "source_exists", "param": "source", "suffixes": (".tif", ".tiff"), "recursive": "recursive"},
         {"type": "folder_writable", "param": "output"},
+        {"type": "apart_from_source", "param": "output", "source": "source"},
         {"type": "own_output", "param": "output"},
     )
 

@@ -1,12 +1,13 @@
 """Is every part of a source in its reprojected raster? Looked at from the source, where the other way sees no hole."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.ground import around, ground_of, places
+from jobs.flood_risk_cog.ground import Ground, around, ground_of, places_in
 from jobs.flood_risk_cog.neighbours import bands_to_look_at, not_faint, read_known, sample_windows
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS
 
@@ -15,53 +16,36 @@ MOST_WINDOWS = 8
 TILE = 512
 # Pixels of the source along one of the result: so far must all be valid around a pixel that is judged.
 MOST_REACH = 24
+# From a place to the outer edges of the pixels around its own.
+OUT = 1.5
 # Which share of the pixels that are looked at may be lost between two datums: of small ones, and of larger ones.
 MOST_LOST, MOST_LOST_OF_COARSE, COARSE_METRES = 0.5, 0.02, 2000.0
 EARTH_METRES = 6_371_000.0
+# And of those where the globe ends on one of the grids: what is a pixel on one is a sliver on the other.
+MOST_AT_END = 0.001
 # By how much a pixel of the result may be larger than one of the source, along its side.
 MOST_COARSER = 2.5
 
 
-def places_in(before: Any, after_crs: Any, grid: Any, rows: Any, columns: Any, width: int = 0) -> tuple[Any, Any]:
-    """Row and column in another grid, with fractions, of places in a raster; infinite for none.
+@dataclass(frozen=True)
+class LostPixels:
+    """In words: why the result is refused, or what of its source it does not have; None for nothing."""
 
-    Args:
-        width: Of the grid, which may go on beyond the seam of its coordinate system.
-    """
-    x, y = places(before.crs, after_crs, *(before.transform @ (columns.ravel(), rows.ravel())))
-    x = around(after_crs).into(grid.c, grid.c + grid.a * width, x)
-    with np.errstate(invalid="ignore"):
-        found_columns, found_rows = ~grid @ (x, y)
-    return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
-
-
-def coarseness(before: Any, crs: Any, grid: Any) -> float:
-    """How many pixels of a raster lie along the side of one of a grid, in the middle of nine by nine places."""
-    at = (np.arange(9) + 0.5) / 9
-    columns, rows = np.meshgrid(at * before.width, at * before.height)
-    here, right, below = (
-        np.stack(places_in(before, crs, grid, rows + down, columns + across))
-        for down, across in ((0, 0), (0, 0.5), (0.5, 0))
-    )
-    with np.errstate(invalid="ignore"):
-        one, two = (right - here) * 2, (below - here) * 2
-        area = np.abs(one[0] * two[1] - one[1] * two[0])
-    area = area[np.isfinite(area)]
-    middle = float(np.median(area)) if area.size else 0.0
-    return 1 / math.sqrt(middle) if middle > 0 else math.inf
+    problem: str | None = None
+    note: str | None = None
 
 
 def find_lost_pixels(
     before: Any, after: Any, *, is_judged: bool, hidden: float | None = None, least_alpha: float = 0.0
-) -> str | None:
-    """What valid pixels of the source the result does not have, in words.
+) -> LostPixels:
+    """What valid pixels of the source the result does not have.
 
     Args:
         is_judged: Whether places are certain to a pixel; else only a loss of many is found.
         hidden: A value that is not valid in the result, whatever it was in the source.
         least_alpha: Pixels with less of it may be left out.
     """
-    judged, lost, where, ground = 0, 0, "", ground_of(before)
+    judged, lost, at_end, where, ground, end = 0, 0, 0, "", ground_of(before), ground_of(after)
     for window in sample_windows(before.width, before.height, SIDE, MOST_WINDOWS):
         values, valid = read_known(before, bands_to_look_at(before)[:1], window)
         if hidden is not None:
@@ -75,13 +59,32 @@ def find_lost_pixels(
         # Off the globe there is nothing to lose.
         gone[gone] = ground.is_on_globe(columns[gone] + 0.5, rows[gone] + 0.5)
         judged += int(inner.sum())
+        if is_judged:
+            is_at_end = gone.copy()
+            is_at_end[gone] = ~(
+                _is_within_globe(ground, columns[gone] + 0.5, rows[gone] + 0.5)
+                & _is_within_globe(end, column[gone], row[gone])
+            )
+            at_end += int(is_at_end.sum())
+            gone &= ~is_at_end
         lost += int(gone.sum())
         if gone.any() and not where:
             first = np.argwhere(gone)[0]
             where = f"column {first[1] + window.col_off}, row {first[0] + window.row_off}"
+    of_all = f"of {judged} valid pixels of the source"
     if lost > (0 if is_judged else judged * _most_lost(before)):
-        return f"reprojected: {lost} of {judged} valid pixels of the source have no place in it, first {where}"
-    return None
+        return LostPixels(problem=f"reprojected: {lost} {of_all} have no place in it, first {where}")
+    words = f"{at_end} {of_all} that were looked at have no place, as they lie where the globe ends on a grid"
+    if at_end > judged * MOST_AT_END:
+        return LostPixels(problem=f"reprojected: {words}")
+    return LostPixels(note=words if at_end else None)
+
+
+def _is_within_globe(ground: Ground, columns: Any, rows: Any) -> Any:
+    """Whether 3 x 3 pixels around each place are wholly on the globe."""
+    steps = (-OUT, 0.0, OUT)
+    around_each = [ground.is_on_globe(columns + across, rows + down) for across in steps for down in steps]
+    return np.logical_and.reduce(around_each)
 
 
 def _most_lost(before: Any) -> float:

@@ -15,6 +15,8 @@ OUTSIDE_ID = frozenset({"stale_results"})
 FILES = ("collection.json", "summary.json", "quicklook.png", "verification.json")
 TABLE = "items.parquet"
 FOLDERS = ("cogs", "items")
+# Where results go that no source has any more, when that is asked for.
+STALE = "stale"
 
 
 class ForeignOutput(ValueError):
@@ -62,7 +64,7 @@ def check_kinds(output: str, parameters: Mapping[str, Any]) -> None:
 
     for name in (*FILES, TABLE, MARKER):
         check_file_place(join(output, name))
-    for name in (*FOLDERS, *(("stale",) if parameters.get("stale_results") == "move" else ())):
+    for name in (*FOLDERS, *((STALE,) if parameters.get("stale_results") == "move" else ())):
         check_folder_place(join(output, name))
 
 

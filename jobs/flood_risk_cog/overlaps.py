@@ -11,6 +11,8 @@ MOST_COUNTED, MOST_NAMED = 10_000, 100
 TURN = 360.0
 # In degrees, about ten metres: neighbours in different systems touch.
 TOUCHING = 1e-4
+# Of longitude, in Web Mercator.
+METRES_OF_A_DEGREE = 111_319.49
 
 
 def overlapping(rasters: Sequence[Json]) -> list[tuple[str, str]]:
@@ -29,7 +31,11 @@ def _pairs(rasters: Sequence[Json]) -> Iterator[tuple[str, str]]:
 
 
 def _do_overlap(one: Json, other: Json) -> bool:
-    if one["crs"] == other["crs"] and one["crs"] is not None:
+    touching = TOUCHING
+    if one.get("web_zoom") is not None and one["crs"] == other["crs"]:
+        # Their grids are whole tiles; where their data are, their boxes show.
+        touching = max(touching, max(one["transform"][0], other["transform"][0]) / 2 / METRES_OF_A_DEGREE)
+    elif one["crs"] == other["crs"] and one["crs"] is not None:
         half_a_pixel = max(abs(one["transform"][0]), abs(other["transform"][0])) / 2
         (left, bottom, right, top), (west, south, east, north) = one["bounds"], other["bounds"]
         across = min(max(left, right), max(west, east)) - max(min(left, right), min(west, east))
@@ -39,10 +45,10 @@ def _do_overlap(one: Json, other: Json) -> bool:
         if one["bbox"][0] <= one["bbox"][2] and other["bbox"][0] <= other["bbox"][2]:
             return False
     a, b = one["bbox"], other["bbox"]
-    if min(a[3], b[3]) - max(a[1], b[1]) <= TOUCHING:
+    if min(a[3], b[3]) - max(a[1], b[1]) <= touching:
         return False
     (begin, end), (west, east) = ((box[0], box[2] + TURN * (box[2] < box[0])) for box in (a, b))
-    return any(min(end, east + turn) - max(begin, west + turn) > TOUCHING for turn in (0.0, TURN, -TURN))
+    return any(min(end, east + turn) - max(begin, west + turn) > touching for turn in (0.0, TURN, -TURN))
 
 
 def area_of(rasters: Sequence[Json], pairs: int) -> Json:

@@ -46,10 +46,15 @@ class Frame:
 
     def spot_of(self, box: list[float]) -> tuple[float, float, float]:
         """Column and row of a box's middle, and its longer side, in pixels."""
+        column, row, wide, high = self.part_of(box)
+        return column, row, max(wide, high)
+
+    def part_of(self, box: list[float]) -> tuple[float, float, float, float]:
+        """Column and row of a box's middle, its width and its height, in pixels."""
         west, south, east, north = box
         west, east = west + self.turn_of(west), east + self.turn_of(west) + TURN * (east < west)
         column, row = ~self.place @ ((west + east) / 2, (south + north) / 2)
-        return column, row, max(east - west, north - south) / self.place.a
+        return column, row, (east - west) / self.place.a, (north - south) / self.place.a
 
     @property
     def kilometres_per_pixel(self) -> float:

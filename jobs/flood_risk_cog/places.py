@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from core.basics.canonical import shown
+from jobs.flood_risk_cog.marker import FOLDERS, STALE
 from jobs.validators import ResourceInvalid, resource_validator
 
 ROOTS_SETTING = "COREMACHINE_RASTER_ROOTS"
@@ -158,6 +159,52 @@ def raster_place(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> No
         raise ResourceInvalid(field, refused.expected, refused.found, "choose another place") from refused
 
 
+@resource_validator("apart_from_source")
+def apart_from_source(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Results are not among the sources, nor sources among the results: a run would read what another one wrote."""
+    field = config["param"]
+    source, is_deep = _folder_of(parameters[config["source"]])
+    is_deep = is_deep or bool(parameters.get("recursive"))
+    output = _comparable(parameters[field])
+    hint = "choose another folder, beside that of the source"
+    if output == source:
+        raise ResourceInvalid(field, "another folder than the source's", shown(parameters[field], 200), hint)
+    if is_deep and output.startswith(f"{source.rstrip('/')}/"):
+        expected = "a folder outside of the source, of which folders inside are read too"
+        raise ResourceInvalid(field, expected, shown(parameters[field], 200), hint)
+    for name in (*FOLDERS, STALE):
+        if f"{source}/".startswith(f"{output.rstrip('/')}/{name}/"):
+            expected = f"a folder other than {name} of the output, which the job itself writes"
+            found = shown(parameters[config["source"]], 200)
+            raise ResourceInvalid(config["source"], expected, found, "choose another source, or another output")
+
+
+def _folder_of(source: str) -> tuple[str, bool]:
+    """The folder whose rasters a source names, and whether it is a pattern of folders inside, too."""
+    begin, pattern = _divided(source)
+    if pattern:
+        folder, _, _ = begin.rpartition("/")
+        return _comparable(folder or "/"), "/" in pattern
+    place = _comparable(source)
+    is_file = Path(place).is_file() if "://" not in place else place.lower().endswith((".tif", ".tiff"))
+    return (place.rpartition("/")[0] or "/") if is_file else place, False
+
+
+def _divided(source: str) -> tuple[str, str]:
+    """A source up to its first wildcard, and the rest; a file or folder may have such a character in its name."""
+    mark = re.search(r"[*?\[]", source)
+    local = source.removeprefix("file://")
+    if mark is None or ("://" not in local and Path(local).exists()):
+        return source, ""
+    return source[: mark.start()], source[mark.start() :]
+
+
+def _comparable(place: str) -> str:
+    """Without what may be written in several ways; links of this machine are followed."""
+    local = place.removeprefix("file://")
+    return re.sub(r"(?<!:)/+", "/", local).rstrip("/") if "://" in local else os.path.realpath(local)
+
+
 @resource_validator("one_listing_rule")
 def one_listing_rule(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """A pattern says itself which folders are meant: `recursive` beside it would be a second answer."""
@@ -176,7 +223,8 @@ def named_crs(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if not is_named_crs(text):
         raise ResourceInvalid(field, NAMED_CRS, shown(text, 100), "name no file, URL or PROJ text")
     if parameters.get("web_optimized") and text.upper() != "EPSG:3857":
-        raise ResourceInvalid(field, "nothing beside web_optimized", shown(text, 100), "leave one of them out")
+        expected = "EPSG:3857 or nothing beside web_optimized"
+        raise ResourceInvalid(field, expected, shown(text, 100), "leave one of them out")
     try:
         import pyproj  # noqa: PLC0415 - an extra; without it the inventory looks
 

@@ -16,24 +16,31 @@ from rasterio.features import rasterize
 
 from jobs.flood_risk_cog.depth_grid import add_depths
 from jobs.flood_risk_cog.footprint import HALF_TURN
-from jobs.flood_risk_cog.panels import BACKGROUND, DEEP, INK, PALE, PANEL_SIDES, PAPER, Panel, arranged
+from jobs.flood_risk_cog.panels import BACKGROUND, DEEP, INK, PALE, PANEL_SIDES, PAPER, Panel, arranged, in_kilometres
 from jobs.flood_risk_cog.picture_frame import LONGEST_SIDE, Frame, Shape, groups_of
 
 SMALLEST_WIDTH = 480
 GROUND, OUTLINE, SHALLOW = (222, 220, 208), (70, 70, 70), (176, 214, 240)
+# Of no class: of rasters of classes the picture shows the area alone.
+CLASSES = (226, 210, 224)
 HEADER, FOOTER, EDGE = 44, 72, 16
 # A raster that is smaller than this in the picture gets a ring around it.
 TINY = 5.0
 
 
 def draw_quicklook(
-    shapes: list[Shape], title: str = "", *, each: Callable[[list[Shape]], Iterable[Shape]] = iter
+    shapes: list[Shape],
+    title: str = "",
+    *,
+    deepest: float | None = None,
+    each: Callable[[list[Shape]], Iterable[Shape]] = iter,
 ) -> tuple[bytes, list[dict[str, str]]]:
     """A PNG in longitude and latitude, the deepest water on top; and which rasters are missing in it, and why.
 
     Rasters that would be specks in one picture of all are drawn in several, with a small one of where these are.
     Memory is that of the picture and of one decimated raster, however many there are. `each` is asked for the shapes
-    one by one, as they are drawn.
+    one by one, as they are drawn. `deepest` is the depth with the darkest colour: the picture shows some of the pixels,
+    and perhaps not the deepest one; left out, it is the deepest that is drawn.
     """
     groups = groups_of(shapes)
     side = LONGEST_SIDE if len(groups) == 1 else PANEL_SIDES[min(len(groups), 3)]
@@ -52,18 +59,21 @@ def draw_quicklook(
                 units.add(add_depths(panel_of[id(shape)].depths, panel_of[id(shape)].frame, path, part))
         except (RasterioError, CPLE_BaseError, ValueError, OSError) as error:
             missing.append({"name": PurePosixPath(path).name, "reason": f"it could not be drawn: {error}"[:500]})
-    deepest = max((depth for panel in panels if (depth := _deepest(panel.depths)) is not None), default=None)
+    drawn = max((depth for panel in panels if (depth := _deepest(panel.depths)) is not None), default=None)
+    if drawn is not None:
+        deepest = max(drawn, deepest or 0)
     pictures = [_coloured(panel, deepest) for panel in panels]
     unit = units.pop() if len(units) == 1 else "different units" if units else None
     whole = panels[0].frame if len(panels) == 1 else None
     picture = Image.fromarray(pictures[0]) if len(panels) == 1 else arranged(panels, pictures)
-    legend = Legend(title, _subtitle(shapes, len(panels)), deepest, unit, any(path is None for path, _, _ in shapes))
+    classes = sum(path is None for path, _, _ in shapes)
+    legend = Legend(title, _subtitle(shapes, len(panels)), deepest, unit, classes, len(shapes) - classes)
     return _with_legend(picture, whole, legend), missing
 
 
-def draw_as_text(shapes: list[Shape], title: str) -> dict[str, Any]:
+def draw_as_text(shapes: list[Shape], title: str, deepest: float | None = None) -> dict[str, Any]:
     """The picture in base64, for a worker that has a child process draw it."""
-    png, missing = draw_quicklook([(path, geometry, box) for path, geometry, box in shapes], title)
+    png, missing = draw_quicklook([(path, geometry, box) for path, geometry, box in shapes], title, deepest=deepest)
     return {"png": base64.b64encode(png).decode(), "missing": missing}
 
 
@@ -73,10 +83,18 @@ def _deepest(depths: Any) -> float | None:
 
 
 def _coloured(panel: Panel, deepest: float | None) -> Any:
-    """Ground, water and outlines; a ring around what is still too small to see."""
+    """Ground, water, the areas of classes, and outlines; a ring around what is still too small to see."""
     depths, frame = panel.depths, panel.frame
     picture = np.empty((frame.rows, frame.columns, 3), dtype="uint8")
     picture[:] = BACKGROUND
+    areas = [
+        {"type": "Polygon", "coordinates": [ring]}
+        for path, shape, _ in panel.shapes
+        if path is None
+        for ring in _rings(frame, shape)
+    ]
+    if areas:
+        picture[rasterize(areas, out_shape=depths.shape, transform=frame.place, dtype="uint8") > 0] = CLASSES
     picture[np.isfinite(depths)] = GROUND
     wet = np.isfinite(depths) & (depths > 0)
     if deepest is not None:
@@ -100,7 +118,9 @@ def _subtitle(shapes: list[Shape], panels: int) -> str:
         return "nothing was converted"
     words = f"{len(shapes)} rasters" if len(shapes) != 1 else "1 raster"
     words += f" in {panels} pictures" if panels > 1 else ""
-    return f"{words}, the deepest water on top" + (f"; of {classes} with classes the outline alone" if classes else "")
+    if classes == len(shapes):
+        return f"{words} of classes, the area alone"
+    return f"{words}, the deepest water on top" + (f"; of {classes} with classes the area alone" if classes else "")
 
 
 def _parts(box: list[float]) -> list[list[float]]:
@@ -124,13 +144,14 @@ def _rings(frame: Frame, shape: dict[str, Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Legend:
-    """What is written around the picture. `has_classes`: some rasters are outlines only."""
+    """What is written around the picture; of rasters of classes the area alone is shown."""
 
     title: str
     words: str
     deepest: float | None
     unit: str | None
-    has_classes: bool
+    classes: int
+    depths: int
 
 
 def _with_legend(picture: Any, frame: Frame | None, legend: Legend) -> bytes:
@@ -162,7 +183,9 @@ def _fitted(pen: Any, text: str, font: Any, width: float) -> str:
 
 def _draw_colours(pen: Any, sheet: Any, top: int, legend: Legend, font: Any) -> None:
     bar = 180
-    if legend.deepest is None:
+    if legend.classes and not legend.depths:
+        bar = -20
+    elif legend.deepest is None:
         pen.text((EDGE, top), "no water", INK, font)
         bar = 0
     else:
@@ -172,8 +195,8 @@ def _draw_colours(pen: Any, sheet: Any, top: int, legend: Legend, font: Any) -> 
         label = f"{legend.deepest:.3g} {legend.unit or '(no unit)'}"
         pen.text((EDGE + bar, top + 16), label, INK, font, anchor="ra")
     at = EDGE + bar + (20 if bar else 70)
-    swatches = [(GROUND, "dry"), (BACKGROUND, "no data")]
-    for colour, words in swatches + [(PAPER, "classes")] * legend.has_classes:
+    swatches = [(GROUND, "dry"), (BACKGROUND, "no data")] * bool(legend.depths or not legend.classes)
+    for colour, words in swatches + [(CLASSES, "classes, no depths")] * bool(legend.classes):
         pen.rectangle((at, top, at + 12, top + 12), colour, OUTLINE)
         pen.text((at + 18, top - 1), words, INK, font)
         at += 30 + int(pen.textlength(words, font))
@@ -190,5 +213,5 @@ def _draw_scale(pen: Any, frame: Frame | None, right: int, top: int, font: Any) 
     length = max(step * power for step in (1, 2, 5) if step * power <= longest)
     left = right - round(length / per_pixel)
     pen.line([(left, top), (left, top + 8), (right, top + 8), (right, top)], INK, 2)
-    label = f"{length:g} km" if length >= 1 else f"{length * 1000:g} m"
+    label = in_kilometres(length)
     pen.text(((left + right) / 2, top + 14), label, INK, font, anchor="ma")

@@ -20,6 +20,8 @@ DATETIME_TAGS = ("DATETIME", "ACQUISITIONDATETIME", "TIFFTAG_DATETIME")
 # A modelled flood has no instant: the item says that it is not known, by the longest interval there is.
 UNKNOWN_TIME = {"datetime": None, "start_datetime": "0001-01-01T00:00:00Z", "end_datetime": "9999-12-31T23:59:59Z"}
 
+MEASURED_OF_CLASSES = ("valid_pixels", "return_period")
+
 Json = dict[str, Any]
 
 
@@ -59,7 +61,7 @@ def item_of(result: Json, item_id: str, href: str, collection_id: str) -> Json:
         "properties": {
             **({"datetime": instant} if instant else UNKNOWN_TIME),
             **_projection(result),
-            **{f"flood:{name}": value for name, value in result["statistics"].items()},
+            **_flood(result),
         },
         "links": [
             {"rel": "root", "href": "../../collection.json", "type": "application/json"},
@@ -79,6 +81,15 @@ def item_of(result: Json, item_id: str, href: str, collection_id: str) -> Json:
         },
         "collection": collection_id,
     }
+
+
+def _flood(result: Json) -> Json:
+    """What was measured; classes have no depths, so they have no flood either."""
+    kind = result.get("kind", "continuous")
+    known = {
+        name: value for name, value in result["statistics"].items() if kind != "classes" or name in MEASURED_OF_CLASSES
+    }
+    return {f"flood:{name}": value for name, value in {"kind": kind, **known}.items()}
 
 
 def _projection(result: Json) -> Json:

@@ -3,16 +3,15 @@
 import re
 import shutil
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jobs.flood_risk_cog.convert import proof_name
+from jobs.flood_risk_cog.marker import STALE
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote
-from jobs.flood_risk_cog.target import join, names_in, short_name
+from jobs.flood_risk_cog.target import join, names_in, short_name, size_of, written_at
 
 KEEP, MOVE, REMOVE = ("keep", "move", "remove")
-# Where they are moved to, below the output.
-FOLDER = "stale"
 _MOSAIC = re.compile(r"mosaic(-rp\d+)?(-\d+)?\.vrt")
 
 
@@ -37,6 +36,30 @@ def find_stale(output: str, cogs: Collection[str], mosaics: Collection[str]) -> 
     return sorted(stale)
 
 
+def items_of(output: str, cogs: Collection[str]) -> list[str]:
+    """The items of COGs (paths below the output) that are there, as paths below the output."""
+    found = [f"items/{name}/{name}.json" for name in (short_name(PurePosixPath(cog).stem) for cog in sorted(cogs))]
+    return [path for path in found if size_of(join(output, path)) is not None]
+
+
+def find_kept(output: str, failed: Collection[str]) -> list[dict[str, Any]]:
+    """Earlier results of rasters that failed now: they stay, and the catalog, which is of this run, has none of them.
+
+    Args:
+        failed: File names of the COGs that these rasters would have.
+
+    Returns:
+        Of each, as paths below the output, the COG and its item (None without one), and when the COG was written.
+    """
+    there = set(names_in(join(output, "cogs")))
+    kept = []
+    for name in sorted(each for each in failed if each in there and proof_name(each) in there):
+        cog = f"cogs/{name}"
+        item = next(iter(items_of(output, [cog])), None)
+        kept.append({"cog": cog, "item": item, "written_at": written_at(join(output, cog))})
+    return kept
+
+
 def _is_local_folder(path: str) -> bool:
     return not is_remote(path) and Path(path).is_dir()
 
@@ -59,7 +82,7 @@ def _with_company(path: str) -> list[str]:
 
 
 def _settle(output: str, path: str, action: str) -> None:
-    here, there = join(output, path), join(join(output, FOLDER), path)
+    here, there = join(output, path), join(join(output, STALE), path)
     if is_remote(output):
         filesystem, inner = filesystem_of(here)
         if not filesystem.exists(inner):

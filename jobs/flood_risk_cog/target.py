@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,6 +98,20 @@ def size_of(path: str) -> int | None:
         return Path(path).stat().st_size
     except FileNotFoundError:
         return None
+
+
+def written_at(path: str) -> str | None:
+    """When a file was put in place, in RFC 3339 and UTC; None where its store does not keep that."""
+    try:
+        if is_remote(path):
+            filesystem, inner = filesystem_of(path)
+            moment = filesystem.modified(inner)
+        else:
+            moment = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC)
+    except (FileNotFoundError, NotImplementedError):
+        return None
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return str(aware.isoformat(timespec="seconds")).replace("+00:00", "Z")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.footprint import places_on_globe
-from jobs.flood_risk_cog.ground import Around, Ground, around, ground_of, places, same_datum
+from jobs.flood_risk_cog.ground import Around, Ground, around, coarseness, ground_of, places, same_datum
 
 # Mercator has no poles: maps in it end there.
 MERCATOR_ENDS = 85.06
@@ -25,8 +25,10 @@ POINTS = 65
 HALF_TURN = 180.0
 # Of a turn: rounding.
 NEARLY = 1e-9
-# Of a pixel: GDAL rounds the size of its grid, by which half a pixel lies outside of it.
-MOST_OUTSIDE = 0.25
+# Of a pixel: a rounded digit adds no row or column, and a source's edge is not farther outside of its grid.
+ROUNDED = 1e-3
+# Of a pixel of the source along its side: GDAL's choice is finer where a projection stretches a part very much.
+FINEST = 0.4
 # By how much a grid that has all of a source may be larger than GDAL's: beyond it, a projection has no end.
 MOST_LARGER = 4
 
@@ -63,43 +65,88 @@ def own_grid(dataset: Any, crs: Any) -> TargetGrid | None:
     return _grid(west, east, y, _pixel(dataset, x, y), is_world=is_world)
 
 
-def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:
-    """GDAL's grid with the rows and columns that it lacks, and whether it lacks more of the source than can be added.
+@dataclass(frozen=True)
+class LookedUp:
+    """GDAL's own grid around a raster, and where the raster lies on it: from its first column and row, in pixels.
 
-    GDAL looks at the edge of a source, or at 21 by 21 places where a part of that is off the globe: it leaves out all
-    beyond 64 degrees of latitude of a satellite's view of the whole disk. The grid is None where GDAL's own is right.
+    `is_scaled`: with larger pixels than GDAL's, which would be many times as many as the raster's.
     """
+
+    transform: Affine
+    width: int
+    height: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+    is_scaled: bool = False
+
+
+def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
+    """Where places all over an open raster, and along its edge, lie in the target; None where that is not known."""
     if _is_beyond_its_seam(dataset) and counted_from_its_middle(dataset, crs) is None:
-        return None, False
+        return None
     try:
         with WarpedVRT(dataset, crs=crs) as chosen:
             transform, width, height = chosen.transform, chosen.width, chosen.height
     except (RasterioError, CPLE_BaseError):
         # The warp reports it.
-        return None, False
+        return None
     ground, system = ground_of(dataset), around(crs)
     at = places_on_globe(dataset)
     x, y = places(dataset.crs, crs, *ground.xy(*at))
-    x = system.into(transform.c, transform.c + transform.a * width, x)
-    known = np.isfinite(x) & np.isfinite(y) & math.isfinite(sum(transform))
     if not system.has_poles:
-        known &= np.abs(ground.lon_lat(*at)[1]) <= MERCATOR_ENDS
+        lon, lat = ground.lon_lat(*at)
+        beyond = np.abs(lat) > MERCATOR_ENDS
+        ends = np.clip(lat[beyond], -MERCATOR_ENDS, MERCATOR_ENDS)
+        x[beyond], y[beyond] = places(CRS.from_user_input("OGC:CRS84"), crs, lon[beyond], ends)
+    # A pixel beyond the edge of a grid of the world is its edge, and not the other end.
+    x = system.into(transform.c - transform.a, transform.c + transform.a * (width + 1), x)
+    known = np.isfinite(x) & np.isfinite(y) & math.isfinite(sum(transform))
     if not (known.any() and width and height):
-        return None, False
+        return None
+    if is_scaled := (share := coarseness(dataset, crs, transform)) < FINEST:
+        transform @= Affine.scale(1 / share)
+        width, height = math.ceil(width * share), math.ceil(height * share)
     columns, rows = ~transform @ (x[known], y[known])
-    left, top = _lacking(-columns.min()), _lacking(-rows.min())
-    wider, higher = width + left + _lacking(columns.max() - width), height + top + _lacking(rows.max() - height)
-    if system.turn:
-        # A column more would show the first one again.
-        wider = max(width, min(wider, math.floor(system.turn / transform.a + NEARLY)))
-    is_right, is_too_large = (wider, higher) == (width, height), wider * higher > MOST_LARGER * width * height
-    if is_right or is_too_large:
-        return None, is_too_large
-    return TargetGrid(transform @ Affine.translation(-left, -top), wider, higher), False
+    left, top, right, bottom = map(float, (columns.min(), rows.min(), columns.max(), rows.max()))
+    return LookedUp(transform, width, height, left, top, right, bottom, is_scaled)
 
 
-def _lacking(outside: float) -> int:
-    return math.ceil(outside) if outside > MOST_OUTSIDE else 0
+def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:
+    """GDAL's grid with the rows and columns that it lacks, and whether it lacks more of the source than can be added.
+
+    GDAL looks at the edge of a source, or at 21 by 21 places where a part of that is off the globe: it leaves out all
+    beyond 64 degrees of latitude of a satellite's view of the whole disk. And it rounds the size of its grid, by which
+    up to half a pixel of any source lies outside. Around a projection's antipode its pixels are far too small: it made
+    100 million of a raster of 22,500. The grid is None where GDAL's own is right.
+    """
+    found = looked_up(dataset, crs)
+    if found is None:
+        return None, False
+    transform, width, height, system = found.transform, found.width, found.height, around(crs)
+    left, wider = _reaching(found.left, found.right, width)
+    top, higher = _reaching(found.top, found.bottom, height)
+    if wider * higher > MOST_LARGER * width * height:
+        return None, True
+    if system.turn and wider * transform.a > system.turn * (1 + NEARLY):
+        # A column more would show the first one again: a turn is divided into whole columns.
+        west, north = transform @ (found.left, found.top)
+        east, south = transform @ (found.right, found.bottom)
+        seam = system.middle - system.turn / 2
+        if west >= seam - ROUNDED * transform.a and east <= seam + system.turn + ROUNDED * transform.a:
+            west = seam
+        return _grid(west, west + system.turn, np.array([south, north]), transform.a, is_world=True), False
+    if (left, top, wider, higher) == (0, 0, width, height) and not found.is_scaled:
+        return None, False
+    return TargetGrid(transform @ Affine.translation(left, top), wider, higher), False
+
+
+def _reaching(begin: float, end: float, size: int) -> tuple[float, int]:
+    """Where a side begins and how many pixels it has from there; as GDAL's where that reaches from begin to end."""
+    if begin >= -ROUNDED:
+        return 0.0, max(size, math.ceil(end - ROUNDED))
+    return begin, math.ceil(end - begin - ROUNDED)
 
 
 def _is_inside(dataset: Any, pole: tuple[float, float] | None) -> bool:
@@ -141,8 +188,8 @@ def _grid(west: float, east: float, y: Any, pixel: float, *, is_world: bool) -> 
         width = max(1, round((east - west) / pixel))
         pixel = (east - west) / width
     else:
-        width = max(1, math.ceil((east - west) / pixel - 1e-6))
-    height = max(1, math.ceil((north - south) / pixel - 1e-6))
+        width = max(1, math.ceil((east - west) / pixel - ROUNDED))
+    height = max(1, math.ceil((north - south) / pixel - ROUNDED))
     return TargetGrid(Affine(pixel, 0, west, 0, -pixel, north), width, height)
 
 

@@ -92,7 +92,7 @@ def verify_cog(
                 "histogram_distance": check.histogram_distance if plan.warped else 0.0,
             },
             "overviews": after.overviews(1),
-            "allowed": list(plan.changed),
+            "allowed": [*plan.changed, *check.notes],
             "lost": find_lost(before, after, plan),
             "problems": problems,
         }

@@ -43,6 +43,7 @@ class WarpCheck:
     compared: int = 0
     skipped: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     before: Any = field(default_factory=lambda: np.zeros(BINS))
     after: Any = field(default_factory=lambda: np.zeros(BINS))
 
@@ -84,7 +85,9 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
                 f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
             )
     hidden = plan.nodata if plan.fill_nodata else None
-    problem = find_lost_pixels(before, after, is_judged=is_judged, hidden=hidden, least_alpha=least_alpha(plan))
+    lost = find_lost_pixels(before, after, is_judged=is_judged, hidden=hidden, least_alpha=least_alpha(plan))
+    problem = lost.problem
+    check.notes += [lost.note] if lost.note else []
     if problem is None and not check.compared and low is not None:
         problem = "reprojected: expected pixels that can be compared with the source, found none"
     if problem is not None:

@@ -8,7 +8,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform
 
-from jobs.flood_risk_cog.target_grid import whole_grid
+from jobs.flood_risk_cog.target_grid import ROUNDED, LookedUp, looked_up
 
 WEB_MERCATOR = "EPSG:3857"
 # Half of the square world, in metres; it ends at 85.06 degrees.
@@ -38,23 +38,24 @@ def web_grid(dataset: Any, tile_size: int) -> WebGrid:
     )
     if not all(map(math.isfinite, transform)):
         raise ValueError("GDAL finds no place there for its edge; choose a target_crs in the place of web_optimized")
-    whole, _ = whole_grid(dataset, mercator)
-    if whole is not None:
-        transform, width, height = whole.transform, whole.width, whole.height
+    found = looked_up(dataset, mercator) or LookedUp(transform, width, height, 0, 0, width, height)
+    transform = found.transform
     zoom = round(math.log2(2 * HALF_WORLD / (tile_size * transform.a)))
     zoom = min(max(zoom, 0), MOST_ZOOM)
     tile = 2 * HALF_WORLD / 2**zoom
-    right, bottom = transform @ (width, height)
+    left, top = transform @ (found.left, found.top)
+    right, bottom = transform @ (found.right, found.bottom)
     # Where an edge lies on a tile's, a rounded digit must not take in the next one.
-    columns = _tiles((transform.c + HALF_WORLD) / tile, (right + HALF_WORLD) / tile, 2**zoom)
-    rows = _tiles((HALF_WORLD - transform.f) / tile, (HALF_WORLD - bottom) / tile, 2**zoom)
+    rounded = ROUNDED / tile_size
+    columns = _tiles((left + HALF_WORLD) / tile, (right + HALF_WORLD) / tile, 2**zoom, rounded)
+    rows = _tiles((HALF_WORLD - top) / tile, (HALF_WORLD - bottom) / tile, 2**zoom, rounded)
     pixel = tile / tile_size
     place = Affine(pixel, 0, columns.start * tile - HALF_WORLD, 0, -pixel, HALF_WORLD - rows.start * tile)
     return WebGrid(place, len(columns) * tile_size, len(rows) * tile_size, zoom)
 
 
-def _tiles(begin: float, end: float, most: int) -> range:
-    first, last = max(math.floor(begin + 1e-9), 0), min(math.ceil(end - 1e-9), most)
+def _tiles(begin: float, end: float, most: int, rounded: float) -> range:
+    first, last = max(math.floor(begin + rounded), 0), min(math.ceil(end - rounded), most)
     if last <= first:
         raise ValueError("it lies outside of the square world of web maps, which ends at 85 degrees")
     return range(first, last)

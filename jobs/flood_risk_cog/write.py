@@ -17,7 +17,8 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.facts import CELL, MOST_WINDOW_BYTES, DamagedRaster, cause, read_pieces, windows
-from jobs.flood_risk_cog.lost_pixels import MOST_COARSER, coarseness
+from jobs.flood_risk_cog.ground import coarseness
+from jobs.flood_risk_cog.lost_pixels import MOST_COARSER
 from jobs.flood_risk_cog.nodata import PER_BAND
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster

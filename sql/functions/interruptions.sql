@@ -289,7 +289,7 @@ begin
     return v_ids;
   elsif v_open then
     if p_started then
-      perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'tasks_handed_back',
+      perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'tasks_released',
         jsonb_build_object('count', cardinality(v_ids)));
     end if;
     return v_ids;

@@ -1,5 +1,5 @@
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
--- call complete_task_and_check_stage, complete_tasks_and_check_stage, complete_tasks_and_take_next and
+-- call complete_task_and_check_stage, complete_tasks_and_check_stage, complete_tasks_and_claim_next and
 -- fail_task_and_check_stage; the others are parts of them.
 -- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
@@ -39,7 +39,7 @@ end $$;
 -- own: claim_tasks_in_line. One row for each that was claimed, with the answer for those that ended; one row without a
 -- task if none was. The same call once more, after the answer was lost with its connection, ends nothing and finds the
 -- tasks that it claimed; otherwise nobody would run them until their lease ends.
-create or replace function {schema}.complete_tasks_and_take_next(
+create or replace function {schema}.complete_tasks_and_claim_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[],
   p_task_types text[], p_limit integer, p_lease_id uuid, p_owner text
 ) returns table (

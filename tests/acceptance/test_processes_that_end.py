@@ -41,7 +41,7 @@ def test_task_of_a_host_that_stops_is_at_once_another_hosts(
     assert (job["status"], job["result"]) == ("completed", {"pid": second["pid"], "attempt": 2})
     (task,) = engine.query("select attempt, interruptions, error from app.tasks where job_id = %s", job_id)
     assert task == {"attempt": 2, "interruptions": 1, "error": None}
-    assert "tasks_handed_back" in {row["event"] for row in engine.query("select event from app.job_events")}
+    assert "tasks_released" in {row["event"] for row in engine.query("select event from app.job_events")}
 
 
 def test_an_isolated_attempt_of_a_host_that_stops_ends_before_another_hosts_begins_to_count(

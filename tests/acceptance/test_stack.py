@@ -35,17 +35,27 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
     assert [process.cmdline() for process in alive] == []
 
 
-def test_second_start_finds_the_data_of_the_first(make_stack: Callable[..., LocalStack]) -> None:
-    with make_stack() as stack:
+def test_second_start_finds_the_data_of_the_first_and_a_fresh_one_drops_only_them(
+    make_stack: Callable[..., LocalStack], tmp_path: Path
+) -> None:
+    """In a folder with a long path and spaces."""
+    deep = tmp_path / ("a long name with spaces, commas & 'quotes' é " + "x" * 100) / ("y" * 60)
+    with make_stack(deep) as stack:
         assert httpx.get(f"{stack.url}/api/text").text == "plain"
         assert find_stack(stack.data_dir) == stack.info
         assert stat.S_IMODE((stack.data_dir / "stack.json").stat().st_mode) == 0o600
         assert count_notes(stack.info.database_url) == 1
     assert find_stack(stack.data_dir) is None
     assert not (stack.data_dir / "stack.json").exists()
-    with make_stack() as again:
+    with make_stack(deep) as again:
         assert count_notes(again.info.database_url) == 2
     assert {file.name for file in (stack.data_dir / "logs").iterdir()} == {"broker.log", "host.log", "postgres.log"}
+    mine = stack.data_dir / "mine.txt"
+    mine.write_text("not the stack's")
+    with make_stack(deep, fresh=True) as fresh:
+        assert httpx.get(f"{fresh.url}/api/text").text == "plain"
+        assert count_notes(fresh.info.database_url) == 1
+    assert mine.read_text() == "not the stack's"
 
 
 def test_schema_is_there_and_messages_reach_the_app(shared_stack: LocalStack) -> None:
@@ -141,24 +151,6 @@ def test_postgres_that_dies_comes_back_at_its_address_with_its_data(shared_stack
 
     wait_until(is_back, "another PostgreSQL", timeout_seconds=60)
     assert postgres.pid not in {first, None}
-
-
-def test_long_path_with_spaces_works(make_stack: Callable[..., LocalStack], tmp_path: Path) -> None:
-    deep = tmp_path / ("a long name with spaces, commas & 'quotes' é " + "x" * 100) / ("y" * 60)
-    for expected in (1, 2):
-        with make_stack(deep) as stack:
-            assert httpx.get(f"{stack.url}/api/text").text == "plain"
-            assert count_notes(stack.info.database_url) == expected
-
-
-def test_fresh_drops_only_what_the_stack_made(make_stack: Callable[..., LocalStack]) -> None:
-    with make_stack() as stack:
-        assert count_notes(stack.info.database_url) == 1
-    mine = stack.data_dir / "mine.txt"
-    mine.write_text("not the stack's")
-    with make_stack(fresh=True) as again:
-        assert count_notes(again.info.database_url) == 1
-    assert mine.read_text() == "not the stack's"
 
 
 def test_sigterm_ends_all_in_order_and_well(run_up: Callable[..., RunningCommand]) -> None:

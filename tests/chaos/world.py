@@ -150,7 +150,7 @@ class World:
 
     def _start_processes(self) -> None:
         self.rig = Rig(self.engine, self.queues, on_the_spot=self._on_the_spot, behave=self, timings=NO_PATIENCE)
-        self.worker = Rig(self.engine, self.queues, moves_jobs=False, behave=self) if self._two_apps else self.rig
+        self.worker = Rig(self.engine, self.queues, advances_jobs=False, behave=self) if self._two_apps else self.rig
 
     def _deliver(self) -> bool:
         def process(queue: str, body: bytes) -> None:

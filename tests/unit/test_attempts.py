@@ -12,9 +12,9 @@ from core.fan_in import reader
 from core.models import StageDefinition
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.attempts import Attempts
+from core.running.drain import Drain
 from core.running.leases import LeaseKeeper
 from core.running.message_runner import MessageRunner
-from core.running.outcome_writer import Drain
 from core.running.task_slots import TaskSlots
 
 JOB = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")

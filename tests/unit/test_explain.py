@@ -259,8 +259,8 @@ CASES = {
             leases=(lease(),),
             interrupted=(
                 InterruptedTask("s1-0-kill9", None, 2, "a:h:1"),
-                InterruptedTask("s1-1", "tile", 2, None, handed_back=1),
-                InterruptedTask("s1-2", "hill", 1, "a:h:2", handed_back=1),
+                InterruptedTask("s1-1", "tile", 2, None, released=1),
+                InterruptedTask("s1-2", "hill", 1, "a:h:2", released=1),
             ),
             interrupted_count=6,
             **OPEN,

@@ -12,7 +12,7 @@ from core.errors import (
     classify,
 )
 from core.models import RetryPolicy
-from core.models.retry import give_back_delays, retry_delay
+from core.models.retry import postpone_delays, retry_delay
 
 policies = st.builds(
     RetryPolicy,
@@ -67,12 +67,12 @@ def test_other_sides_wish_is_kept():
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
-def test_work_that_is_given_back_comes_again_later_each_time_and_within_half_a_minute(draw):
-    delays = give_back_delays(draw=lambda: draw)
+def test_work_that_is_postponed_comes_again_later_each_time_and_within_half_a_minute(draw):
+    delays = postpone_delays(draw=lambda: draw)
     assert delays == sorted(set(delays))
     assert delays[0] >= 0.5
     assert 15 <= delays[-1] <= 30
 
 
-def test_work_that_is_given_back_waits_twice_as_long_each_time():
-    assert give_back_delays(draw=lambda: 0.0) == [0.5, 1.0, 2.0, 4.0, 8.0, 15.0]
+def test_work_that_is_postponed_waits_twice_as_long_each_time():
+    assert postpone_delays(draw=lambda: 0.0) == [0.5, 1.0, 2.0, 4.0, 8.0, 15.0]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core.models import JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS, FailurePolicy
@@ -18,6 +18,10 @@ def test_checked_in_diagram_is_drawn_from_the_table():
     assert STATES_FILE.read_text() == render_states(), "run: make reference"
 
 
+# Each renders the whole schema.
+@settings(max_examples=20)
+@example('a"b')
+@example("{schema}")
 @given(st.text(min_size=1, max_size=30).filter(lambda name: "\0" not in name))
 def test_schema_name_is_only_ever_a_quoted_identifier(name):
     quoted = '"' + name.replace('"', '""') + '"'

@@ -10,7 +10,7 @@ from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobSummary, StageDetail, run_times
 from core.operating.brief_reason import BriefReason
 from triggers.ui.short_parameters import ShortParameter
-from triggers.ui.texts import NOTHING, duration, seconds_between
+from triggers.ui.texts import NO_TASKS, NOTHING, duration, seconds_between
 
 _RATE_SECONDS = 60.0
 # Fewer than that end in rounds of all slots, and the last minute has one round or two.
@@ -43,6 +43,8 @@ def bar_label(total: int | None, counts: Mapping[str, int]) -> str:
     """For those who do not see the bar."""
     if total is None:
         return "not planned yet"
+    if total == 0:
+        return NO_TASKS
     found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
     return f"{found or 'nothing yet'} of {total:,}"
 
@@ -82,14 +84,14 @@ def job_row(job: JobSummary, progress: StageProgress | None, totals: tuple[int, 
     total: int | None = None
     if str(job.status).startswith("completed"):
         total, counts = expected or 1, {"done": max(expected - failed, 0) or int(not expected), "failed": failed}
-        text = f"{expected:,} tasks" if expected != 1 else "1 task"
+        text = NO_TASKS if not expected else f"{expected:,} tasks" if expected != 1 else "1 task"
     elif progress is None or progress.expected is None:
         failed, text = 0, "not planned yet" if is_running else NOTHING
     else:
         total, failed = progress.expected, progress.failed
         cancelled = max(0, progress.ended - progress.completed - failed)
         counts = {"done": progress.completed, "failed": failed, "cancelled": cancelled, "running": progress.running}
-        text = f"{progress.ended:,} / {total:,}" if progress.is_counted else f"{total:,} tasks"
+        text = _ended_of(progress.ended, total) if progress.is_counted or not total else f"{total:,} tasks"
     name = progress.name if progress is not None else ""
     stage = f"{job.stage}/{job.total_stages} {name}".strip()
     return JobRow(job, bar_parts(total, counts), bar_label(total, counts), stage, text, failed, seconds, is_running)
@@ -151,13 +153,18 @@ def _card(stage: StageDetail, declared: Mapping[str, Any], recent: int | None, n
         status=str(stage.status),
         parts=bar_parts(total, shown),
         label=bar_label(total, shown),
-        count="to be planned" if total is None else f"{ended:,} / {total:,}",
+        count="to be planned" if total is None else _ended_of(ended, total),
         notes=notes,
         budget=budget,
         budget_is_spent=is_spent,
         seconds=seconds_between(stage.created_at, stage.finished_at or now),
         speed=_speed(stage, ended, recent, now),
     )
+
+
+def _ended_of(ended: int, total: int) -> str:
+    """As the commands have it: a stage may be planned and have nothing to do."""
+    return f"{ended:,} / {total:,}" if total else NO_TASKS
 
 
 def _notes(shown: Mapping[str, int], counts: Mapping[TaskStatus, int]) -> list[tuple[str, int]]:

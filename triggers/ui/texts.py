@@ -17,6 +17,7 @@ _LONG_ID = re.compile(r"\b[0-9a-f]{64}\b")
 _TYPED = re.compile(r"`([^`]+)`|(coremachine [a-z-]+(?: [^\s;,()]+)*)")
 # What is not there, in a column of numbers.
 NOTHING = "\u2013"
+NO_TASKS = "no tasks"
 
 
 def number(value: float | None) -> str:

@@ -404,9 +404,9 @@ function showPanel() {
     const label = Object.assign(document.createElement('label'), {className: 'layer'});
     const input = Object.assign(document.createElement('input'), {type: 'radio', name: 'layer', value: index, checked: !index});
     input.addEventListener('change', () => { layer = index; redraw(); });
-    const area = each.flooded_area_km2 ? `${number(each.flooded_area_km2)} km² flooded` : 'no water';
+    const depths = each.flooded_area_km2 ? `${number(each.flooded_area_km2)} km² flooded` : 'no water';
     label.append(input, Object.assign(document.createElement('b'), {textContent: each.name}),
-      Object.assign(document.createElement('span'), {textContent: each.max_depth === null ? '' : area}));
+      Object.assign(document.createElement('span'), {textContent: each.flooded_area_km2 === null ? 'classes' : depths}));
     return label;
   }));
   element('legend').hidden = !data.deepest;

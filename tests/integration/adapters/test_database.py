@@ -5,7 +5,6 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from infrastructure.jobs_tasks import JobRepository, TaskRepository
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
 from infrastructure.queries import JobQueries
+from tests.databases import folder_of_server
 
 SQL_FILES = list((Path(__file__).resolve().parents[3] / "sql").glob("*/*.sql"))
 FATES = [
@@ -81,8 +81,8 @@ def test_errors_without_a_code_are_sorted_by_the_connection(error, fault):
 
 @pytest.fixture(scope="module")
 def server():
-    with tempfile.TemporaryDirectory(prefix="coremachine-") as folder:
-        server = LocalPostgres(Path(folder) / "data", keep=False)
+    with folder_of_server() as folder:
+        server = LocalPostgres(folder, keep=False)
         server.start()
         yield server
         server.stop()

@@ -6,15 +6,15 @@ import pytest
 
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
 from core.models.submission import SubmitRequest
-from coremachine.local.postgres import LocalPostgres
 from infrastructure import RepositoryFactory, load_settings
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
+from tests.databases import empty_database
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory, project_broker):
-    with LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False) as url:
+def settings(postgres_url, project_broker):
+    with empty_database(postgres_url, "of_factory") as url:
         yield load_settings({"COREMACHINE_DATABASE_URL": url, "ServiceBusConnection": project_broker.connection_string})
 
 

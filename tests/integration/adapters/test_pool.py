@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from infrastructure import postgresql
 from infrastructure.adapters import JsonbArray, TextArray, UuidArray
 from infrastructure.base import DatabaseUnavailable, ValuesRefused
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
-from tests.databases import Engine
+from tests.databases import Engine, folder_of_server
 
 
 def ask(pool):
@@ -31,8 +32,9 @@ def ask(pool):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("postgres") / "data"
+def folder() -> Iterator[Path]:
+    with folder_of_server() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from coremachine.local.postgres import LocalPostgres
+from tests.databases import folder_of_server
 from tests.integration.cli.fake_entra import ENTRA_FUNCTION
 
 INFRA = Path(__file__).parents[3] / "infra"
@@ -185,8 +186,8 @@ def test_by_hand_nothing_is_made_with_names_that_azure_refuses(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False) as url:
+def server() -> Iterator[str]:
+    with folder_of_server() as folder, LocalPostgres(folder, keep=False) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute('create role "ann@example.org" login superuser')
             connection.execute(ENTRA_FUNCTION)

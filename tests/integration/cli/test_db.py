@@ -10,21 +10,13 @@ from psycopg.conninfo import make_conninfo
 
 from coremachine.cli.errors import Exit
 from coremachine.cli.main import main
-from coremachine.local.postgres import LocalPostgres
-
-
-@pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False) as url:
-        yield url
+from tests.databases import empty_database
 
 
 @pytest.fixture
-def url(server_url: str, request: pytest.FixtureRequest) -> str:
-    name = request.node.name
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f'create database "{name}"')
-    return make_conninfo(server_url, dbname=name)
+def url(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    with empty_database(postgres_url, request.node.name) as url:
+        yield url
 
 
 @pytest.mark.parametrize("address", ["garbage", "postgresql://\udcff", "postgresql://a:secret@[::1/x", "host"])
@@ -104,17 +96,15 @@ def test_verify_of_an_empty_database_says_that_it_has_no_tables(url: str, capsys
 
 
 def test_database_that_cannot_hold_every_text_is_refused_with_what_to_do(
-    server_url: str, capsys: pytest.CaptureFixture[str]
+    postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute("create database d_latin1 encoding 'LATIN1' template template0")
-    url = make_conninfo(server_url, dbname="d_latin1")
-    for command in ("status", "migrate"):
-        assert main(["db", command, "--database-url", url]) == Exit.CONFLICT
-        told = " ".join(capsys.readouterr().err.split())
-        assert "expected a database with encoding UTF8, found LATIN1" in told
-        assert "template template0" in told
-        assert "running?" not in told
+    with empty_database(postgres_url, "d_latin1", "encoding 'LATIN1' template template0") as url:
+        for command in ("status", "migrate"):
+            assert main(["db", command, "--database-url", url]) == Exit.CONFLICT
+            told = " ".join(capsys.readouterr().err.split())
+            assert "expected a database with encoding UTF8, found LATIN1" in told
+            assert "template template0" in told
+            assert "running?" not in told
 
 
 @pytest.mark.parametrize(
@@ -125,14 +115,14 @@ def test_database_that_cannot_hold_every_text_is_refused_with_what_to_do(
     ],
 )
 def test_connection_that_is_refused_is_told_at_once_and_alone(
-    server_url: str,
+    postgres_url: str,
     wrong: dict[str, str],
     told: str,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for command in ("status", "migrate"):
-        assert main(["db", command, "--database-url", make_conninfo(server_url, **wrong)]) == Exit.UNREACHABLE
+        assert main(["db", command, "--database-url", make_conninfo(postgres_url, **wrong)]) == Exit.UNREACHABLE
         shown = " ".join(capsys.readouterr().err.split())
         assert told in shown
         assert "running?" not in shown

@@ -10,12 +10,13 @@ from psycopg.conninfo import make_conninfo
 from coremachine.cli.errors import Exit
 from coremachine.cli.main import main
 from coremachine.local.postgres import LocalPostgres
+from tests.databases import folder_of_server
 from tests.integration.cli.fake_entra import ENTRA_FUNCTION
 
 
 @pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False) as url:
+def server_url() -> Iterator[str]:
+    with folder_of_server() as folder, LocalPostgres(folder, keep=False) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(ENTRA_FUNCTION)
             connection.execute("create database coremachine")

@@ -127,7 +127,7 @@ class Rig:
         queues=None,
         *,
         on_the_spot: bool = False,
-        moves_jobs: bool = True,
+        advances_jobs: bool = True,
         sender=None,
         behave=None,
         timings: JanitorTimings = JanitorTimings(),  # noqa: B008 - frozen
@@ -141,7 +141,7 @@ class Rig:
         self.registry = registry or build_registry(self.behave)
         self.state = StateManager(JobRepository(pool), TaskRepository(pool), StageCompletionRepository(pool))
         served = frozenset({"tasks"}) if on_the_spot else frozenset()
-        role = AppRole(app_name="test", moves_jobs=moves_jobs, served_queues=served)
+        role = AppRole(app_name="test", advances_jobs=advances_jobs, served_queues=served)
         self.orchestration = OrchestrationManager(self.registry, sender or self.queues, role)
         self.keeper = LeaseKeeper(TaskRepository(pool))
         self.machine = CoreMachine(

@@ -110,7 +110,7 @@ def test_tasks_in_hand_go_to_another_process_as_interruptions(engine, heeds_stop
     job = rig.job(job_id)
     assert (job.status, job.result) == ("completed", {"total": 5, "failed": 0})
     assert [(row["attempt"], row["interruptions"]) for row in rig.tasks(job_id, 2)] == [(2, 1)] * 3
-    events = engine.query("select event, detail from app.job_events where event = 'tasks_handed_back'")
+    events = engine.query("select event, detail from app.job_events where event = 'tasks_released'")
     assert [event["detail"] for event in events] == [{"count": 3}]
 
 
@@ -211,7 +211,7 @@ def test_a_second_drain_finds_nothing(engine):
     gate.opened.set()
 
 
-def test_task_claimed_at_the_moment_of_the_drain_is_given_back_unbegun(engine, monkeypatch):
+def test_task_claimed_at_the_moment_of_the_drain_is_released_unbegun(engine, monkeypatch):
     rig = Rig(engine)
     job_id = planned(rig, n=3)
     claim = rig.state.claim_tasks
@@ -267,7 +267,7 @@ def test_database_that_is_away_keeps_no_process_from_ending(engine, monkeypatch,
         monkeypatch.setattr(rig.state, "release_tasks_into_line", refuse)
         assert rig.machine.drain() == 0
         gate.opened.set()
-    assert "tasks_not_handed_back" in caplog.text
+    assert "tasks_not_released" in caplog.text
 
 
 def hand_back(rig, job_id, *, seconds=1):

@@ -84,7 +84,7 @@ class TestRenewalByOwner:
         assert (row.outcome, row.seconds_left) == ("timed_out", 50 + LEASE_SECONDS - 71)
         assert at(71).task(job_id, "s1-00000")["timed_out_at"] is not None
 
-    def test_what_ended_or_was_given_back_is_left_alone(self, engine):
+    def test_what_ended_or_was_released_is_left_alone(self, engine):
         rig = Rig(engine)
         job_id = planned(engine)
         lease_id = claim(engine, job_id, "s1-00000", "s1-00001", "s1-00002")

@@ -349,7 +349,7 @@ def test_permanent_error_says_so(rig):
 
 def test_worker_app_runs_tasks_and_signals_the_platform_app_which_moves_the_job(make_rig):
     """Two apps: one plans and finalizes, the other only serves its task queue."""
-    platform, worker = make_rig(), make_rig(moves_jobs=False)
+    platform, worker = make_rig(), make_rig(advances_jobs=False)
     job_id = platform.submit(n=20)
     signals = []
 

@@ -477,7 +477,7 @@ def test_delay_grows_up_to_half_a_minute_and_is_never_none(fleet):
     assert fleet.old.job(job_id).status == "queued"
 
 
-def test_second_message_of_a_step_that_is_given_back_makes_no_third(fleet):
+def test_second_message_of_a_step_that_is_postponed_makes_no_third(fleet):
     """Two consumers with a message each would double them at each round."""
     job_id = fleet.submit("fresh")
     fleet.give_to(fleet.old)
@@ -489,7 +489,7 @@ def test_second_message_of_a_step_that_is_given_back_makes_no_third(fleet):
     assert fleet.old.job(job_id).waiting_for == job.waiting_for
 
 
-def test_second_message_of_tasks_that_are_given_back_makes_no_third(fleet):
+def test_second_message_of_tasks_that_are_postponed_makes_no_third(fleet):
     job_id = fleet.submit("growing", n=2)
     fleet.give_to(fleet.old, times=1 + 2 + 1 + 1)
     fleet.new.orchestration.announce_tasks(
@@ -505,7 +505,7 @@ def test_second_message_of_tasks_that_are_given_back_makes_no_third(fleet):
 
 
 @pytest.mark.parametrize("table", ["jobs", "tasks"])
-def test_what_was_given_back_is_announced_by_the_janitor_when_its_message_is_lost(fleet, table):
+def test_what_was_postponed_is_announced_by_the_janitor_when_its_message_is_lost(fleet, table):
     job_id = fleet.submit("fresh") if table == "jobs" else fleet.submit("growing", n=1)
     fleet.give_to(fleet.old, times=1 if table == "jobs" else 4)
     assert fleet.queues.clear() == 1

@@ -521,7 +521,7 @@ def test_a_submission_waits_with_its_queue_while_too_many_of_its_type_hang(desk,
     (entry,) = rig.queues._entries
     message = read_job_message("jobs", entry.body)
     assert (message.parameters, message.kept.times) == ({"label": "good"}, 1)
-    (finding,) = rig.machine.given_back.find()
+    (finding,) = rig.machine.postponed_messages.find()
     assert (
         "fewer than 1 submissions of 'hanging' that hang in this process, found 1, the first since" in finding.message
     )

@@ -137,7 +137,7 @@ class TestEndsOfJobs:
     def test_by_work_that_no_app_knows(self, engine, state, caplog):
         job_id, lease = self.running(engine)
         unknown = {"task_type": "t"}
-        (given_back,) = state.postpone_tasks(
+        (postponed,) = state.postpone_tasks(
             StageRef(job_id, 1, 1),
             lease_id=lease,
             task_ids=["s1-00000"],
@@ -145,5 +145,5 @@ class TestEndsOfJobs:
             patience_seconds=0,
             delays=[1.0],
         )
-        assert given_back.outcome == "failed"
+        assert postponed.outcome == "failed"
         assert ends(caplog) == [FAILED]

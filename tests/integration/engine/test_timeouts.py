@@ -182,7 +182,7 @@ def test_tasks_whose_message_comes_too_late_expire_and_the_job_goes_on(rig_of):
     assert errors == ["QueueTimeExpired"] * 3
 
 
-def test_members_of_a_batch_that_have_not_begun_are_given_back_in_time(rig_of):
+def test_members_of_a_batch_that_have_not_begun_are_released_in_time(rig_of):
     """Their time runs from the claim; waiting for a thread must not fail them as timed out."""
     rig = rig_of(stage=2, task_timeout_seconds=2, lease_seconds=600)
     gate, entered = threading.Event(), threading.Barrier(5)

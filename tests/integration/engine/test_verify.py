@@ -65,7 +65,7 @@ def test_every_invariant_is_broken_by_a_test():
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_breaks_an_invariant_is_found(rig, name):
+def test_what_breaks_an_invariant_is_found(rig, name, lent_database, pooler):
     assert verify(rig.engine.pool) == []
 
     for table in ("jobs", "stages", "tasks"):
@@ -73,6 +73,8 @@ def test_what_breaks_an_invariant_is_found(rig, name):
     rig.engine.execute(BREAKS[name])
 
     found = {violation.invariant: violation for violation in verify(rig.engine.pool)}
+    # As after each test, in few statements.
+    assert pooler or {violation.invariant for violation in lent_database.verify()} == set(found)
     assert name in found
     assert found[name].rows
     assert not found[name].is_cut

@@ -40,7 +40,7 @@ class Apps:
         self.engine, self.queues, self.sent = engine, MemoryQueues(), []
         self.behave = NotingBehaviours()
         self.platform = Rig(engine, self.queues, sender=self, behave=self.behave, timings=AT_ONCE)
-        worker = Rig(engine, self.queues, sender=self, behave=self.behave, moves_jobs=False)
+        worker = Rig(engine, self.queues, sender=self, behave=self.behave, advances_jobs=False)
         self.machine = SimpleNamespace(
             process_job_message=self.platform.machine.process_job_message,
             process_task_message=worker.machine.process_task_message,

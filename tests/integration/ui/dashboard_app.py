@@ -252,8 +252,8 @@ class AppServices:
     def find_missing_queues(self):
         return self.missing
 
-    def find_given_back(self):
-        return self.machine.given_back.find()
+    def find_postponed_messages(self):
+        return self.machine.postponed_messages.find()
 
     def find_unnamed_queues(self, queues):
         return tuple(queue for queue in queues if queue not in {"jobs", "tasks", "raster"})

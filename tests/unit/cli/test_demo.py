@@ -40,6 +40,12 @@ def test_valid_outputs_are_a_good_end(cog: str) -> None:
     assert outcome.rows[0]["flooded_area_km2"] == 1.5
 
 
+def test_classes_are_called_so(cog: str) -> None:
+    task = converted(cog)
+    task["result"] |= {"kind": "classes", "statistics": {"flooded_area_km2": None}}
+    assert judge(job("completed"), [task]).rows[0]["remark"] == "valid COG; classes, no depths"
+
+
 def test_failures_with_a_reason_beside_an_output_are_a_good_end(cog: str) -> None:
     tasks = [converted(cog), failed({"type": "UnusableRaster", "message": "no georeference"})]
     outcome = judge(job("completed_with_errors"), tasks)

@@ -12,7 +12,7 @@ from core.basics.canonical import LARGE_VALUE_BYTES, MOST_JSONB_BYTES, MOST_LEVE
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.definition import MESSAGE_SECONDS, SLICE_SECONDS, RetryPolicy, StageDefinition
 from core.models.definition import MOST_TASKS_PER_MESSAGE as TASKS_PER_MESSAGE
-from core.models.retry import GIVE_BACK_SECONDS
+from core.models.retry import POSTPONE_SECONDS
 from core.operating.dead_letters import KEPT_BODY_BYTES
 from core.operating.explain import SWEEP_OVERDUE_SECONDS
 from core.operating.janitor import PRUNED_TASKS_PER_SWEEP, JanitorTimings
@@ -75,8 +75,8 @@ SAID = [
         f"and `maxConcurrentCalls` {CALLS} this is {THREADS} for a standalone app, and",
     ),
     ("docs/howto/run-workers-apart.md", f"{WORKER_THREADS} for a worker app that reads both task queues"),
-    ("docs/howto/upgrade.md", f"after {', '.join(f'{seconds:g}' for seconds in GIVE_BACK_SECONDS[:-1])}"),
-    ("docs/howto/upgrade.md", f"and then every {GIVE_BACK_SECONDS[-1]:g} seconds"),
+    ("docs/howto/upgrade.md", f"after {', '.join(f'{seconds:g}' for seconds in POSTPONE_SECONDS[:-1])}"),
+    ("docs/howto/upgrade.md", f"and then every {POSTPONE_SECONDS[-1]:g} seconds"),
     (
         "docs/howto/upgrade.md",
         f"({DEFAULT_PATIENCE_SECONDS:,.0f}: {WORDS[int(DEFAULT_PATIENCE_SECONDS // 3600)]} hours)",

@@ -79,6 +79,15 @@ class TestSettings:
     def test_every_field_has_a_meaning(self):
         assert set(settings_page.MEANINGS) == set(Settings.model_fields)
 
+    def test_each_of_two_ways_names_the_other(self):
+        """Each was shown as optional, and an app without both does not start."""
+        (connection,) = re.findall(r"^\| `ServiceBusConnection` .*", settings_page.render(), re.MULTILINE)
+        (namespace,) = re.findall(
+            r"^\| `ServiceBusConnection__fullyQualifiedNamespace` .*", settings_page.render(), re.MULTILINE
+        )
+        assert "| required without `ServiceBusConnection__fullyQualifiedNamespace`, refused beside it |" in connection
+        assert "| required without `ServiceBusConnection`, refused beside it |" in namespace
+
     def test_every_variable_of_the_project_is_on_the_page(self):
         page = settings_page.render()
         sources = in_code.python_files("core", "coremachine/cli", "infrastructure", "jobs", "triggers")

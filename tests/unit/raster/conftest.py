@@ -31,7 +31,7 @@ def make_raster(tmp_path):
 
     def make(name="a.tif", pixels=None, *, descriptions=(), tags=None, colormap=None, **profile) -> str:
         if pixels is None:
-            pixels = np.linspace(0, 4, 700 * 640, dtype="float32").reshape(1, 700, 640)
+            pixels = np.linspace(0, 4, 530 * 520, dtype="float32").reshape(1, 530, 520)
         folder: Path = tmp_path / "source"
         folder.mkdir(exist_ok=True)
         bands, rows, columns = pixels.shape

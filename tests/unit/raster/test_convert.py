@@ -245,7 +245,7 @@ def test_files_of_an_older_raster_do_not_change_what_the_cog_says(make_raster, t
 
 @pytest.mark.parametrize("error", [OverflowError("date value out of range"), ProjError("no operation")])
 def test_what_cannot_be_computed_is_a_reason_with_a_name(make_raster, output, monkeypatch, error):
-    def fail(_cog):
+    def fail(_cog, _footprint):
         raise error
 
     monkeypatch.setattr(convert, "describe_cog", fail)

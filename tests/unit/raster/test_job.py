@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
@@ -262,10 +263,41 @@ def test_the_same_job_elsewhere_writes_the_same_bytes(run_job, source, tmp_path)
     assert len(one) == 3 + 3 + 3 + 4 + len(mosaics) + 1
 
 
-def test_output_may_be_the_source_folder(run_job, source):
-    parameters = {"source": str(source), "output": str(source)}
+def test_output_may_be_inside_of_a_source_whose_folders_are_not_read(run_job, source):
+    parameters = {"source": str(source), "output": str(source / "floods")}
     assert run_job(REGISTRY, "flood_risk_cog", parameters).summary["converted"] == 3
     assert run_job(REGISTRY, "flood_risk_cog", parameters).summary["reused"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"source": "{in}", "output": "{in}"}, "output: expected another folder than the source's"),
+        ({"source": "{in}", "output": "file://{in}/"}, "output: expected another folder than the source's"),
+        ({"source": "{in}", "output": "{link}"}, "output: expected another folder than the source's"),
+        ({"source": "{in}/*.tif", "output": "{in}"}, "output: expected another folder than the source's"),
+        ({"source": "{in}/{file}", "output": "{in}"}, "output: expected another folder than the source's"),
+        (
+            {"source": "{in}", "output": "{in}/out", "recursive": True},
+            "output: expected a folder outside of the source",
+        ),
+        ({"source": "{in}/**/*.tif", "output": "{in}/out"}, "output: expected a folder outside of the source"),
+        ({"source": "{in}", "output": "{up}", "name": "cogs"}, "source: expected a folder other than cogs of the out"),
+        ({"source": "memory://in/", "output": "memory://in"}, "output: expected another folder than the source's"),
+    ],
+)
+def test_results_are_not_written_among_the_sources(source, tmp_path, given, field):
+    given = dict(given)
+    if name := given.pop("name", None):
+        source = source.rename(tmp_path / name)
+    (tmp_path / "link").symlink_to(source)
+    names = {"{in}": source, "{up}": tmp_path, "{link}": tmp_path / "link", "{file}": next(source.iterdir()).name}
+    for name, text in given.items():
+        for mark, place in names.items():
+            given[name] = given[name].replace(mark, str(place)) if isinstance(text, str) else text
+    with pytest.raises(ParameterErrors) as refused:
+        FloodRiskCOGJob.validate_job_parameters(given)
+    assert any(error.message.startswith(field) for error in refused.value.errors), str(refused.value)
 
 
 def test_results_are_small_and_carry_their_statistics(run_job, source, output, make_raster):
@@ -312,7 +344,10 @@ def test_a_cancelled_conversion_stops_before_its_next_step_and_leaves_nothing(so
     ("options", "words"),
     [
         ({"target_crs": "EPSG:99999"}, "target_crs: expected a coordinate system that PROJ knows"),
-        ({"target_crs": "EPSG:4326", "web_optimized": True}, "target_crs: expected nothing beside web_optimized"),
+        (
+            {"target_crs": "EPSG:4326", "web_optimized": True},
+            "target_crs: expected EPSG:3857 or nothing beside web_opt",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused_at_submission(source, output, options, words):
@@ -498,9 +533,37 @@ def test_a_result_whose_source_is_gone_is_reported_and_left(run_job, source, out
     run = run_job(REGISTRY, "flood_risk_cog", parameters)
     assert (run.summary["stale"], run.summary["stale_names"]) == (1, ["cogs/flood_depth_tile00_rp10.tif"])
     summary = json.loads((output / "summary.json").read_text())
-    assert summary["stale_results"] == {"action": "keep", "names": ["cogs/flood_depth_tile00_rp10.tif"]}
+    name = "flood_depth_tile00_rp10"
+    items = [f"items/{name}/{name}.json"]
+    assert summary["stale_results"] == {"action": "keep", "names": [f"cogs/{name}.tif"], "items": items}
+    assert (output / items[0]).exists()
+    assert summary["kept_results"] == []
     assert (output / "cogs" / "flood_depth_tile00_rp10.tif").exists()
     assert len(pystac.Collection.from_file(str(output / "collection.json")).get_item_links()) == 2
+
+
+@pytest.mark.parametrize("place", ["local", "remote"])
+def test_an_earlier_result_of_a_raster_that_fails_now_is_named(run_job, store, source, output, place):
+    parameters = {"source": str(source), "output": "memory://floods" if place == "remote" else str(output)}
+    first = run_job(REGISTRY, "flood_risk_cog", parameters)
+    assert (first.summary["kept"], first.summary["kept_names"]) == (0, [])
+    (source / "flood_depth_tile00_rp50.tif").write_bytes(b"damaged")
+    before = datetime.now(UTC)
+    (source / "never.tif").write_bytes(b"damaged, and never converted")
+    run = run_job(REGISTRY, "flood_risk_cog", parameters)
+    assert (run.summary["kept"], run.summary["kept_names"]) == (1, ["cogs/flood_depth_tile00_rp50.tif"])
+    assert (run.summary["stale"], run.summary["failed"]) == (0, 2)
+
+    def read(path):
+        return store.cat(f"/floods/{path}") if place == "remote" else (output / path).read_bytes()
+
+    (kept,) = json.loads(read("summary.json"))["kept_results"]
+    name = "flood_depth_tile00_rp50"
+    assert (kept["cog"], kept["item"]) == (f"cogs/{name}.tif", f"items/{name}/{name}.json")
+    assert 0 <= (before - datetime.fromisoformat(kept["written_at"])).total_seconds() < 600
+    assert read(kept["cog"])
+    assert read(kept["item"])
+    assert name.encode() not in read("collection.json")
 
 
 @pytest.mark.parametrize("action", ["move", "remove"])

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import rasterio
+from rasterio.crs import CRS
 from rasterio.transform import from_bounds
 
-from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog import lost_pixels
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
 from jobs.flood_risk_cog.source import open_raster
 from tests.unit.raster.made import pixels_of, write_raster
@@ -24,7 +26,7 @@ def test_a_hole_that_the_source_does_not_have_is_found(tmp_path, target):
         with rasterio.open(holed, "w", **profile) as dataset:
             dataset.write(values, 1)
         with open_raster(str(path)) as before, open_raster(str(holed)) as after:
-            found = find_lost_pixels(before, after, is_judged=True)
+            found = find_lost_pixels(before, after, is_judged=True).problem
         assert (found is None) if expected is None else (expected in found)
 
 
@@ -44,6 +46,30 @@ def test_pixels_off_the_globe_are_none_that_are_lost(tmp_path):
     assert "pixels that are off the globe are left out" in result["changed"]
 
 
+def polar(half, side):
+    """Around the pole on the datum of EPSG:3035: places in that are certain to a pixel."""
+    wkt = CRS.from_epsg(3035).to_wkt().replace('"latitude_of_center",52', '"latitude_of_center",90')
+    wkt = wkt.replace("4321000", "0").replace("3210000", "0").replace(',AUTHORITY["EPSG","3035"]', "")
+    return {"crs": wkt, "transform": from_bounds(*[-half] * 2, *[half] * 2, side, side)}
+
+
+@pytest.mark.parametrize(("half", "side"), [(11e6, 300), (12.7e6, 400)], ids=["source", "target"])
+def test_what_is_pressed_together_where_the_globe_ends_is_counted_and_named(tmp_path, half, side):
+    """Around its antipode a projection has less than a pixel for some pixels: 4 of 81,952 refused the raster."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=side) + 1, **polar(half, side))
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3035")
+    (note,) = [each for each in result["changed"] if "globe ends" in each]
+    assert note in result["verification"]["allowed"]
+    assert 0 < int(note.split()[0]) < 0.001 * int(note.split()[2])
+
+
+def test_more_than_a_few_at_the_end_of_the_globe_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(lost_pixels, "MOST_AT_END", 1e-6)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32") + 1, **polar(11e6, 300))
+    with pytest.raises(DifferentOutput, match="where the globe ends on a grid"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3035")
+
+
 @pytest.mark.parametrize(("side", "is_found"), [(1.0, True), (0.001, False)], ids=["of 111 km", "of 111 m"])
 def test_a_third_that_is_missing_is_found_between_two_datums_where_pixels_are_large(tmp_path, side, is_found):
     """Ways between datums are some hundred metres apart: what small pixels may have lost, large ones may not."""
@@ -52,5 +78,5 @@ def test_a_third_that_is_missing_is_found_between_two_datums_where_pixels_are_la
     pixels = np.where(np.arange(60)[None, :, None] < 20, -1, np.ones((1, 60, 60))).astype("float32")
     holed = write_raster(tmp_path / "b.tif", pixels, crs="EPSG:4326", nodata=-1, **place)
     with open_raster(str(path)) as before, open_raster(str(holed)) as after:
-        found = find_lost_pixels(before, after, is_judged=False)
+        found = find_lost_pixels(before, after, is_judged=False).problem
     assert (found is not None) is is_found

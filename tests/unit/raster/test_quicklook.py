@@ -4,14 +4,14 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from rasterio.transform import from_origin
 
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.depth_grid import add_depths
 from jobs.flood_risk_cog.panels import DEEP
 from jobs.flood_risk_cog.picture_frame import MOST_PANELS, Frame, groups_of
-from jobs.flood_risk_cog.quicklook import draw_quicklook
+from jobs.flood_risk_cog.quicklook import CLASSES, EDGE, FOOTER, HEADER, draw_quicklook
 from tests.unit.raster.made import pixels_of, write_raster
 
 
@@ -97,3 +97,55 @@ def test_what_alpha_hides_is_not_drawn(tmp_path, dtype):
     add_depths(depths, frame, result["path"], result["bbox"])
     assert np.nanmax(depths) == 7
     assert 0.7 < np.isfinite(depths).mean() < 0.82
+
+
+def drawn_words(monkeypatch, *given, **options):
+    """What is written in a picture, with the box of each text."""
+    words = []
+    real = ImageDraw.ImageDraw.text
+
+    def note(pen, at, text, *more, **how):
+        font = more[1] if len(more) > 1 else None
+        words.append((text, pen.im.size, pen.textbbox(at, text, font, anchor=how.get("anchor"))))
+        return real(pen, at, text, *more, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    draw_quicklook(*given, **options)
+    return words
+
+
+WORLD = (None, {"type": "Polygon", "coordinates": [[[-180, -75], [180, -75], [180, 75], [-180, 75], [-180, -75]]]})
+WORLD = (*WORLD, [-180, -75, 180, 75])
+
+
+def test_around_a_world_no_part_is_shown_twice_and_no_words_are_on_others(monkeypatch):
+    shapes = [WORLD, shape_at(4, 51), shape_at(139, 35), shape_at(-179.9, -17), shape_at(-179.5, -17.2)]
+    words = drawn_words(monkeypatch, shapes, "World")
+    sheet = max(size for _, size, _ in words)
+    in_map = [(text, box) for text, size, box in words if size != sheet]
+    degrees = [text for text, _ in in_map if "°" in text and text not in {"0°", "180°"}]
+    assert len(degrees) == len(set(degrees))
+    for index, (_, (left, top, right, bottom)) in enumerate(in_map):
+        for _, (west, north, east, south) in in_map[index + 1 :]:
+            assert right <= west or east <= left or bottom <= north or south <= top
+    texts = [text for text, _, _ in words]
+    assert "A: 1 raster at 0° 0°, 40,100 km wide" in texts
+
+
+def test_the_legend_ends_at_the_deepest_pixel_and_not_at_the_deepest_that_is_drawn(far, monkeypatch):
+    labels = [text for text, _, _ in drawn_words(monkeypatch, far, "Depths", deepest=298.0)]
+    assert "298 (no unit)" in labels
+    assert "2 (no unit)" not in labels
+
+
+def test_areas_of_classes_have_a_colour_of_their_own():
+    png, _ = draw_quicklook([WORLD])
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))[HEADER:-FOOTER, EDGE:-EDGE]
+    # Beside it is a margin.
+    assert (picture == CLASSES).all(axis=-1).mean() == pytest.approx(360 * 150 / (381.6 * 171.6), abs=0.02)
+
+
+def test_a_picture_of_classes_says_so(monkeypatch):
+    texts = [text for text, _, _ in drawn_words(monkeypatch, [WORLD], "Land")]
+    assert {"1 raster of classes, the area alone", "classes, no depths"} <= set(texts)
+    assert not {"no water", "dry", "no data"} & set(texts)

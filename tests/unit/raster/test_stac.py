@@ -208,3 +208,30 @@ def test_a_collection_s_interval_is_around_all_items_those_of_unknown_time_too()
     assert interval("2024-05-02T00:00:00Z", None) == [unknown]
     assert interval(None) == [unknown]
     assert interval() == [[None, None]]
+
+
+def test_classes_have_no_flood_in_item_and_summary(tmp_path):
+    """A map of land covered 138 million square kilometres with water."""
+    place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -75, 180, 75, 288, 120)}
+    pixels = np.random.default_rng(0).integers(0, 2, (1, 120, 288)).astype("uint8")
+    items = []
+    for name, given in (("land", pixels), ("depths", pixels.astype("float32") / 3)):
+        path = write_raster(tmp_path / f"{name}.tif", given, **place)
+        items.append(convert_raster(str(path), str(tmp_path / "out" / "cogs")))
+    result = build_catalog(items, [], str(tmp_path / "out"), collection_id="floods", title="Floods")
+    assert result["left_out"] == []
+    land, depths = (json.loads((tmp_path / f"out/items/{name}/{name}.json").read_text()) for name in ("land", "depths"))
+    assert {name for name in land["properties"] if name.startswith("flood:")} == {
+        "flood:kind",
+        "flood:valid_pixels",
+        "flood:return_period",
+    }
+    assert (land["properties"]["flood:kind"], depths["properties"]["flood:kind"]) == ("classes", "continuous")
+    assert depths["properties"]["flood:flooded_area_km2"] > 1e8
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    found = {
+        raster["name"]: (raster["kind"], raster["statistics"]["flooded_area_km2"]) for raster in summary["rasters"]
+    }
+    assert found["land.tif"] == ("classes", None)
+    assert found["depths.tif"][1] == summary["totals"]["flooded_area_km2"]
+    assert summary["totals"]["classes"] == 1

@@ -237,3 +237,74 @@ def test_the_target_is_at_fault_where_a_raster_has_no_place_in_it(tmp_path, opti
     path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=60), **place)
     with pytest.raises(UnusableRaster, match=r"its edge.*choose a target_crs"):
         convert_raster(str(path), str(tmp_path / "out"), **options)
+
+
+BAND = {"crs": "EPSG:4326", "transform": from_bounds(-180, -75, 180, 75, 288, 120)}
+BAND_FROM_ZERO = {"crs": "EPSG:4326", "transform": from_bounds(0, -75, 360, 75, 288, 120)}
+REGION = {"crs": "EPSG:4326", "transform": from_bounds(5.03, 47.11, 9.87, 50.42, 288, 120)}
+SOUTH = {"crs": "EPSG:32733", "transform": Affine(31, 0, 300_000, 0, -29, 6_300_000)}
+
+
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        *((BAND, {"target_crs": target}) for target in ("EPSG:3857", "EPSG:3395", "EPSG:6933", "EPSG:4269")),
+        *((BAND_FROM_ZERO, {"target_crs": target}) for target in ("EPSG:3857", "EPSG:6933")),
+        *((REGION, {"target_crs": target}) for target in ("EPSG:3857", "EPSG:32632", "EPSG:3035", "EPSG:4269")),
+        *((SOUTH, {"target_crs": target}) for target in ("EPSG:4326", "EPSG:3857", "EPSG:32734")),
+        *((place, {"web_optimized": True}) for place in (BAND, BAND_FROM_ZERO, REGION, SOUTH)),
+    ],
+)
+def test_the_grid_reaches_to_each_edge_of_the_source(tmp_path, place, options):
+    """GDAL rounds the size of its grid: up to half a pixel of any raster was outside, and of a world at 180 degrees."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32")[:, :120, :288] + 1, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), resampling="nearest", **options)
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        across, down = np.linspace(0, source.width, 5001), np.linspace(0, source.height, 5001)
+        columns = np.concatenate([across, across, 0 * down, 0 * down + source.width])
+        rows = np.concatenate([0 * across, 0 * across + source.height, down, down])
+        way = pyproj.Transformer.from_crs(source.crs.to_wkt(), cog.crs.to_wkt(), always_xy=True)
+        x, y = way.transform(*(source.transform @ (columns, rows)))
+        left, bottom, right, top = cog.bounds
+        if place is BAND_FROM_ZERO:
+            # Of a turn, every longitude is there.
+            x = np.array([-1, 1]) * (180 if cog.crs.is_geographic else way.transform(180, 0)[0])
+        tolerance = 2e-3 * cog.transform.a
+        assert left <= x.min() + tolerance
+        assert right >= x.max() - tolerance
+        assert bottom <= y.min() + tolerance
+        assert top >= y.max() - tolerance
+        beyond = 512 if options.get("web_optimized") else 1.01
+        assert max(x.min() - left, right - x.max(), y.min() - bottom, top - y.max()) < beyond * cog.transform.a
+
+
+@pytest.mark.parametrize("place", [BAND, BAND_FROM_ZERO], ids=["from -180", "from 0"])
+@pytest.mark.parametrize("target", ["EPSG:3857", "EPSG:3395", "EPSG:6933"])
+def test_a_world_s_columns_are_a_turn_and_each_has_values(tmp_path, place, target):
+    pixels = np.broadcast_to(np.arange(1, 289, dtype="float32"), (1, 120, 288))
+    path = write_raster(tmp_path / "a.tif", pixels, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target, resampling="nearest")
+    half = pyproj.Transformer.from_crs("EPSG:4326", target, always_xy=True).transform(180, 0)[0]
+    with rasterio.open(result["path"]) as cog:
+        assert (cog.bounds.left, cog.bounds.right) == pytest.approx((-half, half))
+        row = np.where(cog.read_masks(1) > 0, cog.read(1), 0)[cog.height // 2]
+    step = 360 / row.size
+    longitude = -180 + step * (np.arange(row.size) + 0.5)
+    expected = (longitude - (0 if place is BAND_FROM_ZERO else -180)) % 360 / 1.25
+    # GDAL's approximation of places is good to an eighth of a pixel.
+    assert np.all(np.abs(row - 0.5 - expected) < 0.5 + 0.13)
+
+
+@pytest.mark.parametrize(("half", "side"), [(9e6, 60), (9e6, 150), (3e6, 100)])
+def test_its_pixels_cover_as_much_as_those_of_the_source(tmp_path, half, side):
+    """GDAL took 800 times as many around the antipode of EPSG:3035. Both projections keep areas."""
+    wkt = rasterio.CRS.from_epsg(3035).to_wkt().replace('"latitude_of_center",52', '"latitude_of_center",90')
+    wkt = wkt.replace("4321000", "0").replace("3210000", "0").replace(',AUTHORITY["EPSG","3035"]', "")
+    place = {"crs": wkt, "transform": from_bounds(*[-half] * 2, *[half] * 2, side, side)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=side) + 1, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3035", resampling="nearest")
+    pixel = result["transform"][0]
+    assert pixel**2 == pytest.approx((2 * half / side) ** 2, rel=0.5)
+    with rasterio.open(result["path"]) as cog:
+        # As large an area in all, which reaches to where the globe ends.
+        assert (cog.dataset_mask() > 0).sum() * pixel**2 == pytest.approx(4 * half**2, rel=0.03)

@@ -13,6 +13,8 @@ from jobs.flood_risk_cog.plan import UnusableRaster
 from tests.unit.raster.made import FLOATS, NODATA, TYPES, VALIDITIES, hidden, pixels_of, write_raster
 
 CASES = [(dtype, validity) for dtype in TYPES for validity in VALIDITIES if validity != "nan" or dtype in FLOATS]
+# Enough for holes and edges; each kind of value is converted with each kind of validity.
+SMALL = 150
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def convert(tmp_path):
 
 @pytest.mark.parametrize(("dtype", "validity"), CASES)
 def test_on_the_same_grid_every_value_and_every_mask_is_the_sources(convert, dtype, validity):
-    path, result = convert(pixels_of(dtype, validity, bands=2), validity)
+    path, result = convert(pixels_of(dtype, validity, bands=2, side=SMALL), validity)
     with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
         assert np.array_equal(cog.read(), source.read(), equal_nan=dtype in FLOATS)
         assert np.array_equal(cog.read_masks(), source.read_masks())
@@ -52,7 +54,11 @@ def centres_in_source(cog, source):
 @pytest.mark.parametrize(("dtype", "validity"), CASES)
 def test_reprojected_by_nearest_each_pixel_is_the_one_below_it_or_invalid(convert, dtype, validity):
     path, result = convert(
-        pixels_of(dtype, validity), validity, target_crs="EPSG:4326", resampling="nearest", kind="continuous"
+        pixels_of(dtype, validity, side=SMALL),
+        validity,
+        target_crs="EPSG:4326",
+        resampling="nearest",
+        kind="continuous",
     )
     with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
         values, found = source.read(1), cog.read(1)
@@ -252,8 +258,11 @@ def test_a_grid_is_reprojected_as_gdal_would(convert):
         transform, width, height = calculate_default_transform(
             source.crs, CRS.from_epsg(3857), source.width, source.height, *source.bounds
         )
-        assert (cog.width, cog.height) == (width, height)
-        assert cog.transform.almost_equals(transform)
+        # GDAL rounds the size of its grid, by which up to half a pixel of the source would lie outside.
+        assert cog.width in {width, width + 1}
+        assert cog.height in {height, height + 1}
+        assert np.allclose(cog.transform[:6], transform[:6], rtol=0, atol=0.01 * transform.a)
+        assert cog.res == (transform.a, transform.a)
 
 
 @pytest.mark.parametrize(("shape", "tile_size"), [((1000, 512), 512), ((700, 256), 256), ((1000, 513), 512)])

@@ -2,11 +2,13 @@
 
 import morecantile
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from rasterio.transform import Affine, from_bounds
 
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.overlaps import overlapping
 from jobs.flood_risk_cog.plan import ConversionOptions, UnusableRaster
 from tests.unit.raster.made import pixels_of, write_raster
 
@@ -75,3 +77,59 @@ def test_few_large_pixels_are_compared_with_their_source(tmp_path):
     path = write_raster(tmp_path / "a.tif", np.arange(6, dtype="float32").reshape(1, 2, 3), transform=place)
     result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
     assert result["verification"]["agreement"]["pixels"] > 0
+
+
+@pytest.mark.parametrize("off", [0, 4e-4, -4e-4], ids=["exact", "a digit more", "a digit less"])
+@pytest.mark.parametrize(("zoom", "column", "row"), [(6, 33, 21), (15, 17_000, 11_000)])
+def test_a_raster_on_the_grid_already_keeps_its_tiles(tmp_path, zoom, column, row, off):
+    """A rounded digit took in a row and a column of tiles more."""
+    pixel = TILES.matrix(zoom + 1).cellSize
+    left, top = -20037508.342789244 + column * 512 * pixel, 20037508.342789244 - row * 512 * pixel
+    place = Affine(pixel * (1 + off / 1024), 0, left - off * pixel, 0, -pixel * (1 + off / 512), top + off * pixel)
+    random = np.random.default_rng(0).integers(1, 90, (1, 512, 1024)).astype("float32")
+    path = write_raster(tmp_path / "a.tif", random, crs="EPSG:3857", transform=place)
+    result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True, resampling="nearest")
+    assert (result["width"], result["height"]) == (1024, 512)
+    with rasterio.open(result["path"]) as cog:
+        assert np.array_equal(cog.read(), random)
+        assert cog.dataset_mask().all()
+
+
+PLACES = [
+    {"crs": "EPSG:4326", "transform": from_bounds(6, 50, 6.5, 50.4, 300, 300)},
+    {"crs": "EPSG:32733", "transform": Affine(31, 0, 300_000, 0, -29, 6_300_000)},
+    {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 300, 300)},
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=["degrees", "utm", "world"])
+@pytest.mark.parametrize("options", [{"web_optimized": True}, {"target_crs": "EPSG:3857"}], ids=["tiles", "grid"])
+def test_its_item_is_about_its_data_and_not_about_whole_tiles(tmp_path, place, options):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), **options)
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        along, no, end = np.linspace(0, 300, 2001), np.zeros(2001), np.full(2001, 300)
+        columns, rows = np.concatenate([along, end, along[::-1], no]), np.concatenate([no, along, end, along[::-1]])
+        way = pyproj.Transformer.from_crs(source.crs.to_wkt(), "OGC:CRS84", always_xy=True)
+        lon, lat = way.transform(*(source.transform @ (columns, rows)))
+        assert result["bounds"] == list(cog.bounds)
+    # Mercator ends there, in the midst of a pixel.
+    lat = np.clip(lat, -85.06, 85.06)
+    assert result["bbox"] == pytest.approx([lon.min(), lat.min(), lon.max(), lat.max()], abs=0.1)
+    ring = np.array(result["geometry"]["coordinates"][0]).T
+    assert area_of(*ring) == pytest.approx(area_of(lon, lat), rel=2e-3)
+
+
+def area_of(x, y):
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+
+
+def test_neighbours_on_tiles_do_not_overlap(tmp_path):
+    """Their grids do, as both have the whole tile in which they meet."""
+    results = []
+    for name, west in (("a", 6.0), ("b", 6.5)):
+        place = {"crs": "EPSG:4326", "transform": from_bounds(west, 50, west + 0.5, 50.4, 300, 300)}
+        path = write_raster(tmp_path / f"{name}.tif", pixels_of("float32"), **place)
+        results.append(convert_raster(str(path), str(tmp_path / "out"), web_optimized=True))
+    assert overlapping(results) == []
+    assert overlapping([results[0], {**results[0], "name": "again"}]) == [("a.tif", "again")]

@@ -1,7 +1,7 @@
 """Each due tick gets exactly one decision, whatever the expression, the zone and the outage."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise, takewhile
 
 import pytest
 from hypothesis import given
@@ -79,7 +79,7 @@ def test_a_resume_skips_what_passed_in_one_row():
     assert plan.next_tick_at == NOON + timedelta(hours=3)
 
 
-OUTAGES = st.lists(st.sampled_from([1, 7, 30, 60, 120, 3600, 86_400, 9 * 86_400]), min_size=1, max_size=8)
+OUTAGES = st.lists(st.sampled_from([1, 7, 30, 60, 120, 3600, 86_400, 9 * 86_400]), min_size=1, max_size=4)
 
 
 @given(CRONS, ZONES, MOMENTS, OUTAGES, st.sampled_from(list(CatchUp)))
@@ -93,10 +93,13 @@ def test_every_tick_is_in_exactly_one_row(cron, zone, begin, outages, catch_up):
         assert plan.next_tick_at > now
         planned += plan.ticks
         row = row.model_copy(update={"next_tick_at": plan.next_tick_at})
-    for tick in ticks_after(cron, zone, begin):
-        if tick > now:
-            break
-        rows = [each for each in planned if each.tick_at <= tick <= (each.until_at or each.tick_at)]
-        assert len(rows) == 1, tick
+    spans = sorted((each.tick_at, each.until_at or each.tick_at) for each in planned)
+    assert all(end < following for (_, end), (following, _) in pairwise(spans)), "no tick is in two rows"
+    place = 0
+    for tick in takewhile(lambda tick: tick <= now, ticks_after(cron, zone, begin)):
+        while place < len(spans) and spans[place][1] < tick:
+            place += 1
+        assert place < len(spans), tick
+        assert spans[place][0] <= tick, tick
     assert len({each.submission_key for each in planned}) == len(planned)
     assert all(each.reason is not None for each in planned if each.until_at is not None)

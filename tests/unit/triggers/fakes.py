@@ -201,7 +201,7 @@ class FakeServices:
     def read_fleet(self, job_id=None):
         return FleetFacts(AT)
 
-    def find_given_back(self):
+    def find_postponed_messages(self):
         return []
 
     def find_reasons(self, jobs):

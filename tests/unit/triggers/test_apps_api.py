@@ -7,7 +7,7 @@ import pytest
 
 from core.models.app import AppInstanceRecord, FleetFacts, QueueLoad, WaitingWork
 from core.models.message import Kept
-from core.operating.given_back import FORGOTTEN_AFTER, GivenBack
+from core.operating.postponed_messages import FORGOTTEN_AFTER, PostponedMessages
 
 from .fakes import Api, FakeServices
 
@@ -29,7 +29,7 @@ GONE = WORKER.model_copy(update={"instance": "raster:h:2:b", "seen_at": AT - tim
 
 @dataclass
 class AppFakes(FakeServices):
-    given_back: GivenBack = field(default_factory=lambda: GivenBack(lambda: AT))
+    postponed: PostponedMessages = field(default_factory=lambda: PostponedMessages(lambda: AT))
     queue_names: dict[str, str] = field(default_factory=lambda: {"jobs": "real-jobs", "raster": "real-raster"})
 
     @property
@@ -39,8 +39,8 @@ class AppFakes(FakeServices):
     def find_missing_queues(self):
         return {"jobs": "expected a queue 'real-jobs', found none"}
 
-    def find_given_back(self):
-        return self.given_back.find()
+    def find_postponed_messages(self):
+        return self.postponed.find()
 
     def read_fleet(self, job_id=None):
         work = WaitingWork("gpu", "train", AT - timedelta(minutes=10))
@@ -88,13 +88,13 @@ def test_message_that_went_back_is_found_until_it_is_forgotten():
     """A submission with a mistyped job type is no dead letter for hours, and no row counts it."""
     began = datetime.now(UTC)
     now = [began]
-    services = AppFakes(given_back=GivenBack(lambda: now[0]))
+    services = AppFakes(postponed=PostponedMessages(lambda: now[0]))
     reason = "job type: expected one of ['import_orders'], found 'import_order'; did you mean 'import_orders'?"
-    services.given_back.note("jobs", reason, Kept(since=began - timedelta(hours=1), times=4), "do this")
-    services.given_back.note("jobs", reason, Kept(since=began, times=1), "do this")
+    services.postponed.note("jobs", reason, Kept(since=began - timedelta(hours=1), times=4), "do this")
+    services.postponed.note("jobs", reason, Kept(since=began, times=1), "do this")
     found = Api(services).get("/api/queues").json()["findings"][0]
-    assert (found["code"], found["severity"]) == ("message_given_back", "warning")
+    assert (found["code"], found["severity"]) == ("message_postponed", "warning")
     assert datetime.fromisoformat(found["since"]) == began - timedelta(hours=1)
     assert "did you mean 'import_orders'?" in found["message"]
     now[0] += FORGOTTEN_AFTER + timedelta(seconds=1)
-    assert services.given_back.find() == []
+    assert services.postponed.find() == []

@@ -1,11 +1,12 @@
 """What pages are put together from: numbers, bars, pages of lists, forms, timelines, shared reads."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.datastructures import Headers
 
-from core.models import TaskStatus
+from core.models import JobStatus, TaskStatus
 from core.models.dashboard import AttemptMark, PulseCell, StageProgress, TaskBar
 from core.models.schedule import TickRecord
 from core.models.view import JobSummary, Page, StageDetail
@@ -70,6 +71,17 @@ def test_a_job_in_the_list_shows_its_present_stage():
     assert [part.kind for part in row.parts] == ["done", "failed", "cancelled", "running"]
     uncounted = job_row(job, StageProgress(2, "reply", 9, 0, 0, 0, 0, is_counted=False), (0, 0), NOW)
     assert uncounted.count == "9 tasks"
+
+
+def test_a_stage_without_tasks_is_shown_in_words():
+    job, empty = JobSummary.model_validate(SUMMARY), StageProgress(2, "reply", 0, 0, 0, 0, 0)
+    (card,) = stage_cards({"stages": [{}]}, (stage(expected_count=0, failed_count=0, counts=NO_COUNTS),), {}, NOW)
+    assert (card.count, card.label) == ("no tasks", "no tasks")
+    for progress in (empty, replace(empty, is_counted=False)):
+        row = job_row(job, progress, (0, 0), NOW)
+        assert (row.count, row.label) == ("no tasks", "no tasks")
+    completed = job_row(job.model_copy(update={"status": JobStatus.COMPLETED}), None, (0, 0), NOW)
+    assert completed.count == "no tasks"
 
 
 def stage(**fields) -> StageDetail:

@@ -11,10 +11,10 @@ from threading import Lock
 
 from core.models.insight import Finding, Severity
 from core.models.message import Kept
-from core.models.retry import GIVE_BACK_SECONDS
+from core.models.retry import POSTPONE_SECONDS
 
 # Several processes share a queue: each sees a message now and then. Then it went elsewhere, or was dealt with.
-FORGOTTEN_AFTER = timedelta(seconds=10 * max(GIVE_BACK_SECONDS))
+FORGOTTEN_AFTER = timedelta(seconds=10 * max(POSTPONE_SECONDS))
 _MOST = 50
 
 
@@ -25,7 +25,7 @@ class _Note:
     seen_at: datetime
 
 
-class GivenBack:
+class PostponedMessages:
     """Of one process; threads share it."""
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -58,7 +58,7 @@ class GivenBack:
 
 def _finding(queue: str, reason: str, note: _Note) -> Finding:
     return Finding(
-        "message_given_back",
+        "message_postponed",
         Severity.WARNING,
         f"a message on the queue {queue!r} waits: {reason}",
         since=note.since,
