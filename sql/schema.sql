@@ -791,6 +791,7 @@ create or replace function "app".mark_tasks_announced(p_job_id text, p_run integ
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := "app".clock();
   v_places tid[];
   v_count integer;
 begin
@@ -803,7 +804,7 @@ begin
     for update
   ) o;
   update "app".tasks t
-  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = v_now,
       due_at = case t.status when 'pending' then null else t.due_at end
   where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
@@ -818,6 +819,7 @@ create or replace function "app".mark_taken_tasks_announced(p_job_id text, p_run
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := "app".clock();
   v_places tid[];
   v_count integer;
 begin
@@ -829,7 +831,7 @@ begin
       and t.status is not distinct from 'pending' and t.announced_at is null
     for update
   ) o;
-  update "app".tasks t set status = 'queued', announced_at = "app".clock(), due_at = null
+  update "app".tasks t set status = 'queued', announced_at = v_now, due_at = null
   where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;

@@ -10,6 +10,7 @@ create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run in
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := {schema}.clock();
   v_places tid[];
   v_count integer;
 begin
@@ -22,7 +23,7 @@ begin
     for update
   ) o;
   update {schema}.tasks t
-  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = {schema}.clock(),
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = v_now,
       due_at = case t.status when 'pending' then null else t.due_at end
   where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
@@ -37,6 +38,7 @@ create or replace function {schema}.mark_taken_tasks_announced(p_job_id text, p_
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := {schema}.clock();
   v_places tid[];
   v_count integer;
 begin
@@ -48,7 +50,7 @@ begin
       and t.status is not distinct from 'pending' and t.announced_at is null
     for update
   ) o;
-  update {schema}.tasks t set status = 'queued', announced_at = {schema}.clock(), due_at = null
+  update {schema}.tasks t set status = 'queued', announced_at = v_now, due_at = null
   where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;

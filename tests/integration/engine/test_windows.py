@@ -1,6 +1,7 @@
 """Large stages are announced in windows: little of them is in the queue, and nothing of them is forgotten."""
 
 import json
+import random
 import threading
 import time
 from collections import Counter
@@ -855,6 +856,51 @@ def test_max_parallel_that_is_set_on_a_stage_that_runs_leaves_nothing_to_the_jan
         assert statuses(rig, job_id)["queued"] <= 20
     assert rig.job(job_id).status == "completed"
     assert rig.janitor.sweep().repairs == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_stage_needs_no_sweep_whatever_its_tasks_and_people_do(engine, monkeypatch, seed):
+    """Attempts fail together, some tasks last, and people pause, resume and adjust it: each look that is owed comes."""
+    chance = random.Random(seed)
+    ahead = [0.0]
+    declare(
+        monkeypatch,
+        tasks_per_message=chance.choice([None, 1, 7, 20]),
+        max_parallel=chance.choice([None, None, 3]),
+        retry=FAST_RETRY | {"max_attempts": 9},
+    )
+    monkeypatch.setattr("core.advancing.stage_planner.first_window", lambda *_: 3 if seed % 2 else 30)
+    monkeypatch.setattr("core.advancing.stage_planner.fewest_in_first_window", lambda *_: 3)
+    monkeypatch.setattr(TaskBatch, "mean_seconds", property(lambda _: chance.choice([0.0, 0.001, 0.3])))
+    rig = Rig(engine, slots=TaskSlots(chance.choice([1, 4])), clock=lambda: time.monotonic() + ahead[0])
+
+    def act(context):
+        if chance.random() < 0.3 and context.attempt < 6:
+            raise OSError("not yet")
+        if chance.random() < 0.02:
+            rig.machine.pause_job(context.job_id)
+        if chance.random() < 0.03:
+            adjust(rig, context.job_id, max_parallel=chance.choice([None, 1, 2, 9]))
+        if chance.random() < 0.03:
+            adjust(rig, context.job_id, priority=chance.choice(["low", "normal", "high"]))
+
+    rig.behave.before = {f"s2-n{number}": act for number in range(120)}
+    job_id = run_to_tasks(rig, n=120)
+    until = time.monotonic() + 60
+    while not rig.job(job_id).status.is_terminal and time.monotonic() < until:
+        if rig.queues.deliver(rig.machine):
+            continue
+        if rig.queues._entries:
+            time.sleep(0.002)
+            continue
+        ahead[0] += LOOK_SECONDS
+        rig.machine._windows.look_now()
+        if not rig.queues._entries:
+            assert rig.machine.resume_job(job_id).has_changed, statuses(rig, job_id)
+    assert rig.job(job_id).status == "completed"
+    assert max(statuses(rig, job_id).values()) == 120
+    assert rig.janitor.sweep().repairs == 0
+    assert verify(engine.pool) == []
 
 
 def test_a_declared_size_stays(rig):
