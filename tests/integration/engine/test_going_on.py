@@ -98,7 +98,8 @@ def test_the_queue_has_messages_as_long_as_tasks_wait(rig):
     """What scales workers by its length sees that there is work, however much of it one message does."""
     job_id = run_to_tasks(rig, n=200, bad=list(range(0, 200, 5)))  # what failed ends its message
     while statuses(rig, job_id)["pending"]:
-        assert len(rig.queues._entries) >= 4
+        # A window is at least three messages, and its last one looks for more.
+        assert rig.queues._entries
         assert rig.queues.deliver(rig.machine)
     assert stage_row(rig, job_id)["window_after"] > "s2-n150"
 
