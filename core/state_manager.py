@@ -212,6 +212,14 @@ class StateManager(JobTransitions):
             report_released(len(released.task_ids))
         return released
 
+    def return_tasks_to_line(self, ref: StageRef, task_ids: Sequence[str], mean_seconds: float) -> list[str]:
+        """Put tasks of a message that nobody has claimed back into their stage's line: which wait there.
+
+        Args:
+            mean_seconds: As for `take_next_tasks`.
+        """
+        return self._tasks.return_tasks_to_line(ref, task_ids, mean_seconds)
+
     def postpone_tasks(
         self,
         ref: StageRef,
@@ -364,6 +372,10 @@ class StateManager(JobTransitions):
     def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
         """A queue has the messages for these tasks: pending becomes queued."""
         return self._tasks.mark_tasks_announced(ref, task_ids)
+
+    def mark_taken_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
+        """The same, for those that `take_next_tasks` returned: one that an attempt had meanwhile keeps what it has."""
+        return self._tasks.mark_taken_tasks_announced(ref, task_ids)
 
     def take_next_tasks(self, ref: StageRef, mean_seconds: float | None = None) -> list[TakenTask]:
         """Take tasks that waited in line into their stage's window: the caller sends their messages.

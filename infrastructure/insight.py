@@ -65,10 +65,14 @@ _IS_STRANGE = SQL(
 _IS_HELD = SQL("held_for is not null")
 # A task that waits in line in its stage's window.
 _IS_IN_LINE = SQL("(status = 'pending' and is_windowed and (task_id > %(window_after)s or announced_at is not null))")
-# One that waits there for another attempt.
-_IS_RETRY_IN_LINE = SQL("coalesce(task_id <= %(retries_until)s and waiting_for is null, false)")
+# One that is due for another attempt, and waits there without a message.
+_IS_RETRY_IN_LINE = SQL(
+    "(status = 'pending_retry' and due_at <= %(now)s and announced_at is null and parked_at is null"
+    " and held_for is null and waiting_for is null and coalesce(task_id <= %(retries_until)s, false))"
+)
 _OPEN = SQL(
-    "select count(*)::integer as open_count, count(*) filter (where {is_in_line})::integer as in_line,"
+    "select count(*)::integer as open_count,"
+    " count(*) filter (where {is_in_line} or {is_retry_in_line})::integer as in_line,"
     " (count(*) filter (where status = 'pending' and not {is_in_line} and not {is_held}"
     "   and (due_at is null or due_at <= %(now)s)))::integer as unannounced,"
     " min(coalesce(due_at, case when attempt = 0 then created_at end)) filter"
@@ -77,8 +81,10 @@ _OPEN = SQL(
     " count(*) filter (where status = 'pending' and due_at > %(now)s)::integer as held,"
     " min(due_at) filter (where status = 'pending' and due_at > %(now)s) as held_until,"
     " count(*) filter (where parked_at is not null)::integer as parked,"
-    " count(*) filter (where status = 'pending_retry' and not ({is_strange}) and not {is_held})::integer as retrying,"
-    " min(due_at) filter (where status = 'pending_retry' and not ({is_strange}) and not {is_held}) as retry_at,"
+    " count(*) filter (where status = 'pending_retry' and not ({is_strange}) and not {is_held}"
+    "   and not {is_retry_in_line})::integer as retrying,"
+    " min(due_at) filter (where status = 'pending_retry' and not ({is_strange}) and not {is_held}"
+    "   and not {is_retry_in_line}) as retry_at,"
     " count(*) filter (where {is_strange})::integer as strange,"
     " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null"
     "   and not {is_held} and not {is_retry_in_line})::integer as retry_unannounced,"
@@ -94,7 +100,7 @@ _OPEN = SQL(
 _RETRIES = SQL(
     "select task_id, name, attempt, due_at, error from {tasks}"
     " where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'pending_retry'"
-    " and not ({is_strange}) and not {is_held} order by due_at, task_id limit %(examples)s"
+    " and not ({is_strange}) and not {is_held} and not {is_retry_in_line} order by due_at, task_id limit %(examples)s"
 )
 _STRANGE = SQL(
     "select waiting_for ->> 'kind' as kind, waiting_for ->> 'name' as name, count(*)::integer as count,"
@@ -225,9 +231,9 @@ class InsightQueries(PostgreSQLRepository):
         if facts["status"].is_terminal:
             return facts
         where |= {"examples": _EXAMPLES, "groups": _GROUPS}
-        # Where these count, another attempt has a message of its own.
-        retries_until = None if limits or facts["max_parallel"] else window_after
-        (counts,) = self._select(cursor, _OPEN, where | {"window_after": window_after, "retries_until": retries_until})
+        # Where limits count, another attempt has a message of its own.
+        where |= {"window_after": window_after, "retries_until": None if limits else window_after}
+        (counts,) = self._select(cursor, _OPEN, where)
         facts["in_line"] = counts["in_line"]
         facts["held_back"], facts["held_back_until"] = counts["held_back"], counts["held_back_until"]
         facts["open_count"], facts["parked"] = counts["open_count"], counts["parked"]

@@ -299,6 +299,10 @@ class TaskRepository(PostgreSQLRepository):
         (row,) = self._call("mark_tasks_announced", (*ref, TextArray(task_ids)))
         return int(row["mark_tasks_announced"])
 
+    def mark_taken_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
+        (row,) = self._call("mark_taken_tasks_announced", (*ref, TextArray(task_ids)))
+        return int(row["mark_taken_tasks_announced"])
+
     def take_next_tasks(self, ref: StageRef, mean_seconds: float | None = None) -> list[TakenTask]:
         """Take the next tasks of a stage into its window, for the caller to announce; none if it is full."""
         return [TakenTask(**row) for row in self._call("take_next_tasks", (*ref, mean_seconds))]
@@ -393,6 +397,11 @@ class TaskRepository(PostgreSQLRepository):
         values = (*ref, lease_id, TextArray(task_ids), started, mean_seconds)
         (row,) = self._call("release_tasks_into_line", values)
         return Released(row["released_ids"], is_in_line=row["is_in_line"])
+
+    def return_tasks_to_line(self, ref: StageRef, task_ids: Sequence[str], mean_seconds: float) -> list[str]:
+        """Put tasks that nobody has claimed back into their stage's line. Returns which wait there."""
+        (row,) = self._call("return_tasks_to_line", (*ref, TextArray(task_ids), mean_seconds))
+        return list(row["return_tasks_to_line"])
 
     def note_unwritten(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], reason: str) -> int:
         """Note in the timeline that these tasks have ended and the database did not take it; how many were noted."""

@@ -791,6 +791,7 @@ create or replace function "app".mark_tasks_announced(p_job_id text, p_run integ
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := "app".clock();
   v_places tid[];
   v_count integer;
 begin
@@ -803,8 +804,34 @@ begin
     for update
   ) o;
   update "app".tasks t
-  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = v_now,
       due_at = case t.status when 'pending' then null else t.due_at end
+  where t.ctid = any (v_places);
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Notes that the messages for tasks that take_next_tasks returned are confirmed.
+-- They were pending. One that is not has been begun meanwhile: if its attempt failed, it waits for another one in line,
+-- and would not be taken there if this message counted for it. Returns how many rows changed.
+-- Locks: task rows by id.
+create or replace function "app".mark_taken_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
+returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_places tid[];
+  v_count integer;
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  select array_agg(o.place) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
+      and t.status is not distinct from 'pending' and t.announced_at is null
+    for update
+  ) o;
+  update "app".tasks t set status = 'queued', announced_at = v_now, due_at = null
   where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;
@@ -849,6 +876,7 @@ begin
 end $$;
 
 comment on function "app"."mark_tasks_announced"(p_job_id text, p_run integer, p_task_ids text[]) is 'Notes that the messages for these tasks are confirmed: pending becomes queued.';
+comment on function "app"."mark_taken_tasks_announced"(p_job_id text, p_run integer, p_task_ids text[]) is 'Notes that the messages for tasks that take_next_tasks returned are confirmed.';
 comment on function "app"."mark_job_announced"(p_job_id text, p_run integer, p_stage integer) is 'Notes that the message for the job''s step is confirmed.';
 comment on function "app"."let_go_of_tasks"(p_job_id text, p_run integer, p_task_ids text[]) is 'Ends the hold of tasks that a find has for the caller, whose messages no queue took.';
 comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attempt integer) is 'Ends the hold of a job that a find has for the caller, whose message no queue took.';
@@ -2169,7 +2197,7 @@ begin
       and not ((t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null) and exists (
         select from "app".stages s
         where s.job_id = t.job_id and s.run = t.run and s.stage = t.stage and t.task_id <= s.window_after
-          and s.settings ->> 'limits' is null and s.settings ->> 'max_parallel' is null
+          and s.settings ->> 'limits' is null
       ))
     order by t.due_at limit p_limit for update skip locked
   ), held as (
@@ -2206,11 +2234,13 @@ begin
       select s.job_id, s.run, s.stage, s.window_from, s.window_after, s.window_at
       from "app".jobs r
       join "app".stages s on s.job_id = r.job_id and s.run = r.run and s.stage = r.stage
-      where r.status = 'processing' and r.paused_at is null and s.window_at is not null
+      where r.status = 'processing' and r.paused_at is null and s.window_after <> ''
       order by random()
     ) w
     cross join lateral (
-      select t.job_id, t.run, t.task_id, t.due_at is null and t.attempt = 0 and w.window_at > v_now - v_grace as is_new
+      -- adjust_job clears window_at.
+      select t.job_id, t.run, t.task_id,
+        t.due_at is null and t.attempt = 0 and coalesce(w.window_at > v_now - v_grace, true) as is_new
       from "app".tasks t
       where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
         and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'
@@ -5392,8 +5422,8 @@ $$;
 -- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
 -- it. Those that went back into the line (release_tasks_into_line) come first, together with those that are due for
--- another attempt and have no message, which only a stage without max_parallel has. Tasks that wait for another attempt
--- have no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of
+-- another attempt and have no message. Tasks that wait for another attempt, or for its message, have no place in it, but
+-- count for max_parallel until they are due. Nothing is taken where there is no room, or little while messages of
 -- the stage wait: their processes will call again. What a crash leaves without a message is found by
 -- find_unannounced_tasks. The commit is not waited for, unless max_parallel rests on it: if a crash undoes it, those of
 -- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
@@ -5457,7 +5487,6 @@ begin
     where v_look.back_count > 0
       and t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
       and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and (((t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null) or (t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null))
-      and (v_max_parallel is null or t.status = 'pending')
     order by t.task_id limit v_look.room for update
   ) b;
   if v_window.goes_on then
@@ -5524,12 +5553,9 @@ create or replace function "app".release_tasks_into_line(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_stage record;
-  v_size integer;
 begin
   perform "app".lock_window(p_job_id, p_run, p_stage);
-  select s.window_after, "app".limit_names(s.settings) as limits,
-    (s.settings ->> 'tasks_per_message')::integer as per_message
-  into v_stage
+  select s.window_after, "app".limit_names(s.settings) as limits into v_stage
   from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   if v_stage.limits is not null then
     perform "app".lock_limits(v_stage.limits);
@@ -5542,14 +5568,64 @@ begin
       "app".places_of_tasks(p_job_id, p_run, released_ids), v_stage.limits[1]);
   end if;
   if is_in_line then
-    v_size := coalesce("app".next_message_size(v_stage.per_message, v_stage.per_message, p_mean_seconds), 1);
-    update "app".stages s
-    set window_open = greatest(s.window_open - cardinality(released_ids), 0),
-        window_size = s.window_size * v_size / coalesce(v_stage.per_message, 1),
-        settings = s.settings || jsonb_build_object('tasks_per_message', v_size)
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+    perform "app".note_back_in_line(p_job_id, p_run, p_stage, cardinality(released_ids), p_mean_seconds);
   end if;
   return next;
+end $$;
+
+-- Puts tasks that a message names, and that nobody has claimed, back into their stage's line: the message has work for
+-- longer than it should. Returns which. A claim of them and its release would be two updates of each.
+-- p_mean_seconds is for next_message_size, as in take_next_tasks.
+-- Fence: the stage is open, and has no limits; the tasks wait, their job is not paused, and its window has come to them.
+-- Locks: the window's, task rows by id, then the stage row.
+create or replace function "app".return_tasks_to_line(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_mean_seconds double precision
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_window_after text;
+  v_ids text[];
+  v_places tid[];
+begin
+  perform "app".lock_window(p_job_id, p_run, p_stage);
+  select s.window_after into v_window_after
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null
+    and s.settings ->> 'limits' is null;
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(w.place) into v_ids, v_places
+  from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+      and t.status in ('pending', 'queued') and t.parked_at is null and t.task_id <= v_window_after
+    for update
+  ) w;
+  if cardinality(v_ids) > 0 then
+    update "app".tasks t set status = 'pending', announced_at = v_now, due_at = null
+    where t.ctid = any (v_places);
+    perform "app".note_back_in_line(p_job_id, p_run, p_stage, cardinality(v_ids), p_mean_seconds);
+  end if;
+  return v_ids;
+end $$;
+
+-- Counts tasks out of a stage's window, and notes how many the next messages name. The caller has the window's lock.
+create or replace function "app".note_back_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_count integer, p_mean_seconds double precision
+) returns void
+language plpgsql as $$
+declare
+  v_before integer;
+  v_size integer;
+begin
+  select (s.settings ->> 'tasks_per_message')::integer into v_before
+  from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  v_size := coalesce("app".next_message_size(v_before, v_before, p_mean_seconds), 1);
+  update "app".stages s
+  set window_open = greatest(s.window_open - p_count, 0),
+      window_size = s.window_size * v_size / coalesce(v_before, 1),
+      settings = s.settings || jsonb_build_object('tasks_per_message', v_size)
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 end $$;
 
 -- How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are
@@ -5640,7 +5716,7 @@ declare
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    count(*) filter (where (((t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null) or (t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null)) and (p_max_parallel is null or t.status = 'pending'))::integer as back
+    count(*) filter (where (((t.status = 'pending' and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null) and t.announced_at is not null) or (t.status = 'pending_retry' and t.due_at <= v_now and t.announced_at is null and t.parked_at is null and t.held_for is null and t.waiting_for is null)))::integer as back
   into v_seen
   from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
@@ -5696,6 +5772,8 @@ comment on function "app"."window_weight"(p_priority text) is 'A job''s weight a
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
 comment on function "app"."next_message_size"(p_size integer, p_most integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than {whole_seconds} seconds; else as many as last {message_seconds}.';
 comment on function "app"."release_tasks_into_line"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_mean_seconds double precision) is 'Releases claimed tasks as give_back_tasks does, and those of a stage that has a window into its line: they are pending, and have no message until somebody takes them again.';
+comment on function "app"."return_tasks_to_line"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_mean_seconds double precision) is 'Puts tasks that a message names, and that nobody has claimed, back into their stage''s line: the message has work for longer than it should.';
+comment on function "app"."note_back_in_line"(p_job_id text, p_run integer, p_stage integer, p_count integer, p_mean_seconds double precision) is 'Counts tasks out of a stage''s window, and notes how many the next messages name.';
 comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
 comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The tasks of a stage after the one with this id that wait in line, in order.';
 comment on function "app"."lock_tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The same, each as it is when nobody else has it, and locked.';

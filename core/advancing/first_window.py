@@ -1,7 +1,5 @@
 """How many tasks of a stage are announced at first, and how many a message names: pure decisions."""
 
-import math
-
 from core.models.definition import (
     FIRST_MESSAGES,
     MESSAGE_SECONDS,
@@ -38,7 +36,7 @@ def fewest_in_first_window(stage: StageDefinition, tasks_per_message: int) -> in
 
 
 def _messages(stage: StageDefinition, tasks_per_message: int, mean_seconds: float) -> int:
-    seconds = max(mean_seconds, 0.001) * math.ceil(tasks_per_message / DEFAULT_SLOTS)
+    seconds = max(mean_seconds, 0.001) * tasks_per_message
     if tasks_per_message == 1 and stage.goes_on and mean_seconds <= SLICE_SECONDS / 2:
         seconds = SLICE_SECONDS
     messages = min(int(TARGET_SECONDS * DEFAULT_SLOTS / seconds), MOST_MESSAGES, MOST_TASKS // tasks_per_message)

@@ -10,6 +10,7 @@ from core.basics.faults import fault_point
 from core.basics.joined_calls import JoinedCalls
 from core.errors import StoreUnavailable
 from core.models import StageRef
+from core.models.definition import MESSAGE_SECONDS, WHOLE_SECONDS
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
@@ -57,6 +58,22 @@ class StageWindows:
     def seconds_of(self, ref: StageRef, tasks: int) -> float:
         """How long this number of the stage's tasks last one after the other; 0 where nothing is known."""
         return tasks * (self._mean_seconds.get(ref) or 0.0)
+
+    def return_what_lasts(self, ref: StageRef, task_ids: Sequence[str]) -> Sequence[str]:
+        """Put those of a message's tasks back into the line for which it has no time, and announce; what is left of it.
+
+        It was sent when nothing was known of how long they last, or something else.
+        """
+        seconds = self.seconds_of(ref, 1)
+        if len(task_ids) * seconds <= WHOLE_SECONDS or len(task_ids) == 1:
+            return task_ids
+        most = max(1, int(MESSAGE_SECONDS / seconds))
+        returned = frozenset(self._state.return_tasks_to_line(ref, task_ids[most:], seconds))
+        if not returned:
+            return task_ids
+        fault_point("tasks.returned")
+        self.fill(ref)
+        return [task_id for task_id in task_ids if task_id not in returned]
 
     def share_retry(self, ref: StageRef, delay_seconds: float, base_seconds: float) -> float | None:
         """When the message of a retry is to come, in seconds from now. None: one comes then, and takes this one too.
@@ -125,7 +142,7 @@ class StageWindows:
             first.stage,
             first.tasks_per_message,
             tasks,
-            on_sent=lambda ids: self._state.mark_tasks_announced(ref.job_ref, ids),
+            on_sent=lambda ids: self._state.mark_taken_tasks_announced(ref.job_ref, ids),
             cause=cause,
             mark_each=first.mark_each,
         )

@@ -29,6 +29,7 @@ FAULT_POINTS = (
     "task.retry_written",
     "task.retry_sent",
     "task.released",
+    "tasks.returned",
     "window.due",
     "window.taken",
     "job.advanced",

@@ -91,6 +91,8 @@ class MessageRunner:
         # A place under a limit is not to wait for a slot.
         seconds = 0.0 if is_young or stage.limits else self._windows.seconds_of(ref, len(task_ids))
         with self._turn(seconds, is_ahead=is_young) as turn:
+            if takes_next is not None and not stage.limits:
+                task_ids = self._windows.return_what_lasts(ref, task_ids)
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
             writer = OutcomeWriter(
                 self._state,

@@ -192,8 +192,9 @@ class TaskBatch:
             since = time.monotonic()
             while slot is not None and (outcome := self._run_next()):
                 self._attempts.ended.put(outcome)
-                is_over = time.monotonic() - since >= SLICE_SECONDS
-                if self._slots.is_wanted(is_ahead=self._is_ahead, is_over=is_over):
+                if self._slots.is_awaited and self._slots.is_wanted(
+                    is_ahead=self._is_ahead, is_over=time.monotonic() - since >= SLICE_SECONDS
+                ):
                     slot = self._step_aside(slot)
                     since = time.monotonic()
         finally:

@@ -99,6 +99,11 @@ class TaskSlots:
             return bool(self._ahead or (self._is_overdue if is_ahead else self._line))
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for a slot: asked after each task, so without the lock."""
+        return bool(self._line or self._ahead)
+
+    @property
     def taken(self) -> int:
         """How many slots are in use."""
         return self.count - self._free

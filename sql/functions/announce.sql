@@ -10,6 +10,7 @@ create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run in
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := {schema}.clock();
   v_places tid[];
   v_count integer;
 begin
@@ -22,8 +23,34 @@ begin
     for update
   ) o;
   update {schema}.tasks t
-  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = {schema}.clock(),
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = v_now,
       due_at = case t.status when 'pending' then null else t.due_at end
+  where t.ctid = any (v_places);
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Notes that the messages for tasks that take_next_tasks returned are confirmed.
+-- They were pending. One that is not has been begun meanwhile: if its attempt failed, it waits for another one in line,
+-- and would not be taken there if this message counted for it. Returns how many rows changed.
+-- Locks: task rows by id.
+create or replace function {schema}.mark_taken_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
+returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_places tid[];
+  v_count integer;
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  select array_agg(o.place) into v_places from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
+      and t.status is not distinct from 'pending' and t.announced_at is null
+    for update
+  ) o;
+  update {schema}.tasks t set status = 'queued', announced_at = v_now, due_at = null
   where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;

@@ -37,7 +37,7 @@ begin
       and not ({is_retry_in_line} and exists (
         select from {schema}.stages s
         where s.job_id = t.job_id and s.run = t.run and s.stage = t.stage and t.task_id <= s.window_after
-          and s.settings ->> 'limits' is null and s.settings ->> 'max_parallel' is null
+          and s.settings ->> 'limits' is null
       ))
     order by t.due_at limit p_limit for update skip locked
   ), held as (
@@ -74,11 +74,13 @@ begin
       select s.job_id, s.run, s.stage, s.window_from, s.window_after, s.window_at
       from {schema}.jobs r
       join {schema}.stages s on s.job_id = r.job_id and s.run = r.run and s.stage = r.stage
-      where r.status = 'processing' and r.paused_at is null and s.window_at is not null
+      where r.status = 'processing' and r.paused_at is null and s.window_after <> ''
       order by random()
     ) w
     cross join lateral (
-      select t.job_id, t.run, t.task_id, t.due_at is null and t.attempt = 0 and w.window_at > v_now - v_grace as is_new
+      -- adjust_job clears window_at.
+      select t.job_id, t.run, t.task_id,
+        t.due_at is null and t.attempt = 0 and coalesce(w.window_at > v_now - v_grace, true) as is_new
       from {schema}.tasks t
       where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ({open_tasks})
         and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'

@@ -47,8 +47,8 @@ $$;
 -- Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
 -- it. Those that went back into the line (release_tasks_into_line) come first, together with those that are due for
--- another attempt and have no message, which only a stage without max_parallel has. Tasks that wait for another attempt
--- have no place in it, but count for max_parallel. Nothing is taken where there is no room, or little while messages of
+-- another attempt and have no message. Tasks that wait for another attempt, or for its message, have no place in it, but
+-- count for max_parallel until they are due. Nothing is taken where there is no room, or little while messages of
 -- the stage wait: their processes will call again. What a crash leaves without a message is found by
 -- find_unannounced_tasks. The commit is not waited for, unless max_parallel rests on it: if a crash undoes it, those of
 -- the same tasks that have not begun are taken again. Where processes take tasks in line without a message
@@ -112,7 +112,6 @@ begin
     where v_look.back_count > 0
       and t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
       and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and {is_back_in_line}
-      and (v_max_parallel is null or t.status = 'pending')
     order by t.task_id limit v_look.room for update
   ) b;
   if v_window.goes_on then
@@ -179,12 +178,9 @@ create or replace function {schema}.release_tasks_into_line(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_stage record;
-  v_size integer;
 begin
   perform {schema}.lock_window(p_job_id, p_run, p_stage);
-  select s.window_after, {schema}.limit_names(s.settings) as limits,
-    (s.settings ->> 'tasks_per_message')::integer as per_message
-  into v_stage
+  select s.window_after, {schema}.limit_names(s.settings) as limits into v_stage
   from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   if v_stage.limits is not null then
     perform {schema}.lock_limits(v_stage.limits);
@@ -197,14 +193,64 @@ begin
       {schema}.places_of_tasks(p_job_id, p_run, released_ids), v_stage.limits[1]);
   end if;
   if is_in_line then
-    v_size := coalesce({schema}.next_message_size(v_stage.per_message, v_stage.per_message, p_mean_seconds), 1);
-    update {schema}.stages s
-    set window_open = greatest(s.window_open - cardinality(released_ids), 0),
-        window_size = s.window_size * v_size / coalesce(v_stage.per_message, 1),
-        settings = s.settings || jsonb_build_object('tasks_per_message', v_size)
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+    perform {schema}.note_back_in_line(p_job_id, p_run, p_stage, cardinality(released_ids), p_mean_seconds);
   end if;
   return next;
+end $$;
+
+-- Puts tasks that a message names, and that nobody has claimed, back into their stage's line: the message has work for
+-- longer than it should. Returns which. A claim of them and its release would be two updates of each.
+-- p_mean_seconds is for next_message_size, as in take_next_tasks.
+-- Fence: the stage is open, and has no limits; the tasks wait, their job is not paused, and its window has come to them.
+-- Locks: the window's, task rows by id, then the stage row.
+create or replace function {schema}.return_tasks_to_line(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_mean_seconds double precision
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_window_after text;
+  v_ids text[];
+  v_places tid[];
+begin
+  perform {schema}.lock_window(p_job_id, p_run, p_stage);
+  select s.window_after into v_window_after
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and j.paused_at is null
+    and s.settings ->> 'limits' is null;
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(w.place) into v_ids, v_places
+  from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+      and t.status in ({ready_tasks}) and t.parked_at is null and t.task_id <= v_window_after
+    for update
+  ) w;
+  if cardinality(v_ids) > 0 then
+    update {schema}.tasks t set status = 'pending', announced_at = v_now, due_at = null
+    where t.ctid = any (v_places);
+    perform {schema}.note_back_in_line(p_job_id, p_run, p_stage, cardinality(v_ids), p_mean_seconds);
+  end if;
+  return v_ids;
+end $$;
+
+-- Counts tasks out of a stage's window, and notes how many the next messages name. The caller has the window's lock.
+create or replace function {schema}.note_back_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_count integer, p_mean_seconds double precision
+) returns void
+language plpgsql as $$
+declare
+  v_before integer;
+  v_size integer;
+begin
+  select (s.settings ->> 'tasks_per_message')::integer into v_before
+  from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  v_size := coalesce({schema}.next_message_size(v_before, v_before, p_mean_seconds), 1);
+  update {schema}.stages s
+  set window_open = greatest(s.window_open - p_count, 0),
+      window_size = s.window_size * v_size / coalesce(v_before, 1),
+      settings = s.settings || jsonb_build_object('tasks_per_message', v_size)
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 end $$;
 
 -- How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are
@@ -295,7 +341,7 @@ declare
 begin
   select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
     count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
-    count(*) filter (where {is_back_in_line} and (p_max_parallel is null or t.status = 'pending'))::integer as back
+    count(*) filter (where {is_back_in_line})::integer as back
   into v_seen
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})

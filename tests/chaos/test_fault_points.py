@@ -7,6 +7,7 @@ import pytest
 
 from core.advancing import stage_planner
 from core.advancing.steps import StepTimes
+from core.announcing.windows import StageWindows
 from core.basics.faults import FAULT_POINTS
 from core.errors import RetryableTaskError
 from core.models.control import RerunMode, RerunRequest
@@ -21,6 +22,8 @@ RESULT = {"total": sum(number**2 for number in range(N)), "failed": 0}
 CONTROL_POINTS = ("control.written", "control.sent")
 # A task is released by a process that lives on.
 RELEASE_POINTS = ("task.released",)
+# It needs tasks that last.
+RETURN_POINTS = ("tasks.returned",)
 WORKER_POINTS = ("job.before_signal",)
 STEP_RETRY_POINTS = ("job.step_retry_written", "job.step_retry_sent")
 ENDING_POINTS = ("job.before_finalize", "job.finalizing", "job.finalized")
@@ -30,7 +33,7 @@ WINDOW_POINTS = ("window.due", "window.taken")
 SCHEDULE_POINTS = ("schedule.decided", "schedule.submitted")
 # And `test_webhooks.py` this one.
 WEBHOOK_POINTS = ("webhook.sent",)
-SPECIAL_POINTS = {*CONTROL_POINTS, *RELEASE_POINTS, *WINDOW_POINTS, *SCHEDULE_POINTS, *WEBHOOK_POINTS}
+SPECIAL_POINTS = {*CONTROL_POINTS, *RELEASE_POINTS, *RETURN_POINTS, *WINDOW_POINTS, *SCHEDULE_POINTS, *WEBHOOK_POINTS}
 ORDINARY_POINTS = [point for point in FAULT_POINTS if point not in SPECIAL_POINTS]
 
 broker = pytest.mark.parametrize("loses_messages", [False, True], ids=["messages_kept", "messages_lost"])
@@ -115,6 +118,19 @@ def test_process_dies_while_it_takes_tasks_into_a_window(engine, monkeypatch, po
         world.run_to_the_end()
     assert world.crashes == [point]
     world.assert_all_completed({job_id: {"total": sum(number**2 for number in range(300)), "failed": 0}})
+    assert verify(engine.pool) == []
+
+
+@broker
+def test_process_dies_when_it_has_returned_what_lasts_to_the_line(engine, monkeypatch, loses_messages):
+    monkeypatch.setattr("core.advancing.stage_planner.first_window", lambda *_known: 70)
+    monkeypatch.setattr(StageWindows, "seconds_of", lambda _self, _ref, tasks: 1.0 * tasks)
+    world = World(engine, loses_messages=loses_messages)
+    with world.dying_at(("tasks.returned", 2)):
+        job_id = world.submit(n=150)
+        world.run_to_the_end()
+    assert world.crashes == ["tasks.returned"]
+    world.assert_all_completed({job_id: {"total": sum(number**2 for number in range(150)), "failed": 0}})
     assert verify(engine.pool) == []
 
 

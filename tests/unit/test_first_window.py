@@ -21,6 +21,9 @@ STAGE = {"number": 1, "name": "rest", "task_type": "rest", "parallelism": "singl
         # These do not go on.
         ({"tasks_per_message": 2}, 2, 0.002, 512),
         ({"tasks_per_message": 41}, 41, 0.0, 2460),
+        # All slots together have half a second of them, not each.
+        ({"tasks_per_message": 100}, 10, 0.01, 400),
+        ({"tasks_per_message": 100}, 100, 0.005, 1600),
         ({"limits": [{"name": "service", "at_once": 2}]}, 1, 0.0, 256),
         ({"max_parallel": 300}, 1, 0.0, 256),
         ({"max_parallel": 3}, 1, 0.0, 3),

@@ -97,13 +97,13 @@ def test_a_thousand_tasks_cost_a_claim_a_message_and_no_more_than_a_completion_a
         "pg_catalog.pg_backend_pid",
         "pg_catalog.set_config",
         "app.take_next_tasks",
-        "app.mark_tasks_announced",
+        "app.mark_taken_tasks_announced",
         "1 from unnest",  # a look for jobs that are being cancelled, every two seconds
     }
     assert many["pg_catalog.pg_backend_pid"] == len(connections)
     fixed = {name: count for name, count in many.items() if name not in apart}
     # The stage's tasks are taken into its window by many messages' worth, and each take is marked when it is sent.
-    assert many["app.mark_tasks_announced"] <= many["app.take_next_tasks"] <= messages / 8
+    assert many["app.mark_taken_tasks_announced"] <= many["app.take_next_tasks"] <= messages / 8
     # Whatever the number of tasks, the rest is the same, statement by statement.
     assert fixed == {name: count for name, count in few.items() if name not in apart}
     assert sum(fixed.values()) == 17, fixed
@@ -142,7 +142,7 @@ def test_planning_costs_the_same_statements_whatever_the_number(engine, statemen
         statements.clear()
         assert rig.queues.deliver(rig.machine)  # its task, and with it the planning of stage 2
         counted = Counter(statements)
-        assert counted["copy"] == counted["app.take_next_tasks"] == counted["app.mark_tasks_announced"] == 1
+        assert counted["copy"] == counted["app.take_next_tasks"] == counted["app.mark_taken_tasks_announced"] == 1
         fixed.append(counted)
     assert fixed[0] == fixed[1]
     assert sum(fixed[0].values()) <= 10, fixed

@@ -1,7 +1,9 @@
 """Large stages are announced in windows: little of them is in the queue, and nothing of them is forgotten."""
 
 import json
+import random
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 
@@ -472,7 +474,11 @@ def test_message_that_is_not_marked_looks_only_if_nobody_has_lately(engine):
 
 
 def explained(rig, job_id):
-    facts = InsightQueries(rig.engine.pool).get_job_facts(job_id)
+    return explained_by(rig.engine, StageRef(job_id, 1, 2))
+
+
+def explained_by(engine, ref):
+    facts = InsightQueries(engine.pool).get_job_facts(ref.job_id)
     return {finding.code: finding.message for finding in explain(facts)}
 
 
@@ -536,7 +542,7 @@ def test_a_declared_size_is_the_most_that_a_message_has(rig, monkeypatch):
     monkeypatch.setattr(TaskBatch, "mean_seconds", property(lambda _: seconds[0]))
     while 1 not in sizes_of(rig):
         assert rig.queues.deliver(rig.machine)
-    assert set(sizes_of(rig)) <= {1, 20}
+    assert set(sizes_of(rig)) <= {1, 10, 20}
     seconds[0] = 0.001
     while rig.queues.deliver(rig.machine):
         assert max([*sizes_of(rig), 1]) <= 20
@@ -585,6 +591,29 @@ def test_what_lasts_goes_back_into_the_line_and_not_into_the_queue(engine, monke
     assert rig.job(job_id).status == "completed"
     assert set(rig.behave.calls.values()) == {1}
     assert len(set(sent)) == len(sent)
+    assert rig.janitor.sweep().repairs == 0
+    assert verify(engine.pool) == []
+
+
+def test_a_process_that_knows_that_tasks_last_releases_no_more_of_them(engine, monkeypatch):
+    """Each first message was claimed as a whole and released, since the last job's tasks took a tenth of the time."""
+    declare(monkeypatch, tasks_per_message=100)
+    monkeypatch.setattr("infrastructure.results.ResultRepository.mean_task_seconds", lambda *_: 0.001)
+    rig = Rig(engine, slots=TaskSlots(2))
+    counts = Counter()
+
+    def count(name, call):
+        monkeypatch.setattr(rig.state, name, lambda *given, **named: counts.update([name]) or call(*given, **named))
+
+    for name in ("release_tasks_into_line", "return_tasks_to_line"):
+        count(name, getattr(rig.state, name))
+    job_id = run_to_tasks(rig, n=300)
+    assert sizes_of(rig) == [100, 100, 100]
+    rig.behave.before = {f"s2-n{number}": lambda _: time.sleep(0.01) for number in range(300)}
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert set(rig.behave.calls.values()) == {1}
+    assert counts == {"release_tasks_into_line": 1, "return_tasks_to_line": 2}
     assert rig.janitor.sweep().repairs == 0
     assert verify(engine.pool) == []
 
@@ -681,12 +710,108 @@ def test_a_retry_that_has_a_message_is_not_taken(engine):
 
 
 def test_retries_that_max_parallel_counts_have_messages_of_their_own(engine):
-    """Also where it was set on a stage that ran: what waited in line then is found by a sweep."""
     ref, ids, are_in_line = retried(engine, max_parallel=10)
     assert are_in_line == [False] * 10
+    engine.tasks.mark_tasks_announced(ref.job_ref, ids)
     assert engine.tasks.take_next_tasks(ref) == []
+
+
+def set_max_parallel(engine, ref, number):
+    answer = engine.jobs.adjust_job(ref.job_id, AdjustRequest({"max_parallel": number}, stage=1))
+    assert answer.outcome is AdjustOutcome.ADJUSTED
+
+
+def test_retries_in_line_go_on_under_a_max_parallel_that_is_set_then(engine):
+    """They waited for a sweep, and it announced all of them at once, however few may run at a time."""
+    ref, ids, are_in_line = retried(engine)
+    assert are_in_line == [True] * 10
+    set_max_parallel(engine, ref, 3)
     janitor = JanitorRepository(engine.pool)
-    assert {task.task_id for task in janitor.find_unannounced_tasks(1000, 0.0, 0.0)} == set(ids)
+    assert janitor.find_unannounced_tasks(1000, 0.0, 0.0) == []
+    assert explained_by(engine, ref)["waits_for_turn"].startswith("waiting in line: 40 tasks of stage 1; none")
+    assert janitor.find_idle_windows(100, 0.0, 0.0) == [ref]
+    for place in range(0, 9, 3):
+        taken = [task.task_id for task in engine.tasks.take_next_tasks(ref)]
+        assert taken == ids[place : place + 3]
+        assert engine.tasks.take_next_tasks(ref) == []
+        assert "max_parallel 3 of the stage: " in explained_by(engine, ref)["waits_for_limit"]
+        results = {task_id: encode_storable({}, "result") for task_id in taken}
+        lease = engine.claim(ref.job_id, 1, *taken)
+        engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results=results)
+    assert verify(engine.pool) == []
+
+
+def test_retries_that_are_not_due_count_for_a_max_parallel_that_is_set_then(engine):
+    ref, ids, _ = retried(engine, 4, delay_seconds=3600.0)
+    set_max_parallel(engine, ref, 10)
+    assert engine.tasks.take_next_tasks(ref) == []  # six are claimed
+    set_max_parallel(engine, ref, 13)
+    assert [task.task_id for task in engine.tasks.take_next_tasks(ref)] == [f"s1-{n:05d}" for n in (10, 11, 12)]
+    assert {engine.task(ref.job_id, task_id)["status"] for task_id in ids} == {"pending_retry"}
+
+
+def test_a_mark_that_comes_late_hides_no_retry_from_the_line(engine):
+    """An attempt that failed before its message was marked counted as announced, and waited for a sweep to miss it."""
+    ref, ids, _ = retried(engine, 5)
+    assert engine.tasks.mark_taken_tasks_announced(ref.job_ref, ids) == 0
+    assert {task.task_id for task in engine.tasks.take_next_tasks(ref) if task.is_again} == set(ids)
+
+
+def test_a_sweep_finds_what_a_dead_process_had_when_max_parallel_was_set(engine):
+    """It was the one task that may run, nobody took any since, and no sweep looked at it: the stage stood still."""
+    ref, ids = taken(engine)
+    lost = engine.claim(ref.job_id, 1, ids[-1])
+    results = {task_id: encode_storable({}, "result") for task_id in ids[:-1]}
+    lease = engine.claim(ref.job_id, 1, *ids[:-1])
+    engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results=results)
+    set_max_parallel(engine, ref, 1)
+    engine.execute("update app.tasks set lease_expires_at = now() where lease_id = %s", lost)
+    assert engine.stages.take_back_tasks(ref).taken_back == 1
+    assert engine.tasks.take_next_tasks(ref) == []
+    found = JanitorRepository(engine.pool).find_unannounced_tasks(1000, 20.0, 0.0)
+    assert [task.task_id for task in found] == ids[-1:]
+
+
+def taken(engine, **settings):
+    """A stage of 40, ten of which were announced."""
+    job_id = engine.submit(stages=1, **{"tasks_per_message": 5} | settings)
+    engine.plan(job_id, 1, 40, first_window=10)
+    ref = StageRef(job_id, 1, 1)
+    ids = [task.task_id for task in engine.tasks.take_next_tasks(ref)]
+    assert engine.tasks.mark_taken_tasks_announced(ref.job_ref, ids) == len(ids)
+    return ref, ids
+
+
+def test_tasks_of_a_message_that_is_too_large_go_back_into_the_line_unclaimed(engine):
+    ref, ids = taken(engine)
+    assert engine.tasks.return_tasks_to_line(ref, ids[1:5], 1.0) == ids[1:5]
+    rows = {(row["status"], row["attempt"]) for row in (engine.task(ref.job_id, task_id) for task_id in ids[1:5])}
+    assert rows == {("pending", 0)}
+    engine.claim(ref.job_id, 1, ids[0], *ids[5:])
+    found = [task.task_id for task in engine.tasks.take_next_tasks(ref, 1.0) if task.is_again]
+    assert found == ids[1:5][: len(found)] != []
+    # The message comes a second time, after others for the same tasks were sent.
+    engine.tasks.mark_taken_tasks_announced(ref.job_ref, found)
+    assert engine.tasks.return_tasks_to_line(ref, ids[1:5], 1.0) == ids[1:5]
+    assert [task.task_id for task in engine.tasks.take_next_tasks(ref, 1.0)][: len(found)] == found
+    assert verify(engine.pool) == []
+
+
+def test_only_what_waits_goes_back_into_the_line(engine):
+    ref, ids = taken(engine)
+    engine.claim(ref.job_id, 1, ids[1])
+    assert engine.tasks.return_tasks_to_line(ref, ids[1:3], 1.0) == ids[2:3]
+    engine.jobs.pause_job(ref.job_id, reason=None, actor=None)
+    assert engine.tasks.return_tasks_to_line(ref, ids[3:5], 1.0) == []
+    engine.jobs.resume_job(ref.job_id, reason=None, actor=None)
+    engine.jobs.cancel_job(ref.job_id, None)
+    assert engine.tasks.return_tasks_to_line(ref, ids, 1.0) == []
+    limited, ids = taken(engine, limits=[{"name": "api", "at_once": 50}])
+    assert engine.tasks.return_tasks_to_line(limited, ids, 1.0) == []
+    small = engine.submit(stages=1)
+    engine.plan(small, 1, 5)
+    assert engine.tasks.return_tasks_to_line(StageRef(small, 1, 1), ["s1-00000"], 1.0) == []
+    assert verify(engine.pool) == []
 
 
 def test_a_stage_whose_tasks_all_fail_once_has_few_messages_for_them(rig, monkeypatch):
@@ -731,6 +856,51 @@ def test_max_parallel_that_is_set_on_a_stage_that_runs_leaves_nothing_to_the_jan
         assert statuses(rig, job_id)["queued"] <= 20
     assert rig.job(job_id).status == "completed"
     assert rig.janitor.sweep().repairs == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_stage_needs_no_sweep_whatever_its_tasks_and_people_do(engine, monkeypatch, seed):
+    """Attempts fail together, some tasks last, and people pause, resume and adjust it: each look that is owed comes."""
+    chance = random.Random(seed)
+    ahead = [0.0]
+    declare(
+        monkeypatch,
+        tasks_per_message=chance.choice([None, 1, 7, 20]),
+        max_parallel=chance.choice([None, None, 3]),
+        retry=FAST_RETRY | {"max_attempts": 9},
+    )
+    monkeypatch.setattr("core.advancing.stage_planner.first_window", lambda *_: 3 if seed % 2 else 30)
+    monkeypatch.setattr("core.advancing.stage_planner.fewest_in_first_window", lambda *_: 3)
+    monkeypatch.setattr(TaskBatch, "mean_seconds", property(lambda _: chance.choice([0.0, 0.001, 0.3])))
+    rig = Rig(engine, slots=TaskSlots(chance.choice([1, 4])), clock=lambda: time.monotonic() + ahead[0])
+
+    def act(context):
+        if chance.random() < 0.3 and context.attempt < 6:
+            raise OSError("not yet")
+        if chance.random() < 0.02:
+            rig.machine.pause_job(context.job_id)
+        if chance.random() < 0.03:
+            adjust(rig, context.job_id, max_parallel=chance.choice([None, 1, 2, 9]))
+        if chance.random() < 0.03:
+            adjust(rig, context.job_id, priority=chance.choice(["low", "normal", "high"]))
+
+    rig.behave.before = {f"s2-n{number}": act for number in range(120)}
+    job_id = run_to_tasks(rig, n=120)
+    until = time.monotonic() + 60
+    while not rig.job(job_id).status.is_terminal and time.monotonic() < until:
+        if rig.queues.deliver(rig.machine):
+            continue
+        if rig.queues._entries:
+            time.sleep(0.002)
+            continue
+        ahead[0] += LOOK_SECONDS
+        rig.machine._windows.look_now()
+        if not rig.queues._entries:
+            assert rig.machine.resume_job(job_id).has_changed, statuses(rig, job_id)
+    assert rig.job(job_id).status == "completed"
+    assert max(statuses(rig, job_id).values()) == 120
+    assert rig.janitor.sweep().repairs == 0
+    assert verify(engine.pool) == []
 
 
 def test_a_declared_size_stays(rig):

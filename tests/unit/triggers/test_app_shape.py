@@ -33,7 +33,7 @@ def test_without_settings_everything_runs_in_one_app():
     )
 
 
-def test_platform_moves_jobs_and_runs_no_tasks():
+def test_platform_advances_jobs_and_runs_no_tasks():
     shape = read_shape({"COREMACHINE_APP_MODE": "platform", "COREMACHINE_SWEEP_SCHEDULE": "0 * * * * *"})
     assert (shape.serves_http, shape.jobs_queue, shape.task_queues) == (True, "coremachine-jobs", {})
     assert shape.sweep_schedule == "0 * * * * *"
