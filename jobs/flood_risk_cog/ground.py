@@ -14,6 +14,11 @@ ROUNDING = 1e-7
 # Longitudes and latitudes at which a cylindrical projection is known.
 _PROBED_LONGITUDES, _PROBED_LATITUDES = np.arange(-180.0, 180.0, 30.0), (0.0, 30.0, 60.0)
 _TURN, _POLE = 360.0, 90.0
+EARTH_METRES = 6_371_000.0
+# Methods that weigh neighbours, more of them where pixels of the result are larger.
+OF_KERNELS = {"bilinear", "cubic", "cubic_spline", "lanczos"}
+# Pixels of a source along one of the result: up to here, the four around each place are all pixels of the source.
+ABOUT_AS_LARGE = 1.5
 
 
 @dataclass(frozen=True)
@@ -187,9 +192,21 @@ def coarseness(before: Any, crs: Any, grid: Any) -> float:
     return 1 / math.sqrt(middle) if middle > 0 else math.inf
 
 
+def kernel_scale(before: Any, crs: Any, grid: Any) -> float:
+    """The part of a pixel of a grid that one of a raster is long, by which kernels are widened there; 1 for none."""
+    found = coarseness(before, crs, grid)
+    return 1 / found if ABOUT_AS_LARGE < found < math.inf else 1.0
+
+
 @lru_cache(maxsize=64)
 def _between(one: str, other: str) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(pyproj.CRS.from_wkt(one), pyproj.CRS.from_wkt(other), always_xy=True)
+
+
+def side_metres(dataset: Any) -> float:
+    """The shorter side of a pixel of an open raster, at the equator where it is in degrees."""
+    metres = dataset.crs.units_factor[1] * (EARTH_METRES if dataset.crs.is_geographic else 1.0)
+    return float(min(abs(dataset.transform.a), abs(dataset.transform.e)) * metres)
 
 
 def same_datum(one: Any, two: Any) -> bool:

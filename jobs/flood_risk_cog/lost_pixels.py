@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.ground import Ground, around, ground_of, places_in
+from jobs.flood_risk_cog.ground import Ground, around, ground_of, places_in, side_metres
 from jobs.flood_risk_cog.neighbours import bands_to_look_at, not_faint, read_known, sample_windows
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS
 
@@ -20,7 +20,6 @@ MOST_REACH = 24
 OUT = 1.5
 # Which share of the pixels that are looked at may be lost between two datums: of small ones, and of larger ones.
 MOST_LOST, MOST_LOST_OF_COARSE, COARSE_METRES = 0.5, 0.02, 2000.0
-EARTH_METRES = 6_371_000.0
 # And of those where the globe ends on one of the grids: what is a pixel on one is a sliver on the other.
 MOST_AT_END = 0.001
 # By how much a pixel of the result may be larger than one of the source, along its side.
@@ -89,9 +88,7 @@ def _is_within_globe(ground: Ground, columns: Any, rows: Any) -> Any:
 
 def _most_lost(before: Any) -> float:
     """Ways between datums are at most some hundred metres apart: of small pixels that may be many."""
-    metres = before.crs.units_factor[1] * (EARTH_METRES if before.crs.is_geographic else 1.0)
-    side = min(abs(before.transform.a), abs(before.transform.e)) * metres
-    return MOST_LOST_OF_COARSE if side >= COARSE_METRES else MOST_LOST
+    return MOST_LOST_OF_COARSE if side_metres(before) >= COARSE_METRES else MOST_LOST
 
 
 def _reach(row: Any, column: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.ground import around, places, same_datum
+from jobs.flood_risk_cog.ground import OF_KERNELS, around, kernel_scale, places, same_datum
 from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
 from jobs.flood_risk_cog.neighbours import (
     Span,
@@ -19,6 +19,7 @@ from jobs.flood_risk_cog.neighbours import (
     sample_windows,
     warp_tolerance,
 )
+from jobs.flood_risk_cog.place_check import JUDGED, misplaced, slack_of
 from jobs.flood_risk_cog.plan import LEAST_ALPHA, ConversionPlan
 
 # Of windows, in pixels; those that cannot be compared are divided down to the smaller one.
@@ -58,7 +59,10 @@ class WarpCheck:
 def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None, high: float | None) -> WarpCheck:
     """Args: low, high: Of the source's first band."""
     check = WarpCheck()
-    is_judged = same_datum(before.crs, after.crs)
+    is_judged, slack, method = same_datum(before.crs, after.crs), slack_of(before, after), plan.warp_resampling
+    if method in OF_KERNELS and (alpha_of(after) or kernel_scale(before, after.crs, after.transform) < 1):
+        # Weighed by alpha, or of more than four pixels.
+        slack = None
     windows = list(sample_windows(after.width, after.height, SIDE, MOST_WINDOWS))
     while windows:
         window = windows.pop(0)
@@ -79,7 +83,12 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         wrong = disagreements(found, valid, span, plan.warp_resampling, warp_tolerance(plan.nbits))
         if alpha := alpha_of(after):
             wrong += _wrong_alpha(before, after, alpha, inside, window, (rows, columns), reach, plan)
-        if wrong and is_judged and not check.problems:
+        wrong = wrong if is_judged else []
+        if slack is not None and method in JUDGED and inside.width and inside.height:
+            at = (rows - inside.row_off, columns - inside.col_off)
+            away = misplaced(_known(before, inside, plan), at, found, span, method, slack) & valid
+            wrong += [f"{int(away.sum())} pixels with the value of another place"] if away.any() else []
+        if wrong and not check.problems:
             place = f"column {window.col_off}, row {window.row_off}"
             check.problems.append(
                 f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
@@ -158,9 +167,7 @@ def _span(before: Any, inside: Window, rows: Any, columns: Any, reach: int, plan
     if not inside.width or not inside.height:
         nothing = np.zeros(shape, bool)
         return Span(np.full(shape, np.inf), np.full(shape, -np.inf), nothing, nothing), np.zeros(0)
-    values, valid = read_known(before, numbers, inside)
-    if plan.fill_nodata:
-        valid = valid & (values != plan.nodata)
+    values, valid = _known(before, inside, plan)
     margin = ((0, 0), (reach + 1, reach + 1), (reach + 1, reach + 1))
     is_certain = np.pad(valid & not_faint(before, inside, least_alpha(plan)), margin)
     values, valid = np.pad(values, margin), np.pad(valid, margin)
@@ -171,6 +178,12 @@ def _span(before: Any, inside: Window, rows: Any, columns: Any, reach: int, plan
     # The margin is not valid: so a place outside of the source has no values.
     is_known = valid[0, row, column]
     return Span(low, high, np.isfinite(low), all_valid), values[0, row, column][is_known]
+
+
+def _known(before: Any, inside: Window, plan: ConversionPlan) -> tuple[Any, Any]:
+    """Values (bands, rows, columns) of a part of the source, and which the warp takes for valid."""
+    values, valid = read_known(before, bands_to_look_at(before), inside)
+    return values, valid & (values != plan.nodata) if plan.fill_nodata else valid
 
 
 def _indices(inside: Window, rows: Any, columns: Any, reach: int, shape: Any) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from jobs.flood_risk_cog.bent_rows import TOLERANCE, has_bent_rows
 from jobs.flood_risk_cog.facts import CELL, MOST_WINDOW_BYTES, DamagedRaster, cause, read_pieces, windows
-from jobs.flood_risk_cog.ground import coarseness
+from jobs.flood_risk_cog.ground import OF_KERNELS, coarseness, kernel_scale
 from jobs.flood_risk_cog.lost_pixels import MOST_COARSER
 from jobs.flood_risk_cog.nodata import PER_BAND
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
@@ -42,10 +42,6 @@ USUAL_CHUNK, MOST_CHUNK = 10 << 20, 144 << 20
 BEYOND_TILE = 64
 # Of a pixel, so that windows are as wide as the blocks in which GDAL warps: a row is not longer than one of these.
 ONE_CELL = MOST_WINDOW_BYTES
-# Methods that weigh neighbours, more of them where pixels of the result are larger.
-OF_KERNELS = {"bilinear", "cubic", "cubic_spline", "lanczos"}
-# Up to here, the four pixels around each place are all pixels of the source.
-ABOUT_AS_LARGE = 1.5
 _TOLERANCE = re.compile(r"<MaxError>[^<]*</MaxError>")
 COMPUTED_AS_THEY_ARE = {"uint8", "uint16", "float32"}
 # Measured on the source's grid, they are none of the reprojected one's.
@@ -72,12 +68,12 @@ def write_warped(
             dataset = stack.enter_context(open_raster(str(filled)))
         warped = stack.enter_context(_warped(path, dataset, plan))
         _check_grid(path, dataset, warped, plan)
-        read = stack.enter_context(_reader(dataset, warped, target.with_name("warped.vrt")))
-        alpha, read_alpha = _alpha_beside_nodata(dataset, plan), None
+        choose = stack.enter_context(_by_window(dataset, warped, target.with_name("warped.vrt")))
+        alpha, choose_alpha = _alpha_beside_nodata(dataset, plan), None
         if alpha:
             # GDAL has one nodata for all bands, and takes it for a hole in the alpha band too: that is read without.
             without = stack.enter_context(_warped(path, dataset, replace(plan, nodata=None)))
-            read_alpha = stack.enter_context(_reader(dataset, without, target.with_name("alpha.vrt")))
+            choose_alpha = stack.enter_context(_by_window(dataset, without, target.with_name("alpha.vrt")))
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
         profile = plain_profile(dataset, plan) | {
             "width": warped.width,
@@ -92,15 +88,16 @@ def write_warped(
             done, total = 0, warped.width * warped.height
             for window in windows(warped.width, warped.height, ONE_CELL):
                 try:
-                    values = _as(np.dtype(profile["dtype"]), read(bands, window))
-                    if read_alpha is not None:
+                    here = choose(window)
+                    values = _as(np.dtype(profile["dtype"]), here.read(bands, window=window))
+                    if choose_alpha is not None:
                         # All bands, as above: one alone GDAL places a bit otherwise.
-                        of_all = read_alpha(bands, window)
+                        of_all = choose_alpha(window).read(bands, window=window)
                         values[alpha - 1] = _as(values.dtype, of_all[alpha - 1])
                     written.write(values, window=window)
                     valid = np.ones(values.shape[1:], bool)
                     if plan.validity == "mask":
-                        valid = read([warped.count], window)[0] > 0
+                        valid = here.read(warped.count, window=window) > 0
                         written.write_mask(valid, window=window)
                 except CPLE_BaseError as error:
                     raise DamagedRaster("it", cause(error)) from error
@@ -167,7 +164,9 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         if (unwrapped := counted_from_its_middle(dataset, target)) is not None:
             options |= {"src_crs": unwrapped[0], "src_transform": unwrapped[1]}
     if plan.warp_resampling in OF_KERNELS:
-        options |= dict.fromkeys(("XSCALE", "YSCALE"), repr(_scale(dataset, target, plan)))
+        # GDAL would guess it of each piece by its shape: where rows are bent, it mixed pixels far from each other.
+        scale = kernel_scale(dataset, target, _grid(dataset, target, plan))
+        options |= {"XSCALE": repr(scale), "YSCALE": repr(scale)}
     try:
         warped = WarpedVRT(dataset, crs=target, tolerance=TOLERANCE, **options)
     except (RasterioError, CPLE_BaseError) as error:
@@ -177,25 +176,16 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         yield warped
 
 
-def _scale(dataset: Any, target: CRS, plan: ConversionPlan) -> float:
-    """The part of a pixel of the result that one of the source is long, by which GDAL widens a kernel; 1 for none.
-
-    GDAL would guess it of each piece by the piece's shape on the source: where rows are bent, it mixed pixels that are
-    far away. This is the middle of the whole raster.
-    """
-    grid = plan.web or plan.grid
-    if grid is not None:
-        transform = grid.transform
-    else:
-        with WarpedVRT(dataset, crs=target) as chosen:
-            transform = chosen.transform
-    found = coarseness(dataset, target, transform)
-    return 1 / found if ABOUT_AS_LARGE < found < math.inf else 1.0
+def _grid(dataset: Any, target: CRS, plan: ConversionPlan) -> Any:
+    if (grid := plan.web or plan.grid) is not None:
+        return grid.transform
+    with WarpedVRT(dataset, crs=target) as chosen:
+        return chosen.transform
 
 
 @contextmanager
-def _reader(dataset: Any, warped: Any, virtual: Path) -> Iterator[Callable[[list[int], Window], Any]]:
-    """Reads bands of a window, of at most a cell, of a warped dataset; exactly where GDAL's quick way could be wrong.
+def _by_window(dataset: Any, warped: Any, virtual: Path) -> Iterator[Callable[[Window], Any]]:
+    """What to read a window of at most a cell from: a warped dataset, or an exact one where its rows may be bent.
 
     Args:
         virtual: For a file that is made where it is needed. GDAL takes a tolerance of 0 only there.
@@ -203,9 +193,9 @@ def _reader(dataset: Any, warped: Any, virtual: Path) -> Iterator[Callable[[list
     with ExitStack() as stack:
         exact: list[Any] = []
 
-        def read(bands: list[int], window: Window) -> Any:
+        def choose(window: Window) -> Any:
             if not has_bent_rows(dataset, warped.crs, warped.transform, window):
-                return warped.read(bands, window=window)
+                return warped
             if not exact:
                 copy(warped, virtual, driver="VRT")
                 text, count = _TOLERANCE.subn("<MaxError>0</MaxError>", virtual.read_text(encoding="utf-8"))
@@ -213,9 +203,9 @@ def _reader(dataset: Any, warped: Any, virtual: Path) -> Iterator[Callable[[list
                     raise RuntimeError(f"expected one tolerance in what GDAL writes of a warp, found {count}")
                 virtual.write_text(text, encoding="utf-8")
                 exact.append(stack.enter_context(rasterio.open(virtual, driver="VRT", sharing=False)))
-            return exact[0].read(bands, window=window)
+            return exact[0]
 
-        yield read
+        yield choose
 
 
 def _as(dtype: Any, values: Any) -> Any:

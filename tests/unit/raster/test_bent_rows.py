@@ -8,8 +8,9 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog import write
 from jobs.flood_risk_cog.bent_rows import has_bent_rows
-from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.ground import around, coarseness, places
 
 
@@ -57,6 +58,21 @@ def test_no_pixel_is_taken_from_another_place(make_raster, tmp_path, name):
         away = np.maximum(np.abs(found[0] + 0.5 - column), np.abs(found[1] + 0.5 - row))[valid]
     assert valid.sum() > 0.3 * width * height
     assert away.max() < 0.525
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("datum", ["+ellps=GRS80", "+datum=NAD27"])
+def test_a_row_that_is_taken_from_another_place_is_refused(make_raster, tmp_path, monkeypatch, datum, resampling):
+    """Also of another datum, where its pixels are larger than ways between datums are apart."""
+    monkeypatch.setattr(write, "has_bent_rows", lambda *_: False)
+    monkeypatch.setattr(write, "TOLERANCE", 0.125)
+    noise = np.random.default_rng(1).normal(5, 1, (1, 186, 186)).astype("float32")
+    crs = GEOS.replace("+ellps=GRS80", datum)
+    path = make_raster(pixels=noise, crs=crs, transform=centred(60_000, 186, 186))
+    with pytest.raises(DifferentOutput, match="pixels with the value of another place"):
+        convert_raster(path, str(tmp_path / "out"), target_crs="EPSG:4326", resampling=resampling)
+    monkeypatch.undo()
+    convert_raster(path, str(tmp_path / "out"), target_crs="EPSG:4326", resampling=resampling)
 
 
 def by_hand(source, row, column):
