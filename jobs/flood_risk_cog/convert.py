@@ -13,12 +13,14 @@ from typing import Any, Literal
 import rasterio
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, WktVersion
 from rasterio.errors import RasterioError, RasterioIOError
 
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import Footprint, NoFootprint, between_latitudes, footprint_of
 from jobs.flood_risk_cog.gdal_errors import failure_of
+from jobs.flood_risk_cog.ground import around, places
 from jobs.flood_risk_cog.header_check import check_header
 from jobs.flood_risk_cog.intact import BlockCheck, check_blocks, check_every_block, nothing_made_up
 from jobs.flood_risk_cog.inventory import describe, has_code
@@ -422,7 +424,7 @@ def describe_cog(cog: str, of_source: Footprint | None = None) -> dict[str, Any]
     with open_raster(cog, sidecars=False) as dataset:
         footprint = footprint_of(dataset)
         if of_source is not None:
-            footprint = between_latitudes(of_source, footprint.bbox[1], footprint.bbox[3])
+            footprint = between_latitudes(of_source, *_latitudes_of(dataset, of_source, footprint))
         return {
             "name": PurePosixPath(cog).name,
             **describe(dataset),
@@ -443,6 +445,21 @@ def describe_cog(cog: str, of_source: Footprint | None = None) -> dict[str, Any]
             "overviews": dataset.overviews(1),
             "bytes": size_of(cog),
         }
+
+
+def _latitudes_of(dataset: Any, of_source: Footprint, of_grid: Footprint) -> list[float]:
+    """South and north of a reprojected raster: its source's, where the grid ends within a pixel of that.
+
+    Near a pole a thousandth of a pixel may be a tenth of a degree.
+    """
+    south, north = of_grid.bbox[1], of_grid.bbox[3]
+    if not (system := around(dataset.crs)).turn or not system.has_poles:
+        return [south, north]
+    ends = [of_source.bbox[1], of_source.bbox[3]]
+    _, y = places(CRS.from_user_input("OGC:CRS84"), dataset.crs, [0.0, 0.0], ends)
+    rows = (y - dataset.transform.f) / dataset.transform.e
+    is_there = (rows >= -1) & (rows <= dataset.height + 1)
+    return [end if there else limit for end, there, limit in zip(ends, is_there, (south, north), strict=True)]
 
 
 def validity_of(dataset: Any) -> str:

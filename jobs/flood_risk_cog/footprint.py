@@ -1,7 +1,7 @@
 """Where a raster lies, in longitude and latitude as GeoJSON (RFC 7946) wants it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -97,7 +97,7 @@ def is_partly_off_globe(dataset: Any) -> bool:
 
 
 def places_on_globe(dataset: Any) -> tuple[Any, Any]:
-    """Columns and rows of points all over an open raster, along its edge, and of where a part off the globe begins."""
+    """Columns and rows of points all over an open raster: along its edge, at poles, where a part off it begins."""
     ground, width, height = ground_of(dataset), dataset.width, dataset.height
     columns, rows = np.meshgrid(np.linspace(0, width, POINTS_ACROSS), np.linspace(0, height, POINTS_ACROSS))
     is_there = ground.is_on_globe(columns, rows)
@@ -105,6 +105,8 @@ def places_on_globe(dataset: Any) -> tuple[Any, Any]:
     edges = [(across, 0 * across), (across, 0 * across + height), (0 * down, down), (0 * down + width, down)]
     at_edge = ground.is_on_globe(*(every := tuple(np.concatenate(each) for each in zip(*edges, strict=True))))
     found = [(columns[is_there], rows[is_there]), (every[0][at_edge], every[1][at_edge])]
+    poles = [at for at in _poles(ground).values() if _depth_inside(at, width, height) >= 0]
+    found += [(np.array([column]), np.array([row])) for column, row in poles]
     for begin, end in _neighbours():
         for here, there in ((begin, end), (end, begin)):
             ends = is_there[here] & ~is_there[there]
@@ -114,8 +116,13 @@ def places_on_globe(dataset: Any) -> tuple[Any, Any]:
     return every_column, every_row
 
 
+def _poles(ground: Ground) -> dict[float, tuple[float, float]]:
+    """Columns and rows of those that are points of the grid's plane."""
+    return {latitude: at for latitude in POLES if (at := ground.pole(latitude)) is not None}
+
+
 def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
-    poles = {latitude: at for latitude in (POLE, -POLE) if (at := ground.pole(latitude)) is not None}
+    poles = _poles(ground)
     lon, lat = _edge(ground, width, height, list(poles.values()))
     inside = [latitude for latitude, at in poles.items() if _depth_inside(at, width, height) > AT_POLE]
     if len(inside) == len(POLES):
@@ -140,8 +147,19 @@ def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
 def _edge(ground: Ground, width: int, height: int, poles: list[tuple[float, float]]) -> tuple[Any, Any]:
     """Longitudes and latitudes along its edge, back to where it began."""
     # Where the edge passes a pole, longitudes change fastest: the nearest point is one of those taken.
-    across = _along(width, [column for column, _ in poles])
-    down = _along(height, [row for _, row in poles])
+    every = _points(width, height, poles, _along(width, poles, 0, POINTS_ALONG), _along(height, poles, 1, POINTS_ALONG))
+    lon, lat = ground.lon_lat(*every.T)
+    lon = np.unwrap(lon, period=TURN)
+    # A few points draw it, with the outermost ones.
+    outermost = every[[lon.argmin(), lon.argmax(), lat.argmin(), lat.argmax()]].tolist()
+    # Beside a pole they are made anew.
+    marks = [*poles, *(each for each in outermost if all(math.dist(each, pole) > 1 for pole in poles))]
+    across, down = _along(width, marks, 0, POINTS_PER_SIDE), _along(height, marks, 1, POINTS_PER_SIDE)
+    return ground.lon_lat(*_points(width, height, poles, across, down).T)
+
+
+def _points(width: int, height: int, poles: list[tuple[float, float]], across: Any, down: Any) -> Any:
+    """Columns and rows around the edge, back to where it began."""
     columns = np.concatenate([across, np.full(down.size - 1, width), across[-2::-1], np.zeros(down.size - 1)])
     rows = np.concatenate([np.zeros(across.size), down[1:], np.full(across.size - 1, height), down[-2::-1]])
     at_pole = np.zeros(columns.size, bool)
@@ -166,12 +184,12 @@ def _edge(ground: Ground, width: int, height: int, poles: list[tuple[float, floa
         )
         points += [_beside(point, each) for each in towards]
     points.append(points[0])
-    return ground.lon_lat(*np.array(points).T)
+    return np.array(points)
 
 
-def _along(length: int, marks: list[float]) -> Any:
-    inner = [mark for mark in marks if AT_POLE < mark < length - AT_POLE]
-    return np.unique(np.concatenate([np.linspace(0, length, POINTS_PER_SIDE), inner]))
+def _along(length: int, marks: Sequence[Sequence[float]], axis: int, points: int) -> Any:
+    inner = [mark[axis] for mark in marks if AT_POLE < mark[axis] < length - AT_POLE]
+    return np.unique(np.concatenate([np.linspace(0, length, points), inner]))
 
 
 def _beside(point: tuple[float, float], towards: tuple[float, float]) -> tuple[float, float]:

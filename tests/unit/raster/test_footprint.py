@@ -4,16 +4,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_bounds
 
 from jobs.flood_risk_cog.area import pixel_areas
+from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
+from jobs.flood_risk_cog.ground import ground_of
 from jobs.flood_risk_cog.plan import UnusableRaster, check_source
 from jobs.flood_risk_cog.source import open_raster
 
 SINUSOIDAL = "+proj=sinu +R=6371007.181 +units=m"
+AROUND_52_NORTH = "+proj=aeqd +lat_0=52 +lon_0=10 +datum=WGS84"
 MODIS_SIDE, MODIS_WEST, MODIS_NORTH = 1_111_950.519667, -20_015_109.354, 10_007_554.677
 EARTH_KM2 = 510_065_622
 
@@ -124,3 +128,35 @@ def test_the_checksum_is_the_same_for_tiles_and_strips(make_raster):
         with open_raster(make_raster(name, pixels, **layout)) as dataset:
             found.add(read_facts(dataset).checksum)
     assert len(found) == 1
+
+
+def test_the_box_reaches_as_far_as_a_curved_edge(make_raster):
+    """Eleven points along a side missed the southernmost place by a tenth of a pixel and more."""
+    transform = Affine(20_000, 0, -2_000_000, 0, -20_000, -1_000_000)
+    path = make_raster(pixels=np.zeros((1, 200, 220), "uint8"), crs="EPSG:3577", transform=transform)
+    with rasterio.open(path) as dataset:
+        footprint = footprint_of(dataset)
+        lat = ground_of(dataset).lon_lat(np.linspace(0, 220, 100_001), np.full(100_001, 200.0))[1]
+    assert footprint.bbox[1] == pytest.approx(lat.min(), abs=0.001)
+    ring = np.array(footprint.geometry["coordinates"][0])
+    assert footprint.bbox == pytest.approx([*ring.min(axis=0), *ring.max(axis=0)], abs=1e-6)
+    assert len(ring) <= 60
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "width", "height", "limits"),
+    [
+        ("EPSG:3413", Affine(25_000, 0, -3_850_000, 0, -25_000, 5_850_000), 304, 448, (None, 90)),
+        (AROUND_52_NORTH, Affine(50_000, 0, -5_000_000, 0, -50_000, 5_000_000), 200, 200, (None, 90)),
+        ("EPSG:4326", Affine(2.5, 0, -180, 0, -2.5, 90), 144, 72, (-90, 90)),
+        ("EPSG:4326", Affine(2.5, 0, -180, 0, -2.5, 91.25), 144, 73, (-90, 90)),
+    ],
+)
+def test_the_box_of_a_reprojected_raster_ends_at_a_pole_inside(
+    make_raster, tmp_path, crs, transform, width, height, limits
+):
+    """A thousandth of a pixel of EPSG:6933 is a tenth of a degree there."""
+    path = make_raster(pixels=np.ones((1, height, width), "float32"), crs=crs, transform=transform)
+    bbox = convert_raster(path, str(tmp_path / "out"), target_crs="EPSG:6933")["bbox"]
+    assert bbox[3] == limits[1]
+    assert limits[0] is None or bbox[1] == limits[0]
