@@ -11,6 +11,8 @@ from jobs.flood_risk_cog.ground import ground_of
 
 # Ground per pixel changes slowly: it is computed at so many rows and columns and interpolated between rows.
 MOST_ROWS, MOST_COLUMNS = 257, 64
+# Larger pixels are divided into parts of this side, at most 64 along a side: their sides are bent on the ground.
+PART_METRES, MOST_PARTS, NEAR_MIDDLE = 100_000.0, 64, 0.01
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,29 @@ def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: floa
     rows = np.unique(np.linspace(0, height - 1, min(height, MOST_ROWS)).round().astype(int))
     starts = np.unique(np.linspace(0, width, min(width, MOST_COLUMNS) + 1).astype(int)[:-1])
     ends = np.append(starts[1:], width)
-    column, row = np.meshgrid((starts + ends) / 2, rows + 0.5)
-    x, y = transform.c + transform.a * column, transform.f + transform.e * row
+    metres = float(dataset.crs.units_factor[1])
+    across, down = (
+        min(max(math.ceil(abs(side) * metres / PART_METRES), 1), MOST_PARTS) for side in (transform.a, transform.e)
+    )
+    middles = ((starts + ends) / 2)[:, None] + (np.arange(across) + 0.5) / across - 0.5
+    ground = np.zeros((rows.size, starts.size))
+    for part in range(down):
+        column, row = np.meshgrid(middles.ravel(), rows + (part + 0.5) / down)
+        # Of parts, whose sides may be off the globe, it is taken at their middle.
+        share = NEAR_MIDDLE if across * down > 1 else 1.0
+        half = transform.a / across / 2 * share, transform.e / down / 2 * share
+        areas = _cell_areas(dataset, crs, (column, row), half, (semi_major, semi_minor))
+        ground += areas.reshape(rows.size, starts.size, across).sum(axis=2) / share**2
+    return ground, rows, starts
+
+
+def _cell_areas(
+    dataset: Any, crs: Any, at: tuple[Any, Any], half: tuple[float, float], axes: tuple[float, float]
+) -> Any:
+    """Square metres of cells around columns and rows, 0 off the globe; `half` is a half of their sides on the grid."""
+    (column, row), (half_x, half_y), (semi_major, semi_minor) = at, half, axes
+    x, y = dataset.transform.c + dataset.transform.a * column, dataset.transform.f + dataset.transform.e * row
     to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    half_x, half_y = transform.a / 2, transform.e / 2
     east_lon, east_lat = to_degrees.transform(x + half_x, y)
     west_lon, west_lat = to_degrees.transform(x - half_x, y)
     north_lon, north_lat = to_degrees.transform(x, y + half_y)
@@ -101,4 +122,4 @@ def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: floa
         meridian, prime = semi_major * (1 - squared) / root**1.5, semi_major / np.sqrt(root)
         ground = np.abs(across[0] * down[1] - across[1] * down[0]) * unit**2 * meridian * prime * np.cos(phi)
     is_there = np.isfinite(ground) & ground_of(dataset).is_on_globe(column, row)
-    return np.where(is_there, ground, 0), rows, starts
+    return np.where(is_there, ground, 0)

@@ -160,3 +160,21 @@ def test_the_box_of_a_reprojected_raster_ends_at_a_pole_inside(
     bbox = convert_raster(path, str(tmp_path / "out"), target_crs="EPSG:6933")["bbox"]
     assert bbox[3] == limits[1]
     assert limits[0] is None or bbox[1] == limits[0]
+
+
+@pytest.mark.parametrize(
+    ("crs", "half_width", "half_height", "columns", "rows", "expected"),
+    [
+        ("EPSG:6933", 17_367_530.445, 7_314_540.83, 1, 14, EARTH_KM2),
+        ("EPSG:6933", 17_367_530.445, 7_314_540.83, 2, 2, EARTH_KM2),
+        ("EPSG:6933", 17_367_530.445, 7_314_540.83, 1, 1, EARTH_KM2),
+        # To 85.05 degrees of latitude.
+        ("EPSG:3857", 20_037_508.343, 20_037_508.343, 1, 1, 508_170_000),
+        ("ESRI:54009", 18_040_095.696, 9_020_047.848, 2, 2, EARTH_KM2),
+    ],
+)
+def test_a_world_in_few_pixels_has_its_whole_area(crs, half_width, half_height, columns, rows, expected):
+    """The sides of such a pixel ended at one meridian, or off the globe: it had no area, or ten times as much."""
+    place = from_bounds(-half_width, -half_height, half_width, half_height, columns, rows)
+    areas = pixel_areas(SimpleNamespace(width=columns, height=rows, crs=CRS.from_user_input(crs), transform=place))
+    assert areas.total(np.ones((rows, columns), bool), 0, 0) / 1e6 == pytest.approx(expected, rel=0.005)
