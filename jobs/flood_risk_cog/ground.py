@@ -177,7 +177,12 @@ def places_in(before: Any, after_crs: Any, grid: Any, rows: Any, columns: Any, w
 
 
 def coarseness(before: Any, crs: Any, grid: Any) -> float:
-    """How many pixels of a raster lie along the side of one of a grid, in the middle of nine by nine places."""
+    """How many pixels of a raster lie along the side of one of a grid, in the middle of nine by nine places.
+
+    Infinite for a grid without a size.
+    """
+    if grid.is_degenerate:
+        return math.inf
     at = (np.arange(9) + 0.5) / 9
     columns, rows = np.meshgrid(at * before.width, at * before.height)
     here, right, below = (

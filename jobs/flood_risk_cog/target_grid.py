@@ -32,6 +32,8 @@ FINEST = 0.4
 # By how much a grid that has all of a source may be larger than GDAL's: beyond it, a projection has no end.
 MOST_LARGER = 4
 
+TOO_FEW = "GDAL finds none for that few pixels of its own: divide them first (gdal_translate -outsize 64 64)"
+
 
 @dataclass(frozen=True)
 class TargetGrid:
@@ -92,6 +94,8 @@ def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
     except (RasterioError, CPLE_BaseError):
         # The warp reports it.
         return None
+    if is_no_grid(transform):
+        return None
     ground, system = ground_of(dataset), around(crs)
     at = places_on_globe(dataset)
     x, y = places(dataset.crs, crs, *ground.xy(*at))
@@ -111,6 +115,11 @@ def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
     columns, rows = ~transform @ (x[known], y[known])
     left, top, right, bottom = map(float, (columns.min(), rows.min(), columns.max(), rows.max()))
     return LookedUp(transform, width, height, left, top, right, bottom, is_scaled)
+
+
+def is_no_grid(transform: Affine) -> bool:
+    """Whether a grid of GDAL's has pixels without a size, as it chooses for worlds of one or two pixels."""
+    return not math.isfinite(sum(transform)) or bool(transform.is_degenerate)
 
 
 def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:

@@ -133,3 +133,24 @@ def test_neighbours_on_tiles_do_not_overlap(tmp_path):
         results.append(convert_raster(str(path), str(tmp_path / "out"), web_optimized=True))
     assert overlapping(results) == []
     assert overlapping([results[0], {**results[0], "name": "again"}]) == [("a.tif", "again")]
+
+
+@pytest.mark.parametrize("west", [19_990_000, -20_090_000, 20_090_000])
+def test_web_mercator_beyond_its_seam_is_refused_by_the_header(make_raster, tmp_path, monkeypatch, west):
+    """It was converted whole, and then half of its pixels had no place."""
+    monkeypatch.setattr("jobs.flood_risk_cog.convert.write_warped", None)
+    place = Affine(1000, 0, west, 0, -1000, 50_000)
+    path = make_raster(pixels=np.ones((1, 100, 100), "float32"), crs="EPSG:3857", transform=place)
+    with pytest.raises(
+        UnusableRaster, match="across the antimeridian or beyond it, where web maps end; set target_crs"
+    ):
+        convert_raster(path, str(tmp_path / "out"), web_optimized=True)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("asked", [{"web_optimized": True}, {"target_crs": "EPSG:6933"}])
+def test_a_world_in_a_pixel_or_two_is_refused_with_what_to_do(make_raster, tmp_path, columns, asked):
+    place = Affine(360 / columns, 0, -180, 0, -180, 90)
+    path = make_raster(pixels=np.ones((1, 1, columns), "float32"), crs="EPSG:4326", transform=place)
+    with pytest.raises(UnusableRaster, match="that few pixels of its own: divide them first"):
+        convert_raster(path, str(tmp_path / "out"), **asked)
