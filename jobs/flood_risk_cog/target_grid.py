@@ -32,6 +32,8 @@ FINEST = 0.4
 # By how much a grid that has all of a source may be larger than GDAL's: beyond it, a projection has no end.
 MOST_LARGER = 4
 
+# Along the longer side of a raster.
+FEW = 4
 TOO_FEW = "GDAL finds none for that few pixels of its own: divide them first (gdal_translate -outsize 64 64)"
 
 

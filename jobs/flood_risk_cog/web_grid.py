@@ -8,7 +8,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform
 
-from jobs.flood_risk_cog.target_grid import ROUNDED, TOO_FEW, LookedUp, is_no_grid, looked_up
+from jobs.flood_risk_cog.target_grid import FEW, ROUNDED, TOO_FEW, LookedUp, is_no_grid, looked_up
 
 WEB_MERCATOR = "EPSG:3857"
 # Half of the square world, in metres; it ends at 85.06 degrees.
@@ -39,7 +39,11 @@ def web_grid(dataset: Any, tile_size: int) -> WebGrid:
     if not all(map(math.isfinite, transform)):
         raise ValueError("GDAL finds no place there for its edge; choose a target_crs in the place of web_optimized")
     place = looked_up(dataset, mercator)
-    if place is None and (is_no_grid(transform) or not (width and height)):
+    if (
+        place is None
+        and max(dataset.width, dataset.height) <= FEW
+        and (is_no_grid(transform) or not (width and height))
+    ):
         raise ValueError(f"it would have no pixels; {TOO_FEW}")
     found = place or LookedUp(transform, width, height, 0, 0, width, height)
     transform = found.transform

@@ -25,7 +25,7 @@ from jobs.flood_risk_cog.lost_pixels import MOST_COARSER
 from jobs.flood_risk_cog.nodata import PER_BAND
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.target_grid import TOO_FEW, counted_from_its_middle, is_no_grid
+from jobs.flood_risk_cog.target_grid import FEW, TOO_FEW, counted_from_its_middle, is_no_grid
 from jobs.flood_risk_cog.written import ValueChecksums
 
 Progress = Callable[[float], None]
@@ -120,6 +120,8 @@ def _check_grid(path: str, dataset: Any, warped: Any, plan: ConversionPlan) -> N
     if not all(map(math.isfinite, warped.transform)):
         raise _no_grid(path, plan, "its edge has no place")
     if is_no_grid(warped.transform):
+        if max(dataset.width, dataset.height) > FEW:
+            raise _no_grid(path, plan, "its pixels have no size")
         raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it would have pixels without a size; {TOO_FEW}")
     check_place(path, warped)
     check_coarseness(path, dataset, warped.crs, warped.transform, plan)
