@@ -128,6 +128,31 @@ def test_a_job_is_submitted_by_form_and_watched_to_its_end(app: DashboardApp, pa
     assert page.run("document.querySelectorAll('.lane-task').length") == 8
 
 
+def test_a_live_page_takes_nothing_of_before_what_it_shows(app: DashboardApp, page: Browser) -> None:
+    """Each process of the server counts a large stage for itself, and they answer in turns."""
+    page.open(f"{app.url}/jobs/{submit(app, held=[0])}")
+    page.run("fetch(location.href).then(answer => answer.text()).then(text => { window.pageText = text; })")
+
+    def answer(counted: str, title: str) -> str:
+        page.run(
+            "window.isRead = false;"
+            # A task of its own comes after all that the page does with the text.
+            "window.readText = async text => { setTimeout(() => { window.isRead = true; }); return text; };"
+            f"window.freshText = pageText.replace('<main ', '<main {counted} ').replace(/<h1>[^<]*/, '<h1>{title}');"
+            "window.fetch = async () => ({ ok: true, redirected: false, text: () => readText(freshText) });"
+        )
+        page.press("p")
+        page.press("p")
+        page.wait_for("isRead")
+        return text(page, "h1")
+
+    assert answer('data-counted="10.5"', "first") == "first"
+    assert answer('data-counted="9.25"', "older") == "first"
+    assert answer('data-counted="11"', "later") == "later"
+    assert answer("", "of now") == "of now"
+    assert answer('data-counted="9.25"', "of another stage") == "of another stage"
+
+
 def test_a_running_job_is_paused_resumed_and_cancelled_with_a_reason(app: DashboardApp, page: Browser) -> None:
     job_id = submit(app, held=[0, 1, 2, 3])
     page.open(f"{app.url}/jobs/{job_id}")
