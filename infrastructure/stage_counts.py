@@ -183,17 +183,20 @@ class StageCounts(PostgreSQLRepository):
         """Seconds until it is due; None: it is not counted here any more."""
         known, looked_at, now = self._known.get(ref), self._looked_at.get(ref), self._clock()
         if known is None or looked_at is None or known.is_final or now - looked_at > WATCHED_SECONDS:
-            return self._forget(ref)
+            self._forget(ref)
+            return None
         if not known.is_fresh(now):
             try:
                 with self._get_cursor("count_stage") as cursor, own_transaction(cursor.connection):
                     known = self._count(cursor, ref, known.statuses)
             except StoreUnavailable as error:
                 outage.note(str(error))
-                return self._forget(ref)
+                self._forget(ref)
+                return None
             except Exception:
                 log.exception("stage_not_counted", extra=ref.log_fields)
-                return self._forget(ref)
+                self._forget(ref)
+                return None
         return max(0.0, known.until - self._clock())
 
     def _forget(self, ref: StageRef) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -74,6 +74,10 @@ class Limit(_Frozen):
     name: LimitName
     at_once: AtOnce | None = None
     rate: TextRate | None = None
+
+    if TYPE_CHECKING:
+        # A type checker takes the types of the fields for those of the arguments.
+        def __init__(self, *, name: str, at_once: int | None = None, rate: Rate | str | None = None) -> None: ...
 
 
 def named_limit(value: object) -> object:
