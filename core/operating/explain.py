@@ -519,10 +519,21 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
         + (
             f"{_tasks(taken)} announced or running, and more as those end"
             if taken
-            else "none is announced or running, and the janitor's next sweep announces more"
+            # Of short tasks that is often so, between the end of some and the claim of the next.
+            else "none was announced or running at the moment of this look; if that stays so, the janitor's next sweep "
+            "announces more"
         ),
-        advice="large stages are announced in windows, so that other jobs can use the queue, too; for a "
-        f"larger share: coremachine adjust {facts.job_id[:12]} --priority high",
+        advice=_advice_in_line(facts),
+    )
+
+
+def _advice_in_line(facts: JobFacts) -> str:
+    adjust = f"coremachine adjust {facts.job_id[:12]}"
+    if facts.max_parallel is not None:
+        return f"max_parallel lets {facts.max_parallel} of them run at a time; to change it: {adjust} --max-parallel N"
+    return (
+        "large stages are announced in windows, so that other jobs can use the queue, too; for a larger share: "
+        f"{adjust} --priority high"
     )
 
 
