@@ -2,7 +2,8 @@
 
 A completed stage has its numbers in its row. Tasks of a small stage are counted at each look. Those of a large one are
 counted once, and in the background for as long as somebody looks again and again, so seldom that counting takes a small
-share of the time. A look gets the latest count with its time, and that is never older than the time between two counts.
+share of the time. A look gets the latest count with its time, and that is never older than twice the time between two
+counts.
 """
 
 import threading
@@ -75,6 +76,10 @@ class _Counted:
     def is_fresh(self, now: float) -> bool:
         return self.is_final or now < self.until
 
+    def is_overdue(self, now: float) -> bool:
+        """The thread should have counted again by now, and has other stages to count or waits for the database."""
+        return now >= self.until + (self.until - self.at)
+
     @property
     def is_final(self) -> bool:
         """The stage has ended, and no task is open: nothing changes any more."""
@@ -121,7 +126,7 @@ class StageCounts(PostgreSQLRepository):
             return self._count(cursor, ref, statuses)
         if known.is_final:
             return known
-        if not known.is_fresh(now) and ref not in self._watched:
+        if not known.is_fresh(now) and (ref not in self._watched or known.is_overdue(now)):
             known = self._count(cursor, ref, statuses)
         if looked_at is not None and now - looked_at <= WATCHED_SECONDS:
             self._watch(ref)

@@ -116,6 +116,16 @@ def test_a_look_now_and_then_gets_no_count_of_the_look_before(engine, looks, lar
     assert looks.numbers(large) == {"pending": LARGE - 2, "processing": 2}
 
 
+def test_a_look_counts_where_the_background_is_late(engine, looks, large):
+    looks.numbers(large)
+    looks.numbers(large)
+    engine.claim(large, 1, "s1-00000")
+    looks.clock.now += FRESH_SECONDS * 1.5
+    assert looks.numbers(large) == {"pending": LARGE}
+    looks.clock.now += FRESH_SECONDS
+    assert looks.numbers(large) == {"pending": LARGE - 1, "processing": 1}
+
+
 def test_the_background_ends_when_nobody_looks_any_more(engine, looks, large):
     looks.numbers(large)
     looks.numbers(large)
