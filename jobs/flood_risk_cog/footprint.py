@@ -257,6 +257,9 @@ def _neighbours() -> Iterator[tuple[Any, Any]]:
 
 def _last_on_globe(ground: Ground, inner: Any, outer: Any) -> Any:
     """Between points on the globe and points off it: the last that are on it."""
+    if not inner[0].size:
+        # Most rasters are on the globe wholly.
+        return inner
     for _ in range(HALVINGS):
         middle = tuple((one + other) / 2 for one, other in zip(inner, outer, strict=True))
         is_there = ground.is_on_globe(*middle)

@@ -1,6 +1,7 @@
 """The flood risk job from parameters to result, in memory: its declarations, handlers and failures."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -30,7 +31,6 @@ from jobs.flood_risk_cog.marker import MARKER
 from jobs.flood_risk_cog.memory import MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.process import ConversionEnded
-from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.serve import do_work
 from jobs.flood_risk_cog.source import SourceNotFound
@@ -90,10 +90,13 @@ def store(monkeypatch):
 
 
 @pytest.fixture
-def source(tmp_path):
-    """A folder with three good rasters."""
-    generate_samples(tmp_path / "source", count=3)
-    return tmp_path / "source"
+def source(flood_samples, tmp_path):
+    """A folder of the test's own with three good rasters."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for path in flood_samples[:3]:
+        shutil.copy2(path, folder)
+    return folder
 
 
 @pytest.fixture
