@@ -18,6 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rasterio._env import get_gdal_config
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
+from rasterio.windows import Window
 
 from core.context import TaskContext
 from core.errors import PermanentTaskError, TaskCancelled, classify
@@ -39,6 +40,8 @@ from jobs.parameters import ParameterErrors
 from tests.unit.raster.in_process import InThisProcess
 
 REGISTRY = build_registry(["tasks", "raster"])
+# Of the rasters of a job: how it runs is no matter of their size.
+SMALL_SIDE = 160
 STEPS = ["read", "write", "validate", "verify", "store"]
 ROTATED = Affine.translation(6e5, 3e6) @ Affine.rotation(20) @ Affine.scale(10, -10)
 
@@ -89,14 +92,25 @@ def store(monkeypatch):
     return fsspec.filesystem("memory")
 
 
-@pytest.fixture
-def source(flood_samples, tmp_path):
-    """A folder of the test's own with three good rasters."""
-    folder = tmp_path / "source"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def small_samples(flood_samples, tmp_path_factory):
+    """The middle of three sample rasters: jobs of whole ones are those of `test_catalog` and of the demo."""
+    folder = tmp_path_factory.mktemp("small")
     for path in flood_samples[:3]:
-        shutil.copy2(path, folder)
+        with rasterio.open(path) as whole:
+            window = Window(whole.width // 2 - SMALL_SIDE // 2, whole.height // 2, SMALL_SIDE, SMALL_SIDE)
+            place = {"width": SMALL_SIDE, "height": SMALL_SIDE, "transform": whole.window_transform(window)}
+            with rasterio.open(folder / path.name, "w", **{**whole.profile, **place}) as part:
+                part.write(whole.read(window=window))
+                part.units, part.descriptions = whole.units, whole.descriptions
+                part.update_tags(**whole.tags())
     return folder
+
+
+@pytest.fixture
+def source(small_samples, tmp_path):
+    """A folder of the test's own with three good rasters."""
+    return shutil.copytree(small_samples, tmp_path / "source")
 
 
 @pytest.fixture
