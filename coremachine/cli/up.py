@@ -99,7 +99,7 @@ def up(
                 fresh=fresh,
                 app_dir=app_dir or found or BUILT_IN_APP,
                 database_url=database_url,
-                on_step=lambda step: show.print(f"[dim]{step}[/dim]"),
+                on_step=lambda step: show.print(f"[dim]{escape(step)}[/dim]"),
                 home=home,
                 apps=chosen,
             )
@@ -124,7 +124,7 @@ def show_stack(stack: "LocalStack", apps: Sequence[LocalApp], settings: Mapping[
     show = console()
     show.print(f"dashboard {info.url}/api/ui", soft_wrap=True, highlight=False)
     show.print(f"database {escape(redact(info.database_url))}", soft_wrap=True, highlight=False)
-    show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
+    show.print(f"broker   {info.admin_url}/queues   logs {escape(str(info.data_dir))}/logs", soft_wrap=True)
 
 
 def show_state(url: str, *, began: str) -> None:
