@@ -95,10 +95,14 @@ def _waits_for_step(brief: JobBrief) -> BriefReason:
         return BriefReason("step_retry", Severity.WARNING, text, brief.due_at)
     if job.start_at is not None and job.start_at > now:
         return BriefReason("starts_later", Severity.INFO, "Begins later, as it was submitted", job.start_at)
+    return _waits_for_message(brief, step)
+
+
+def _waits_for_message(brief: JobBrief, step: str) -> BriefReason:
+    job, now = brief.job, brief.now
     if brief.announced_at is None:
-        if (late := _janitor_late(brief, max(job.updated_at, brief.due_at or job.updated_at))) is not None:
-            return late
-        return BriefReason("step_not_announced", Severity.INFO, f"Waits for {step}; no message is sent yet")
+        waiting = BriefReason("step_not_announced", Severity.INFO, f"Waits for {step}; no message is sent yet")
+        return _janitor_late(brief, max(job.updated_at, brief.due_at or job.updated_at)) or waiting
     is_long = (now - brief.announced_at).total_seconds() > QUEUE_PATIENCE_SECONDS
     severity = Severity.WARNING if is_long else Severity.INFO
     text = f"Waits for {step}{'; no app took its message yet' if is_long else ''}"
@@ -109,9 +113,8 @@ def _tasks(brief: JobBrief, sample: OpenSample, find_missing: FindMissing) -> Br
     if brief.job.status is JobStatus.CANCELLING:
         return BriefReason("cancelling", Severity.INFO, "Waits for its running tasks to stop")
     if not sample.count:
-        if (late := _janitor_late(brief, brief.job.updated_at)) is not None:
-            return late
-        return _warning("stage_over", f"Stage {brief.job.stage} is over; the janitor moves the job on")
+        over = _warning("stage_over", f"Stage {brief.job.stage} is over; the janitor moves the job on")
+        return _janitor_late(brief, brief.job.updated_at) or over
     if sample.unknown is not None:
         return _warning("waits_for_release", f"Waits for an app that knows the {sample.unknown}")
     if sample.expired:
@@ -149,9 +152,8 @@ def _in_queue(brief: JobBrief, sample: OpenSample, find_missing: FindMissing) ->
         text = no_reader if missing.code == "queue_without_app" else no_handler
         return BriefReason(missing.code, missing.severity, text)
     if not sample.is_sent:
-        if (late := _janitor_late(brief, sample.unannounced_since)) is not None:
-            return late
-        return BriefReason("tasks_not_announced", Severity.INFO, "Messages for its tasks are still to be sent")
+        waiting = BriefReason("tasks_not_announced", Severity.INFO, "Messages for its tasks are still to be sent")
+        return _janitor_late(brief, sample.unannounced_since) or waiting
     if (brief.now - sample.since).total_seconds() > QUEUE_PATIENCE_SECONDS:
         return _warning("no_worker_seen", f"Waits on the queue {sample.queue}; no process takes its tasks")
     return BriefReason("waiting_in_queue", Severity.INFO, f"Waits on the queue {sample.queue}")

@@ -84,8 +84,8 @@ class ServerSilent(CliError):
         see = f"its log, {log}," if log is not None else "the log of its host"
         super().__init__(
             f"no answer from {url}{f' ({origin})' if origin else ''}: {reason}\n"
-            f"A server is there: see {see} for what its processes wait for, whether they are stopped or at the limit of "
-            "their memory or processor, and restart it."
+            f"A server is there: see {see} and whether its processes are stopped, or have no memory or "
+            "processor left; restart it if it stays so."
         )
 
 
