@@ -10,7 +10,7 @@ from rich.markup import escape
 from core.models.audit import AuditAction
 from core.models.bulk import AS_WISHED, MOST_JOBS_AT_ONCE, BulkAction
 from coremachine.cli.client import ApiClient, Json, choose_server
-from coremachine.cli.control import ReasonOption
+from coremachine.cli.control import AuditReasonOption, ReasonOption
 from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import (
     CorrelationOption,
@@ -141,7 +141,7 @@ def _show_report(report: Json) -> None:
 
 def delete(
     job_id: JobArgument,
-    reason: ReasonOption = None,
+    reason: AuditReasonOption = None,
     yes: YesOption = False,
     output: OutputOption = None,
     url: UrlOption = None,

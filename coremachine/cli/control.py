@@ -24,7 +24,11 @@ from coremachine.cli.parameters import gather_parameters
 from coremachine.cli.render import console, duration_text, print_json, print_rows, say, seconds_between, status_markup
 
 _GRACE_HELP = f"Seconds that tasks which run get to stop; 0: none. Default: {DEFAULT_CANCEL_GRACE_SECONDS:g}."
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the job's timeline.")]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Kept in the job's timeline, and in the audit log: `coremachine audit`.")
+]
+# Where there is no job, or none any more.
+AuditReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the audit log: `coremachine audit`.")]
 
 
 def cancel(
