@@ -454,7 +454,8 @@ class BatchJob(BaseModel):
 class SubmittedJob(BatchJob):
     """`created` is false when the job was there already; `outcome` is how it was found.
 
-    `advice` is there when this submission makes nothing run: the job had ended before. It names what would.
+    `advice` is there when this submission makes nothing run: the job had ended before. It names what would. It is also
+    there when `start_at` is in the past: what was submitted begins at once.
     `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for, and
     where its run is not of this submission.
     """

@@ -753,3 +753,17 @@ def test_answer_in_time_is_not_announced(hello: FakeApi, run: Run, capsys: pytes
     hello.answer("GET /api/jobs", {"value": [], "next_cursor": None})
     assert run("list") == 0
     assert "waiting" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stages", "found"), [(3, "found 9; hello_world has stages 1 to 3"), (1, "found 9; hello_world has stage 1 alone")]
+)
+def test_tasks_of_a_stage_that_the_job_has_not(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], stages: int, found: str
+) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}/tasks", {"value": [], "next_cursor": None})
+    api.answer(f"GET /api/jobs/{JOB_ID}", job() | {"total_stages": stages})
+    assert run("tasks", JOB_ID, "--stage", "9") == 2
+    assert found in capsys.readouterr().err
+    assert run("tasks", JOB_ID, "--stage", "1", "-o", "table") == 0
+    assert "No tasks." in capsys.readouterr().out
