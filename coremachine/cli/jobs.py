@@ -310,7 +310,7 @@ def tasks(
         whole_id = client.resolve_job_id(job_id)
         found = client.list_tasks(whole_id, status=status, stage=stage, limit=limit)
         if stage is not None and not found:
-            _expect_stage(client.get_job(whole_id), stage)
+            expect_stage(client.get_job(whole_id), "--stage", stage)
     if wants_json(output):
         print_json({"value": found})
         return
@@ -320,12 +320,12 @@ def tasks(
     print_rows(rows, columns, empty="No tasks.")
 
 
-def _expect_stage(job: Json, stage: int) -> None:
+def expect_stage(job: Json, option: str, stage: int) -> None:
     """Raises UsageProblem where the job has no such stage."""
     last = job["total_stages"]
     if stage > last:
         stages = "stage 1 alone" if last == 1 else f"stages 1 to {last}"
-        raise UsageProblem(f"--stage: expected one of the job's stages, found {stage}; {job['job_type']} has {stages}")
+        raise UsageProblem(f"{option}: expected one of the job's stages, found {stage}; {job['job_type']} has {stages}")
 
 
 def job_types(output: OutputOption = None, url: UrlOption = None) -> None:

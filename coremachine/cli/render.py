@@ -258,6 +258,11 @@ def print_fields(found: Mapping[str, Any], *, without: Collection[str] = ()) -> 
         show.print(f"[bold]{escape(visible(name))}[/bold] {text}", highlight=False, soft_wrap=True)
 
 
+def count_text(count: int, one: str, many: str | None = None) -> str:
+    """`1 task`, `2 tasks`, `1 job matches`, `2 jobs match`."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
 def seconds_between(start: str | None, end: str | None) -> float | None:
     """Seconds from one RFC 3339 instant to another (None: now)."""
     if start is None:

@@ -61,7 +61,7 @@ def test_rerun_sends_what_is_to_be_done_again(
     api.answer(f"{PATH}/rerun", state(run=2, kept_count=7, fresh_count=1), status=202)
     assert run("rerun", JOB_ID, *options, "-o", "table") == 0
     assert api.requests[-1][2] == {"expected_run": 1, **body}
-    assert "run 2 from stage 1, 7 tasks kept, 1 tasks again" in capsys.readouterr().out
+    assert "run 2 from stage 1, 7 tasks kept, 1 task again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", [["--failed", "--all"], ["--all", "--from-stage", "1"], ["-p", "n"]])
@@ -151,3 +151,13 @@ def test_where_a_reason_is_kept_is_told_as_it_is() -> None:
     assert {name for name, text in told.items() if "timeline" in text} == of_jobs
     assert set(told) - of_jobs == {"delete", "limits set", "schedules pause", "schedules resume"}
     assert all("audit" in text for text in told.values())
+
+
+def test_rerun_from_a_stage_that_the_job_has_not(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}", job("failed"))
+    assert run("rerun", JOB_ID, "--from-stage", "7") == 2
+    assert (
+        "--from-stage: expected one of the job's stages, found 7; hello_world has stages 1 to 2"
+        in capsys.readouterr().err
+    )
+    assert not [call for call, _, _ in api.requests if call.startswith("POST")]
