@@ -537,7 +537,9 @@ def _limits(facts: JobFacts) -> Iterator[Finding]:
     if not full:
         names = ", ".join(limit.name for limit in facts.limits)
         stages = max(limit.waiting for limit in facts.limits)
-        message = f"waiting for its turn at the limit {names}: {what}; {stages} stages wait there"
+        message = (
+            f"waiting for its turn at the limit {names}: {what}; {_count(stages, 'stage waits', 'stages wait')} there"
+        )
         advice = "stages that share a limit are served in turn, by their priority: coremachine adjust changes it"
         about = {"limit": facts.limits[0].name}
         yield Finding("waits_for_turn", Severity.INFO, message, advice=advice, about=about)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from core.safety.credentials import redact
 from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import OutputOption, wants_json
-from coremachine.cli.render import console, print_json, print_rows
+from coremachine.cli.render import console, count_text, print_json, print_rows
 from coremachine.local.stack_file import find_stack_of
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def prune(
             with console().status("pruning") as told:
 
                 def tell(pruned: Pruned) -> None:
-                    told.update(f"pruned {pruned.jobs} jobs, {pruned.tasks} tasks")
+                    told.update(f"pruned {count_text(pruned.jobs, 'job')}, {count_text(pruned.tasks, 'task')}")
 
                 pruned = retention.prune_jobs(seconds, on_progress=tell)
             letters = retention.prune_dead_letters(seconds)
