@@ -15,6 +15,7 @@ from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, Parallelism, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, Priority, TimeoutSeconds
+from core.models.fields import without_consequences
 from core.models.limit import places_in
 from jobs.functions import function_problems
 from jobs.mixins import JobBaseMixin
@@ -201,7 +202,7 @@ def _stage_problems(stages: Any) -> list[str]:
         try:
             checked = StageDefinition.model_validate(stage_values(stage, place))
         except ValidationError as error:
-            problems += [_told_problem(f"stages[{place}]", item) for item in error.errors()]
+            problems += [_told_problem(f"stages[{place}]", item) for item in without_consequences(error.errors())]
             continue
         if checked.number != place + 1:
             found = checked.number

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.app_queues import JOBS_QUEUE
+from core.app_queues import JOBS_QUEUE, how_to_add_queue
 from core.models.insight import (
     Finding,
     InterruptedTask,
@@ -202,8 +202,7 @@ def _strange(facts: JobFacts) -> Iterator[Finding]:
             "queue_not_known",
             Severity.WARNING,
             f"this app has no queue {queue!r} in its settings, and tasks of stage {facts.stage} come through it",
-            advice="an app of a release that has it announces them at its next sweep; or add "
-            f"{queue}=<its real name> to COREMACHINE_TASK_QUEUES",
+            advice=f"an app of a release that has it announces them at its next sweep; or {how_to_add_queue(queue)}",
             about={"queue": queue},
         )
 
@@ -549,7 +548,9 @@ def _limits(facts: JobFacts) -> Iterator[Finding]:
     if not full:
         names = ", ".join(limit.name for limit in facts.limits)
         stages = max(limit.waiting for limit in facts.limits)
-        message = f"waiting for its turn at the limit {names}: {what}; {stages} stages wait there"
+        message = (
+            f"waiting for its turn at the limit {names}: {what}; {_count(stages, 'stage waits', 'stages wait')} there"
+        )
         advice = "stages that share a limit are served in turn, by their priority: coremachine adjust changes it"
         about = {"limit": facts.limits[0].name}
         yield Finding("waits_for_turn", Severity.INFO, message, advice=advice, about=about)

@@ -81,13 +81,14 @@ def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: floa
     ends = np.append(starts[1:], width)
     column, row = np.meshgrid((starts + ends) / 2, rows + 0.5)
     x, y = transform.c + transform.a * column, transform.f + transform.e * row
-    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    grid = ground_of(dataset)
+    to_degrees = grid.own
     half_x, half_y = transform.a / 2, transform.e / 2
     east_lon, east_lat = to_degrees.transform(x + half_x, y)
     west_lon, west_lat = to_degrees.transform(x - half_x, y)
     north_lon, north_lat = to_degrees.transform(x, y + half_y)
     south_lon, south_lat = to_degrees.transform(x, y - half_y)
-    _, latitude = to_degrees.transform(x, y)
+    longitude, latitude = to_degrees.transform(x, y)
     # The unit of that system's angles may be another one than the degree.
     unit = float(crs.geodetic_crs.axis_info[0].unit_conversion_factor)
     turn = 2 * math.pi / unit
@@ -100,5 +101,5 @@ def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: floa
         root = 1 - squared * np.sin(phi) ** 2
         meridian, prime = semi_major * (1 - squared) / root**1.5, semi_major / np.sqrt(root)
         ground = np.abs(across[0] * down[1] - across[1] * down[0]) * unit**2 * meridian * prime * np.cos(phi)
-    is_there = np.isfinite(ground) & ground_of(dataset).is_on_globe(column, row)
+    is_there = np.isfinite(ground) & grid.leads_back(x, y, longitude, latitude)
     return np.where(is_there, ground, 0), rows, starts

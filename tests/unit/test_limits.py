@@ -175,3 +175,17 @@ def test_the_snapshot_of_a_job_has_names_with_its_parameters():
     assert declared == {"name": "license:north/{1}", "at_once": 2}
     with pytest.raises(InvalidParameters, match="found nothing"):
         submit({})
+
+
+@pytest.mark.parametrize("limit", [{"name": "a", "rate": "fast"}, {"name": ""}])
+def test_a_limit_that_is_refused_is_the_only_problem(limit):
+    """Of a tuple without its only item pydantic says that it is too short, too."""
+    with pytest.raises(JobDefinitionError) as refused:
+        Registry([job_class(limit)], [], ["tasks"])
+    assert "limits.0" in str(refused.value)
+    assert "at least 1 item" not in str(refused.value)
+
+
+def test_no_limits_where_there_must_be_one_is_a_problem():
+    with pytest.raises(JobDefinitionError, match=r"limits: .* at least 1 item"):
+        Registry([job_class()], [], ["tasks"])

@@ -9,7 +9,7 @@ from rasterio.transform import Affine, from_bounds
 
 from jobs.flood_risk_cog.area import pixel_areas
 from jobs.flood_risk_cog.facts import read_facts
-from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
+from jobs.flood_risk_cog.footprint import NoFootprint, _boxes, footprint_of
 from jobs.flood_risk_cog.plan import UnusableRaster, check_source
 from jobs.flood_risk_cog.source import open_raster
 
@@ -124,3 +124,14 @@ def test_the_checksum_is_the_same_for_tiles_and_strips(make_raster):
         with open_raster(make_raster(name, pixels, **layout)) as dataset:
             found.add(read_facts(dataset).checksum)
     assert len(found) == 1
+
+
+def test_boxes_have_longitudes_of_one_turn():
+    lon = np.array([-540.5, -180.0, -0.0, 179.5, 180.0, 180.25, 359.0, 720.5])
+    turned = [179.5, -180.0, 0.0, 179.5, 180.0, -179.75, -1.0, 0.5]
+    south, north = np.full(lon.size, -1.5), np.full(lon.size, 2.5)
+    assert _boxes(lon, south, lon[::-1], north) == [
+        [west, -1.5, east, 2.5] for west, east in zip(turned, turned[::-1], strict=True)
+    ]
+    with pytest.raises(OverflowError, match="found infinity"):
+        _boxes(np.array([np.inf]), south[:1], lon[:1], north[:1])
