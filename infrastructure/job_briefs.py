@@ -63,7 +63,7 @@ _BRIEFS = SQL(
     " case when j.attempt > 0 then (select jsonb_build_object('type', e.detail -> 'type', 'message',"
     "   left(e.detail ->> 'message', 300)) from {events} e where e.job_id = j.job_id and e.run = j.run"
     "   and e.event = 'job_step_retry_scheduled' order by e.event_id desc limit 1) end as step_error,"
-    " case when j.status in ('queued', 'finalizing') then (select left(coalesce(e.detail ->> 'reason', ''), 300)"
+    " case when j.status in ({waiting_jobs}) then (select left(coalesce(e.detail ->> 'reason', ''), 300)"
     "   from {events} e where e.job_id = j.job_id and e.run = j.run and e.stage = j.stage"
     "   and e.event = 'job_step_not_written' and e.at >= j.updated_at order by e.event_id desc limit 1)"
     "   end as step_unwritten,"
