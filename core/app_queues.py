@@ -22,6 +22,14 @@ _LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 _REAL_NAME = re.compile(r"[A-Za-z0-9]([\w\-./]{0,258}[A-Za-z0-9])?", re.ASCII)
 
 
+def how_to_add_queue(logical: str) -> str:
+    """Where a queue is declared. The setting wins over the file, which would then be read in vain."""
+    return (
+        f'add {logical} = "<its real name>" to [tool.coremachine.queues] in pyproject.toml, or '
+        f"{logical}=<its real name> to {TASK_QUEUES_SETTING} where that is set"
+    )
+
+
 def read_names(text: str) -> tuple[str, ...]:
     """Names with commas between, each once, blanks around them dropped."""
     return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
@@ -67,7 +75,7 @@ def find_route_problems(routes: Mapping[str, str], task_queues: Mapping[str, str
     """Task types that are sent to queues which are not there."""
     return [
         f"{TASK_ROUTES_SETTING}: task type {task_type!r}: expected one of the queues {', '.join(task_queues)}, found "
-        f"{queue!r}; add {queue}=<its real name> to {TASK_QUEUES_SETTING}, or name another queue"
+        f"{queue!r}; name another queue, or {how_to_add_queue(queue)}"
         for task_type, queue in routes.items()
         if queue not in task_queues
     ]
@@ -87,6 +95,6 @@ def find_queue_problems(jobs_queue: str, task_queues: Mapping[str, str], worker_
     if unknown:
         problems.append(
             f"{WORKER_QUEUES_SETTING}: expected some of {', '.join(task_queues)}, found {', '.join(unknown)}; "
-            f"add it to {TASK_QUEUES_SETTING} or leave it out"
+            f"leave it out, or {how_to_add_queue(unknown[0])}"
         )
     return problems

@@ -26,9 +26,20 @@ class GrantRepository(PostgreSQLRepository):
 
         Returns:
             Whether it was made.
+
+        Raises:
+            PreconditionFailed: The server knows no identities of Entra ID.
         """
         if self.has_role(role):
             return False
+        known = SQL("select 1 from pg_proc where proname = 'pgaadauth_create_principal'")
+        if not self._execute_query("make_entra_role", known):
+            raise PreconditionFailed(
+                "grant",
+                "expected a server of Azure with Microsoft Entra authentication for --entra, found one without the "
+                f"function pgaadauth_create_principal; on Azure turn that on, elsewhere make the role {role!r} "
+                "(create role ... login) and leave --entra out",
+            )
         made = SQL("select pgaadauth_create_principal(%s, false, false)")
         self._execute_query("make_entra_role", made, [role])
         return True

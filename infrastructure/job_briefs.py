@@ -24,13 +24,18 @@ _WAITS = SQL("t.status in ({waiting_tasks}) and t.parked_at is null").format(**S
 _IS_STRANGE = SQL(
     "t.status = 'pending_retry' and (t.waiting_for -> 'at' ->> 'attempt')::integer is not distinct from t.attempt"
 )
+_IS_IN_LINE = SQL(
+    "t.status = 'pending' and t.is_windowed and (t.task_id > s.window_after or t.announced_at is not null)"
+)
 _SAMPLE = SQL(
     "select count(*)::integer as count, count(*) filter (where t.status = 'processing')::integer as running,"
     " count(*) filter (where t.status = 'processing' and t.lease_expires_at <= {clock}())::integer as expired,"
     " min(concat(t.waiting_for ->> 'kind', ' ', t.waiting_for ->> 'name')) filter (where {is_strange}) as unknown,"
     " min(t.held_for) filter (where {waits}) as held_for,"
-    " bool_or(t.status = 'pending' and t.is_windowed"
-    "   and (t.task_id > s.window_after or t.announced_at is not null)) as is_in_line,"
+    " bool_or({is_in_line}) as is_in_line,"
+    " min(coalesce(t.due_at, case when t.attempt = 0 then t.created_at end)) filter (where t.status = 'pending'"
+    "   and not coalesce({is_in_line}, false) and t.held_for is null"
+    "   and (t.due_at is null or t.due_at <= {clock}())) as unannounced_since,"
     " min(t.due_at) filter (where t.status = 'pending_retry' and not ({is_strange}) and t.held_for is null)"
     "   as retry_at,"
     " (array_agg(jsonb_build_object('type', t.error -> 'type', 'message', left(t.error ->> 'message', 300)))"
@@ -41,7 +46,10 @@ _SAMPLE = SQL(
     " coalesce(bool_or(t.announced_at is not null) filter (where {waits}), false) as is_sent,"
     " coalesce(array_agg(distinct t.lease_owner) filter (where t.status = 'processing'), array[]::text[]) as owners,"
     " (select array_agg(l.value ->> 'name') from jsonb_array_elements("
-    "   case when jsonb_typeof(s.settings -> 'limits') = 'array' then s.settings -> 'limits' end) l) as limits"
+    "   case when jsonb_typeof(s.settings -> 'limits') = 'array' then s.settings -> 'limits' end) l) as limits,"
+    " (select array_agg(c.name order by c.name) from {limits} c where (c.at_once = 0 or c.rate_count = 0)"
+    "   and c.name in (select l.value ->> 'name' from jsonb_array_elements("
+    "   case when jsonb_typeof(s.settings -> 'limits') = 'array' then s.settings -> 'limits' end) l)) as closed_limits"
     " from (select x.* from {tasks} x where x.job_id = j.job_id and x.run = j.run and x.stage = j.stage"
     "   and x.status in ({open_tasks}) order by x.job_id, x.run, x.stage, x.task_id limit {sampled}) t"
 )
@@ -55,6 +63,10 @@ _BRIEFS = SQL(
     " case when j.attempt > 0 then (select jsonb_build_object('type', e.detail -> 'type', 'message',"
     "   left(e.detail ->> 'message', 300)) from {events} e where e.job_id = j.job_id and e.run = j.run"
     "   and e.event = 'job_step_retry_scheduled' order by e.event_id desc limit 1) end as step_error,"
+    " case when j.status in ({waiting_jobs}) then (select left(coalesce(e.detail ->> 'reason', ''), 300)"
+    "   from {events} e where e.job_id = j.job_id and e.run = j.run and e.stage = j.stage"
+    "   and e.event = 'job_step_not_written' and e.at >= j.updated_at order by e.event_id desc limit 1)"
+    "   end as step_unwritten,"
     " case when j.paused_at is not null then (select e.detail from {events} e where e.job_id = j.job_id"
     "   and e.run = j.run and e.event = 'job_paused' order by e.event_id desc limit 1) end as pause,"
     " case when j.status in ({open_jobs}) then (select concat_ws(': ', d.reason, left(d.description, 200))"
@@ -72,7 +84,7 @@ _BRIEFS = SQL(
     "   and j.status in ({running_jobs})"
     " left join lateral ({sample}) o on s.job_id is not null"
 )
-_SAMPLE_FIELDS = tuple(name for name in OpenSample.__dataclass_fields__ if name != "limits")
+_SAMPLE_FIELDS = tuple(name for name in OpenSample.__dataclass_fields__ if name not in {"limits", "closed_limits"})
 
 
 class JobBriefs(PostgreSQLRepository):
@@ -95,7 +107,9 @@ class JobBriefs(PostgreSQLRepository):
                 **STATUS_SETS,
                 clock=self._table("clock"),
                 tasks=self._table("tasks"),
+                limits=self._table("limits"),
                 waits=_WAITS,
+                is_in_line=_IS_IN_LINE,
                 is_strange=_IS_STRANGE,
                 sampled=SQL("{}").format(MOST_SAMPLED),
             ),
@@ -109,7 +123,8 @@ def _brief_of(row: DictRow, job: JobSummary) -> JobBrief:
     sample: OpenSample | None = None
     if row["count"] is not None:
         limits = tuple(row["limits"] or ()) if row["is_in_line"] else ()
-        sample = OpenSample(**{name: row[name] for name in _SAMPLE_FIELDS}, limits=limits)
+        closed = tuple(row["closed_limits"] or ())
+        sample = OpenSample(**{name: row[name] for name in _SAMPLE_FIELDS}, limits=limits, closed_limits=closed)
     fields: dict[str, Any] = {
         name: row[name] for name in JobBrief.__dataclass_fields__ if name in row and name not in {"sample", "apps"}
     }

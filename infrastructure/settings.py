@@ -27,6 +27,7 @@ from core.app_queues import (
     JOBS_QUEUE,
     find_queue_problems,
     find_route_problems,
+    how_to_add_queue,
     read_names,
     read_task_queues,
     read_task_routes,
@@ -374,9 +375,7 @@ class Settings(BaseSettings):
             return self.queue_names[logical]
         except KeyError:
             known = ", ".join(self.queue_names)
-            raise QueueNotFound(
-                logical, f"expected one of {known}; add {logical}=<its real name> to COREMACHINE_TASK_QUEUES"
-            ) from None
+            raise QueueNotFound(logical, f"expected one of {known}; {how_to_add_queue(logical)}") from None
 
     @property
     def queue_names(self) -> Mapping[str, str]:

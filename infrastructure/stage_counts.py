@@ -1,8 +1,9 @@
 """How many tasks of a job's stages are in which status, at a cost that does not grow with them.
 
 A completed stage has its numbers in its row. Tasks of a small stage are counted at each look. Those of a large one are
-counted once, and from then on in the background, so seldom that counting takes a small share of the time; a look gets
-the latest count with its time.
+counted once, and in the background for as long as somebody looks again and again, so seldom that counting takes a small
+share of the time. A look gets the latest count with its time, and that is never older than twice the time between two
+counts.
 """
 
 import threading
@@ -34,9 +35,10 @@ log = safe_logger(__name__)
 FEW_TASKS = 1_000
 # A count is used at least this long, and for this many times what it took: counting has at most that share of the time.
 FRESH_SECONDS = 1.0
-TIMES_ITS_COST = 25.0
-# Where nobody looked for longer, the first who does waits for a new count.
-OLD_SECONDS = 30.0
+TIMES_ITS_COST = 10.0
+# Two looks within this time begin the counting in the background; without a look for as long it ends, and the first who
+# looks after that waits for a new count.
+WATCHED_SECONDS = 15.0
 
 _KEPT_STAGES = 1_000
 _OPEN = tuple(status for status in TaskStatus if not status.is_terminal)
@@ -71,6 +73,13 @@ class _Counted:
     at: float
     until: float
 
+    def is_fresh(self, now: float) -> bool:
+        return self.is_final or now < self.until
+
+    def is_overdue(self, now: float) -> bool:
+        """The thread should have counted again by now, and has other stages to count or waits for the database."""
+        return now >= self.until + (self.until - self.at)
+
     @property
     def is_final(self) -> bool:
         """The stage has ended, and no task is open: nothing changes any more."""
@@ -86,7 +95,11 @@ class StageCounts(PostgreSQLRepository):
         self._clock = clock
         self._known: LatestCache[StageRef, _Counted] = LatestCache(_KEPT_STAGES)
         self._lock = threading.Lock()
-        self._counting: set[StageRef] = set()
+        self._looked_at: LatestCache[StageRef, float] = LatestCache(_KEPT_STAGES)
+        # What the thread counts. There is a thread as long as there is such a stage.
+        self._watched: set[StageRef] = set()
+        self._is_counting = False
+        self._wake = threading.Event()
 
     def read_stages(self, cursor: Cursor[DictRow], ref: JobRef, job_status: str) -> tuple[StageDetail, ...]:
         """The stages that the job's run has come to, in order, with tasks counted by status."""
@@ -107,13 +120,16 @@ class StageCounts(PostgreSQLRepository):
 
     def _find(self, cursor: Cursor[DictRow], ref: StageRef, statuses: _Statuses) -> _Counted:
         known, now = self._known.get(ref), self._clock()
+        looked_at = self._looked_at.get(ref)
+        self._looked_at.put(ref, now)
         if known is None or known.statuses != statuses:
             return self._count(cursor, ref, statuses)
-        if known.is_final or now < known.until:
+        if known.is_final:
             return known
-        if now - known.at > OLD_SECONDS:
-            return self._count(cursor, ref, statuses)
-        self._refresh(ref, statuses)
+        if not known.is_fresh(now) and (ref not in self._watched or known.is_overdue(now)):
+            known = self._count(cursor, ref, statuses)
+        if looked_at is not None and now - looked_at <= WATCHED_SECONDS:
+            self._watch(ref)
         return known
 
     def _count(self, cursor: Cursor[DictRow], ref: StageRef, statuses: _Statuses) -> _Counted:
@@ -124,32 +140,74 @@ class StageCounts(PostgreSQLRepository):
         fresh = max(FRESH_SECONDS, (ended - began) * TIMES_ITS_COST)
         counts = {status: row[f"count_{status.value}"] for status in TaskStatus}
         counted = _Counted(counts, statuses, row["counted_at"], ended, ended + fresh)
-        self._known.put(ref, counted)
+        with self._lock:
+            # Two count at the same time where a look and the thread do: the later one stays.
+            known = self._known.get(ref)
+            if known is not None and known.statuses == statuses and known.counted_at > counted.counted_at:
+                return known
+            self._known.put(ref, counted)
         return counted
 
-    def _refresh(self, ref: StageRef, statuses: _Statuses) -> None:
-        """Count in the background, once at a time."""
+    def _watch(self, ref: StageRef) -> None:
+        """Let it be counted in the background."""
         with self._lock:
-            if ref in self._counting:
+            if ref in self._watched:
                 return
-            self._counting.add(ref)
+            self._watched.add(ref)
+            self._wake.set()
+            if self._is_counting:
+                return
+            self._is_counting = True
         try:
-            threading.Thread(target=self._count_again, args=(ref, statuses), name="stage-counts", daemon=True).start()
+            self._start()
         except RuntimeError:  # the system gives no thread: the next look tries again
-            self._counting.discard(ref)
+            with self._lock:
+                self._is_counting = False
+                self._watched.clear()
             log.exception("stage_not_counted", extra=ref.log_fields)
 
-    def _count_again(self, ref: StageRef, statuses: _Statuses) -> None:
-        try:
-            with self._get_cursor("count_stage") as cursor, own_transaction(cursor.connection):
-                self._count(cursor, ref, statuses)
-        except StoreUnavailable as error:
-            outage.note(str(error))
-        except Exception:
-            log.exception("stage_not_counted", extra=ref.log_fields)
-        finally:
-            with self._lock:
-                self._counting.discard(ref)
+    def _start(self) -> None:
+        threading.Thread(target=self._keep_counting, name="stage-counts", daemon=True).start()
+
+    def _keep_counting(self) -> None:
+        while (seconds := self._count_due()) is not None:
+            self._wake.wait(seconds)
+
+    def _count_due(self) -> float | None:
+        """Count those that are due. Seconds until the next one is; None: nobody looks any more, and the thread ends."""
+        self._wake.clear()
+        with self._lock:
+            watched = list(self._watched)
+        waits = [seconds for ref in watched if (seconds := self._count_if_due(ref)) is not None]
+        with self._lock:
+            # One that a look has added meanwhile has a count: it is due in `FRESH_SECONDS` or later.
+            self._is_counting = bool(self._watched)
+            return min(waits, default=FRESH_SECONDS) if self._is_counting else None
+
+    def _count_if_due(self, ref: StageRef) -> float | None:
+        """Seconds until it is due; None: it is not counted here any more."""
+        known, looked_at, now = self._known.get(ref), self._looked_at.get(ref), self._clock()
+        if known is None or looked_at is None or known.is_final or now - looked_at > WATCHED_SECONDS:
+            self._forget(ref)
+            return None
+        if not known.is_fresh(now):
+            try:
+                with self._get_cursor("count_stage") as cursor, own_transaction(cursor.connection):
+                    known = self._count(cursor, ref, known.statuses)
+            except StoreUnavailable as error:
+                outage.note(str(error))
+                self._forget(ref)
+                return None
+            except Exception:
+                log.exception("stage_not_counted", extra=ref.log_fields)
+                self._forget(ref)
+                return None
+        return max(0.0, known.until - self._clock())
+
+    def _forget(self, ref: StageRef) -> None:
+        """The next look counts anew."""
+        with self._lock:
+            self._watched.discard(ref)
 
     @cached_property
     def _stages_text(self) -> str:
@@ -175,7 +233,8 @@ class StageCounts(PostgreSQLRepository):
     @cached_property
     def _count_text(self) -> str:
         query = SQL(
-            "select {counts}, now() as counted_at from {tasks} t where t.job_id = %s and t.run = %s and t.stage = %s"
+            "select {counts}, statement_timestamp() as counted_at from {tasks} t"
+            " where t.job_id = %s and t.run = %s and t.stage = %s"
         ).format(counts=_COUNTED, tasks=self._table("tasks"))
         return query.as_string()
 

@@ -15,7 +15,8 @@ from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, Parallelism, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, Priority, TimeoutSeconds
-from core.models.limit import limit_name_problems
+from core.models.fields import without_consequences
+from core.models.limit import places_in
 from jobs.functions import function_problems
 from jobs.mixins import JobBaseMixin
 from jobs.model_parameters import is_model
@@ -25,6 +26,9 @@ from jobs.parameter_schema import check_schema
 from jobs.parameters import nearest_name_hint
 from jobs.stages import Stage, stage_values
 from jobs.views import view_problems
+
+# Of a parameter whose value is part of a name.
+_NAMING_TYPES = {"str", "int"}
 
 
 class JobDefinitionError(TypeError):
@@ -198,7 +202,7 @@ def _stage_problems(stages: Any) -> list[str]:
         try:
             checked = StageDefinition.model_validate(stage_values(stage, place))
         except ValidationError as error:
-            problems += [_told_problem(f"stages[{place}]", item) for item in error.errors()]
+            problems += [_told_problem(f"stages[{place}]", item) for item in without_consequences(error.errors())]
             continue
         if checked.number != place + 1:
             found = checked.number
@@ -223,26 +227,31 @@ def _told_problem(what: str, item: ErrorDetails) -> str:
 
 def _limit_problems(job: type[JobBase]) -> list[str]:
     """Places in the names of limits that no parameter could fill."""
-    schema = job.parameters_schema if isinstance(job.parameters_schema, Mapping) else {}
-    return [
-        f"stages[{place}].{problem}"
-        for place, stage in enumerate(job.stages)
-        for limit in StageDefinition.model_validate(stage_values(stage, place)).limits or ()
-        for problem in limit_name_problems(limit.name, schema)
-    ]
+    problems = []
+    for place, stage in enumerate(job.stages):
+        for limit in StageDefinition.model_validate(stage_values(stage, place)).limits or ():
+            what = f"stages[{place}].limits: {limit.name!r}"
+            try:
+                parameters = places_in(limit.name)
+            except ValueError as error:
+                problems.append(f"{what}: {error}")
+                continue
+            missing = [_not_declared_as(job, name, _NAMING_TYPES) for name in parameters]
+            problems += [
+                f"{what}: expected a parameter that is a text or an integer, found {found}"
+                for found in missing
+                if found
+            ]
+    return problems
 
 
 def _over_problems(job: type[JobBase]) -> list[str]:
     """Lists of the job's parameters from which a stage makes its tasks, and which are not declared."""
-    declared: Any = job.parameters_schema
-    is_readable = isinstance(declared, Mapping) or is_model(declared)
-    if not is_readable or _function_of(job) is not _function_of(JobBaseMixin):
-        return []  # an author's own validation may make a list of something else
     problems = []
     for place, declared_stage in enumerate(job.stages):
         stage = StageDefinition.model_validate(stage_values(declared_stage, place))
         if stage.over is not None and stage.parallelism is Parallelism.SINGLE:
-            found = _not_a_list(declared, stage.over)
+            found = _not_declared_as(job, stage.over, {"list"})
             if found is not None:
                 problems.append(f"stages[{place}].over: expected a parameter that is a list, found {found}")
     return problems
@@ -252,18 +261,23 @@ def _function_of(job: Any) -> object:
     return getattr(job.validate_job_parameters, "__func__", None)
 
 
-def _not_a_list(declared: Any, name: str) -> str | None:
-    """What a parameter is, if it can be no list."""
+def _not_declared_as(job: type[JobBase], name: str, types: AbstractSet[str]) -> str | None:
+    """What a parameter of the job is, if it can have none of these types."""
+    declared: Any = job.parameters_schema
+    is_readable = isinstance(declared, Mapping) or is_model(declared)
+    if not is_readable or _function_of(job) is not _function_of(JobBaseMixin):
+        return None  # an author's own validation may make it of something else
+    entry: Any = None
     if is_model(declared):
         is_open = declared.model_config.get("extra") == "allow"
-        names, entry = list(declared.model_fields), {"type": "list"}
+        names = [*declared.model_fields, *declared.model_computed_fields]
     else:
-        is_open, names, entry = False, list(declared), declared.get(name, {})
+        is_open, names, entry = False, list(declared), declared.get(name)
     if name not in names:
         hint = nearest_name_hint(name, names) if names else "declare it in parameters_schema"
         return None if is_open else f"no parameter named {name!r}; {hint}"
-    kind = entry.get("type") if isinstance(entry, Mapping) else "list"
-    return None if kind == "list" else f"{name!r} of type {kind}"
+    is_other = isinstance(entry, Mapping) and entry.get("type") not in types
+    return f"{name!r} of type {entry.get('type')}" if is_other else None
 
 
 def _text_problems(what: str, stage: StageDefinition) -> list[str]:

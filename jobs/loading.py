@@ -104,7 +104,10 @@ def _reason_of(error: BaseException, name: str) -> str:
         return f"{_shown(error.filename)}, line {error.lineno}: {type_name(error)}: {text_of(error.msg)}{text}"
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         if name == error.name or name.startswith(f"{error.name}."):
-            return f"expected a module {name} that can be imported, found none; is it in the folder of function_app.py?"
+            return (
+                f"expected a module {name} that can be imported, found none; correct its name, or go to the "
+                "folder that has it, or install it"
+            )
         return f"{place}expected the module {error.name!r}, found none; {_advice_on(error.name)}"
     if isinstance(error, SystemExit):
         found = f"found sys.exit({repr_of(error.code)}) when it is imported"

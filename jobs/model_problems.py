@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from core.basics.canonical import describe, join_path, shown
-from jobs.parameters import ParameterError, Told, count_of, nearest_name_hint, shown_path, type_hint
+from core.models.fields import without_consequences
+from jobs.parameters import ParameterError, Told, count_of, near_name_hint, nearest_name_hint, shown_path, type_hint
 
 _TYPES = {
     "int_type": "int",
@@ -46,7 +47,7 @@ def reported_problems(error: ValidationError, kind: Any, beginning: str | None =
         kind: The model, the dataclass or the union of some that was to be made.
         beginning: Problems of this field alone.
     """
-    for detail in error.errors(include_url=False):
+    for detail in without_consequences(error.errors(include_url=False)):
         if beginning is None or detail["loc"][:1] == (beginning,):
             yield ParameterError(_path_of(detail) or name_of(kind), *_problem_of(detail, kind))
 
@@ -103,7 +104,7 @@ def _value_problem(detail: ErrorDetails) -> Told | None:
 
 def _choice_problem(expected: str, value: object) -> Told:
     names = [name.strip().strip("'") for name in expected.replace(" or ", ", ").split(",")]
-    hint = nearest_name_hint(value, names) if isinstance(value, str) else None
+    hint = near_name_hint(value, names) if isinstance(value, str) else None
     return f"one of {', '.join(names)}", describe(value), hint
 
 

@@ -182,10 +182,16 @@ def coerce_text_parameters(schema: Schema, texts: Mapping[str, str]) -> dict[str
 def nearest_name_hint(name: str, known: Iterable[str]) -> str:
     """What to do about an unknown name: the nearest known one, or all of them."""
     names = list(islice(known, _MAX_NEAR_NAMES))
+    return near_name_hint(name, names) or (
+        f"known names: {', '.join(names)}" if names else "no names are known here; leave it out"
+    )
+
+
+def near_name_hint(name: str, known: Iterable[str]) -> str | None:
+    """The nearest known name, for an error that has all of them; None where none is near."""
+    names = list(islice(known, _MAX_NEAR_NAMES))
     nearest = len(name) <= _MAX_NEAR_LETTERS and difflib.get_close_matches(name, names, n=1)
-    if nearest:
-        return f"did you mean {nearest[0]!r}?"
-    return f"known names: {', '.join(names)}" if names else "no names are known here; leave it out"
+    return f"did you mean {nearest[0]!r}?" if nearest else None
 
 
 def _check_fields(schema: Schema, values: Mapping[str, Any], path: str, errors: Problems) -> dict[str, Any]:
@@ -273,7 +279,7 @@ def _check_rules(entry: Entry, value: Any, path: str, errors: Problems) -> None:
         errors.add(path, lambda: (f"text that matches {entry['pattern']!r}", describe(value)))
     if "allowed" in entry and value not in entry["allowed"]:
         texts = [item for item in entry["allowed"] if isinstance(item, str)]
-        hint = nearest_name_hint(value, texts) if isinstance(value, str) else None
+        hint = near_name_hint(value, texts) if isinstance(value, str) else None
         errors.add(path, lambda: (f"one of {list(entry['allowed'])!r}", describe(value), hint))
 
 

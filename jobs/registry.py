@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-from core.app_queues import TASK_QUEUES_SETTING
+from core.app_queues import how_to_add_queue
 from core.basics.canonical import shown
 from core.basics.keywords import constructor_suggests_names
 from core.errors import UnknownWork
@@ -190,8 +190,8 @@ def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[lis
 
 def _queue_problem(what: str, queue: str, queues: set[str]) -> str:
     return (
-        f"{what}: expected a queue of {sorted(queues)}, found {queue!r}; add {queue}=<its real name> to "
-        f"{TASK_QUEUES_SETTING}, or name another queue"
+        f"{what}: expected a queue of {sorted(queues)}, found {queue!r}; name another queue, or "
+        f"{how_to_add_queue(queue)}"
     )
 
 

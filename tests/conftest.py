@@ -68,6 +68,7 @@ LONG = (
     "tests/integration/adapters/test_pooler.py",
     "tests/integration/broker/test_durable_kill.py",
     "tests/integration/triggers/test_described_api.py",
+    "tests/unit/docs/test_typed.py",
 )
 # Files that take longest of all others: what begins late ends last, while the other processes have nothing to do.
 FIRST = (

@@ -31,7 +31,7 @@ from core.models.insight import Severity
 from core.models.job_filter import JobFilter, JobSort, read_tags, read_wanted_tags
 from core.models.status import JobPriority, StoredJobPriority, StoredJobStatus
 from core.models.submission import StoredSubmissionOutcome, expect_one_wish
-from jobs.parameters import nearest_name_hint
+from jobs.parameters import near_name_hint, nearest_name_hint
 
 if TYPE_CHECKING:  # clients read these models, and have no use for the framework
     from fastapi import Request
@@ -99,7 +99,7 @@ def _rerun_mode(value: Any) -> Any:
     """Strict models take no text for an enum's member."""
     known = [mode.value for mode in RerunMode]
     if not isinstance(value, str) or value not in known:
-        raise expectation(f"one of {', '.join(known)}", shown(value, 100), nearest_name_hint(str(value)[:50], known))
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), near_name_hint(str(value)[:50], known))
     return RerunMode(value)
 
 
@@ -107,14 +107,14 @@ def read_if_ended(value: Any) -> Any:
     """One of the words, or an error with the nearest one."""
     known = [each.value for each in IfEnded]
     if value not in known:
-        raise expectation(f"one of {', '.join(known)}", repr(value)[:100], nearest_name_hint(str(value)[:50], known))
+        raise expectation(f"one of {', '.join(known)}", repr(value)[:100], near_name_hint(str(value)[:50], known))
     return value
 
 
 def _sort(value: Any) -> Any:
     known = [each.value for each in JobSort]
     if value not in known:
-        raise expectation(f"one of {', '.join(known)}", shown(value, 100), nearest_name_hint(str(value)[:50], known))
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), near_name_hint(str(value)[:50], known))
     return value
 
 
@@ -454,7 +454,8 @@ class BatchJob(BaseModel):
 class SubmittedJob(BatchJob):
     """`created` is false when the job was there already; `outcome` is how it was found.
 
-    `advice` is there when this submission makes nothing run: the job had ended before. It names what would.
+    `advice` is there when this submission makes nothing run: the job had ended before. It names what would. It is also
+    there when `start_at` is in the past: what was submitted begins at once.
     `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for, and
     where its run is not of this submission.
     """

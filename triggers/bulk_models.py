@@ -26,7 +26,7 @@ from core.models.fields import (
 )
 from core.models.job_filter import JobFilter
 from core.models.status import StoredJobStatus
-from jobs.parameters import nearest_name_hint
+from jobs.parameters import near_name_hint, nearest_name_hint
 from triggers.api_models import JobListItem, PageQuery, Query
 
 
@@ -41,10 +41,7 @@ def _known_statuses(values: Any) -> Any:
 def _one_of(kind: type[StrEnum], value: Any) -> Any:
     known = [each.value for each in kind]
     if value not in known:
-        nearest = nearest_name_hint(str(value)[:50], known)
-        # All of them are named already.
-        hint = nearest if nearest.startswith("did you mean") else None
-        raise expectation(f"one of {', '.join(known)}", shown(value, 100), hint)
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), near_name_hint(str(value)[:50], known))
     return kind(value)
 
 

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from core.basics.canonical import shown
-from core.models.fields import JobIdText
+from core.models.fields import JobIdText, without_consequences
 from jobs.parameters import MAX_PROBLEMS, nearest_name_hint
 from triggers import api_models as models
 from triggers import problems
@@ -63,7 +63,7 @@ def parse_body(model: type[Body], body: dict[str, Any]) -> Body:
     try:
         parsed = model.model_validate({name: body[name] for name in known if name in body})
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        found = without_consequences(error.errors(include_url=False))
         errors += [problems.field_problem({**item, "loc": ("body", *item["loc"])}) for item in found]
         raise problems.invalid_request(errors, len(unknown[MAX_PROBLEMS:])) from error
     if unknown:

@@ -28,6 +28,7 @@ from core.errors import (
     SubmissionRefused,
     UnknownWork,
 )
+from core.models.fields import without_consequences
 from core.safety.credentials import redact
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import bounded_text
@@ -166,7 +167,9 @@ def _from_framework(request: Request, error: Any) -> JSONResponse:
 
 
 def _from_validation(request: Request, error: Any) -> JSONResponse:
-    return answer(request.scope["path"], invalid_request([field_problem(item) for item in error.errors()]))
+    return answer(
+        request.scope["path"], invalid_request([field_problem(item) for item in without_consequences(error.errors())])
+    )
 
 
 def _from_submission(request: Request, error: Exception) -> JSONResponse:

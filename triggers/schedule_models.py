@@ -18,7 +18,7 @@ from core.models.schedule import (
     TickRecord,
     TickStatus,
 )
-from jobs.parameters import nearest_name_hint
+from jobs.parameters import near_name_hint
 from triggers.api_models import PageQuery, Query
 from triggers.insight_models import FindingAnswer
 
@@ -34,7 +34,7 @@ def _member_of(kind: type[StrEnum]) -> BeforeValidator:
 
     def check(value: Any) -> Any:
         if not isinstance(value, str) or value not in known:
-            hint = nearest_name_hint(str(value)[:50], known)
+            hint = near_name_hint(str(value)[:50], known)
             raise expectation(f"one of {', '.join(known)}", shown(value, 100), hint)
         return kind(value)
 

@@ -101,7 +101,7 @@ class Services:
             self.check_database(),
             self._check_service_bus(),
             Check("registry", ok=True, detail=f"job types {names}"),
-            Check("slots", ok=True, detail=f"{self.settings.slots} tasks at once in each process"),
+            Check("slots", ok=True, detail=f"tasks at once in each process: {self.settings.slots}"),
         ]
 
     def find_missing_queues(self) -> Mapping[str, str]:

@@ -1,6 +1,8 @@
 """Endpoints that submit jobs: one, many at once, or none but what a submission would do."""
 
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -39,6 +41,8 @@ _OTHER_RUN = (
     "While run {run} of this job was waited for, run {present} began. "
     "GET /api/jobs/{job_id}/runs has the results and parameters of both."
 )
+# What takes less is the way of the request, and other clocks.
+_PAST = timedelta(minutes=1)
 # Of a batch.
 _LIST = "jobs"
 SUBMIT_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
@@ -71,8 +75,8 @@ def submit_batch(
     unavailable = [answer for answer in answers if isinstance(answer, StoreUnavailable)]
     if unavailable and len(unavailable) == len(answers):
         raise unavailable[0]
-    for (index, _), answer in zip(wanted, answers, strict=True):
-        outcomes[index] = _outcome(request, index, answer)
+    for (index, item), answer in zip(wanted, answers, strict=True):
+        outcomes[index] = _outcome(request, index, item, answer)
     value = [outcomes[index] for index in sorted(outcomes)]
     return models.BatchAnswer(
         value=value, counts=Counter(str(each.job.outcome) if each.job else "refused" for each in value)
@@ -93,7 +97,9 @@ def _read_item(item: Any, index: int) -> models.BatchItem:
     return parse_body(models.BatchItem, item)
 
 
-def _outcome(request: Request, index: int, answer: Submission | Exception) -> models.BatchOutcome:
+def _outcome(
+    request: Request, index: int, wanted: SubmitRequest, answer: Submission | Exception
+) -> models.BatchOutcome:
     if isinstance(answer, Exception):
         if isinstance(answer, OtherParameters):
             return _refused(request, index, _other_parameters(request, answer))
@@ -101,6 +107,7 @@ def _outcome(request: Request, index: int, answer: Submission | Exception) -> mo
     fields = {
         name: getattr(answer, name) for name in api_models.BatchJob.model_fields if name not in {"status", "links"}
     }
+    fields["advice"] = _advice_on(wanted, answer)
     status, links = JobStatus.stored(answer.status), job_links(request, answer.job_id)
     return models.BatchOutcome(index=index, status=202, job=api_models.BatchJob(**fields, status=status, links=links))
 
@@ -159,7 +166,17 @@ async def submit_job(
         submitted = await run_of_type(services, job_type, partial(services.machine.submit_job, wanted))
     except OtherParameters as error:
         raise _other_parameters(request, error) from error
+    submitted = replace(submitted, advice=_advice_on(wanted, submitted))
     return await _answer(request, response, services, submitted, read_wait(prefer))
+
+
+def _advice_on(wanted: SubmitRequest, submitted: Submission) -> str | None:
+    """What its caller may not have wished."""
+    begins = submitted.created or submitted.outcome is SubmissionOutcome.RERUN
+    if wanted.start_at is None or not begins or datetime.now(UTC) - wanted.start_at < _PAST:
+        return submitted.advice
+    at = wanted.start_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return f"start_at, {at}, is in the past: it begins at once"
 
 
 async def _draft(services: ApiServices, wanted: SubmitRequest) -> Response:

@@ -17,7 +17,7 @@ from core.models.webhook import (
 )
 from core.safety.credentials import find_credential
 from core.webhooks.targets import LONGEST_URL
-from jobs.parameters import nearest_name_hint
+from jobs.parameters import near_name_hint
 from triggers.api_models import PageQuery
 
 MOST_JOB_TYPES = 50
@@ -32,7 +32,7 @@ _EVENT_NAMES = [event.value for event in EVENTS_TO_CHOOSE]
 
 def _event(value: Any) -> Any:
     if not isinstance(value, str) or value not in _EVENT_NAMES:
-        hint = nearest_name_hint(str(value)[:50], _EVENT_NAMES)
+        hint = near_name_hint(str(value)[:50], _EVENT_NAMES)
         raise expectation(f"one of {', '.join(_EVENT_NAMES)}", shown(value, 100), hint)
     return WebhookEvent(value)
 
@@ -40,7 +40,7 @@ def _event(value: Any) -> Any:
 def _status(value: Any) -> Any:
     known = [status.value for status in DeliveryStatus]
     if value not in known:
-        raise expectation(f"one of {', '.join(known)}", shown(value, 100), nearest_name_hint(str(value)[:50], known))
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), near_name_hint(str(value)[:50], known))
     return DeliveryStatus(value)
 
 

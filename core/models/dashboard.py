@@ -118,9 +118,10 @@ class OpenSample:
         running: Those that a process has; `expired`: those of them whose lease ran out.
         unknown: What an app did not know that was to run one, such as `handler scene_convert`.
         held_for: The limit that holds one back. `limits`: those of the stage where one waits in line.
+        closed_limits: Those of the stage that let no task begin, ever.
         retry_at: When the first one is attempted again; `retry_error` is what an earlier attempt failed with.
         queue: Of the first one that waits; `task_type` is its handler, `since` when its message was sent.
-        is_sent: Whether its message was sent.
+        is_sent: Whether its message was sent. `unannounced_since`: how long one that needs a message has had none.
     """
 
     count: int
@@ -129,12 +130,14 @@ class OpenSample:
     unknown: str | None
     held_for: str | None
     limits: tuple[str, ...]
+    closed_limits: tuple[str, ...]
     retry_at: datetime | None
     retry_error: Mapping[str, Any] | None
     queue: str | None
     task_type: str | None
     since: datetime | None
     is_sent: bool
+    unannounced_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ class JobBrief:
         due_at: The step is not attempted before this time.
         announced_at: When the message for its step was sent.
         step_owner: The process that takes its step now, if that lasts.
+        step_unwritten: Why the database refuses to write that its step has ended, if it does.
         unknown_step: What an app did not know that was to take its step.
         pause: The actor that paused it, and the reason.
         dead_letter: Why a queue gave up a message of it that nobody has dealt with.
@@ -170,6 +174,7 @@ class JobBrief:
     failure: Mapping[str, Any] | None
     sample: OpenSample | None
     step_owner: str | None = None
+    step_unwritten: str | None = None
 
 
 @dataclass(frozen=True)

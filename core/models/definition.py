@@ -136,6 +136,11 @@ TimeoutSeconds = Annotated[float, Field(gt=0, le=31 * 86400)]
 Priority = Literal["high", "normal", "low"]
 
 
+_NAME_TEXT = (
+    "A name for people. Stages are known by their numbers: two that run the same handler may have the same name."
+)
+
+
 class StageDefinition(FrozenModel):
     """One ordered step of a job, as declared in `stages`.
 
@@ -145,7 +150,7 @@ class StageDefinition(FrozenModel):
     """
 
     number: Annotated[int, Field(ge=1, le=100, description="The stage's place; stages are numbered from 1.")]
-    name: Annotated[str, Field(min_length=1, max_length=100, description="A name for people.")]
+    name: Annotated[str, Field(min_length=1, max_length=100, description=_NAME_TEXT)]
     task_type: Annotated[
         str, Field(min_length=1, max_length=100, description="The handler that runs the stage's tasks.")
     ]

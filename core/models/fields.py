@@ -5,8 +5,9 @@ database which it cannot hold: NUL, half a surrogate pair, a number beyond its c
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Strict, TypeAdapter
 from pydantic_core import PydanticCustomError
@@ -14,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from core.models.status import JobPriority
 from core.safety.credentials import find_credential
 
+E = TypeVar("E", bound=Mapping[str, Any])
 MAX_INTEGER = 2**31 - 1
 MAX_BIGINT = 2**63 - 1
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -24,6 +26,16 @@ def expectation(expected: str, found: str, hint: str | None = None) -> PydanticC
     return PydanticCustomError(
         "expectation", "expected {expected}, found {found}", {"expected": expected, "found": found, "hint": hint or ""}
     )
+
+
+def without_consequences(errors: Iterable[E]) -> list[E]:
+    """Pydantic's errors without those that only follow from others: of a tuple whose items are wrong, that it is short.
+
+    A tuple's items that are refused do not count for its length.
+    """
+    found = list(errors)
+    inner = {tuple(each["loc"][:length]) for each in found for length in range(len(each["loc"]))}
+    return [each for each in found if each["type"] != "too_short" or tuple(each["loc"]) not in inner]
 
 
 def check_storable(text: str) -> str:

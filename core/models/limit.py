@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -75,6 +75,10 @@ class Limit(_Frozen):
     at_once: AtOnce | None = None
     rate: TextRate | None = None
 
+    if TYPE_CHECKING:
+        # A type checker takes the types of the fields for those of the arguments.
+        def __init__(self, *, name: str, at_once: int | None = None, rate: Rate | str | None = None) -> None: ...
+
 
 def named_limit(value: object) -> object:
     """A name alone is a limit of that name."""
@@ -84,19 +88,11 @@ def named_limit(value: object) -> object:
 DeclaredLimit = Annotated[Limit, BeforeValidator(named_limit)]
 
 
-def limit_name_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the places in a declared name, a sentence each.
-
-    Args:
-        parameters: The job's `parameters_schema`; empty if it has none.
-    """
+def places_in(name: str) -> list[str]:
+    """The parameters of the job that a declared name has in it. Raises ValueError for brackets of another kind."""
     if re.search(r"[{}]", _PLACE.sub("", name)):
-        return [f"limits: {name!r}: expected brackets only in places such as {{params.server}}"]
-    return [
-        f"limits: {name!r}: expected the name of a parameter in {{params.{field}}}, and parameters_schema has none"
-        for field in _PLACE.findall(name)
-        if parameters and field not in parameters
-    ]
+        raise ValueError("expected brackets only in places such as {params.server}")
+    return _PLACE.findall(name)
 
 
 def filled_in(limit: Limit, parameters: Mapping[str, Any]) -> Limit:

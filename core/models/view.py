@@ -93,6 +93,7 @@ class StageDetail(FrozenModel):
 
     Args:
         counted_at: When `counts` was counted, for a large stage that has not completed; None: they are those of now.
+            Each process counts for itself: of two answers, that with the later time is the newer one.
         max_parallel: How many of its tasks run at a time; None: any number.
     """
 

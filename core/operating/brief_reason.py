@@ -12,7 +12,7 @@ from core.models.app import WaitingWork
 from core.models.dashboard import JobBrief, OpenSample
 from core.models.insight import Finding, Severity
 from core.models.status import JobStatus
-from core.operating.explain import QUEUE_PATIENCE_SECONDS
+from core.operating.explain import QUEUE_PATIENCE_SECONDS, SWEEP_OVERDUE_SECONDS
 
 FindMissing = Callable[[WaitingWork], Finding | None]
 # Errors whose message has all that matters.
@@ -84,6 +84,9 @@ def _paused(brief: JobBrief) -> BriefReason:
 def _waits_for_step(brief: JobBrief) -> BriefReason:
     job, now = brief.job, brief.now
     step = "finalizing" if job.status is JobStatus.FINALIZING else f"planning of stage {job.stage}"
+    if brief.step_unwritten is not None:
+        text = f"{step.capitalize()} ended, and the database refuses to write that: {brief.step_unwritten}"
+        return BriefReason("step_not_written", Severity.ERROR, text)
     if brief.step_owner is not None:
         return BriefReason("step_running", Severity.INFO, f"{step.capitalize()} by {brief.step_owner}")
     if brief.attempt > 0:
@@ -92,8 +95,14 @@ def _waits_for_step(brief: JobBrief) -> BriefReason:
         return BriefReason("step_retry", Severity.WARNING, text, brief.due_at)
     if job.start_at is not None and job.start_at > now:
         return BriefReason("starts_later", Severity.INFO, "Begins later, as it was submitted", job.start_at)
+    return _waits_for_message(brief, step)
+
+
+def _waits_for_message(brief: JobBrief, step: str) -> BriefReason:
+    job, now = brief.job, brief.now
     if brief.announced_at is None:
-        return BriefReason("step_not_announced", Severity.INFO, f"Waits for {step}; no message is sent yet")
+        waiting = BriefReason("step_not_announced", Severity.INFO, f"Waits for {step}; no message is sent yet")
+        return _janitor_late(brief, max(job.updated_at, brief.due_at or job.updated_at)) or waiting
     is_long = (now - brief.announced_at).total_seconds() > QUEUE_PATIENCE_SECONDS
     severity = Severity.WARNING if is_long else Severity.INFO
     text = f"Waits for {step}{'; no app took its message yet' if is_long else ''}"
@@ -104,7 +113,8 @@ def _tasks(brief: JobBrief, sample: OpenSample, find_missing: FindMissing) -> Br
     if brief.job.status is JobStatus.CANCELLING:
         return BriefReason("cancelling", Severity.INFO, "Waits for its running tasks to stop")
     if not sample.count:
-        return _warning("stage_over", f"Stage {brief.job.stage} is over; the janitor moves the job on")
+        over = _warning("stage_over", f"Stage {brief.job.stage} is over; the janitor moves the job on")
+        return _janitor_late(brief, brief.job.updated_at) or over
     if sample.unknown is not None:
         return _warning("waits_for_release", f"Waits for an app that knows the {sample.unknown}")
     if sample.expired:
@@ -118,10 +128,18 @@ def _waiting_tasks(brief: JobBrief, sample: OpenSample, find_missing: FindMissin
         return BriefReason("waiting_for_retry", Severity.WARNING, text, sample.retry_at)
     if sample.running:
         return None
-    limit = sample.held_for or ", ".join(sample.limits)
-    if limit:
-        return BriefReason("waits_for_limit", Severity.INFO, f"Waits for the limit {limit}")
+    if sample.held_for or sample.limits:
+        return _limit(sample)
     return _in_queue(brief, sample, find_missing)
+
+
+def _limit(sample: OpenSample) -> BriefReason:
+    """One that lets none begin is the reason, whichever another one holds back."""
+    if sample.closed_limits:
+        names = ", ".join(sample.closed_limits)
+        return _warning("waits_for_limit", f"Waits for the limit {names}, which lets none begin")
+    names = sample.held_for or ", ".join(sample.limits)
+    return BriefReason("waits_for_limit", Severity.INFO, f"Waits for the limit {names}")
 
 
 def _in_queue(brief: JobBrief, sample: OpenSample, find_missing: FindMissing) -> BriefReason | None:
@@ -134,10 +152,18 @@ def _in_queue(brief: JobBrief, sample: OpenSample, find_missing: FindMissing) ->
         text = no_reader if missing.code == "queue_without_app" else no_handler
         return BriefReason(missing.code, missing.severity, text)
     if not sample.is_sent:
-        return BriefReason("tasks_not_announced", Severity.INFO, "Messages for its tasks are still to be sent")
+        waiting = BriefReason("tasks_not_announced", Severity.INFO, "Messages for its tasks are still to be sent")
+        return _janitor_late(brief, sample.unannounced_since) or waiting
     if (brief.now - sample.since).total_seconds() > QUEUE_PATIENCE_SECONDS:
         return _warning("no_worker_seen", f"Waits on the queue {sample.queue}; no process takes its tasks")
     return BriefReason("waiting_in_queue", Severity.INFO, f"Waits on the queue {sample.queue}")
+
+
+def _janitor_late(brief: JobBrief, since: datetime | None) -> BriefReason | None:
+    """Where only a janitor goes on, and none did in time."""
+    if since is None or (brief.now - since).total_seconds() <= SWEEP_OVERDUE_SECONDS:
+        return None
+    return BriefReason("janitor_late", Severity.ERROR, "Waits for the janitor, and none has come")
 
 
 def _warning(code: str, text: str) -> BriefReason:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.app_queues import JOBS_QUEUE
+from core.app_queues import JOBS_QUEUE, how_to_add_queue
 from core.models.insight import (
     Finding,
     InterruptedTask,
@@ -202,8 +202,7 @@ def _strange(facts: JobFacts) -> Iterator[Finding]:
             "queue_not_known",
             Severity.WARNING,
             f"this app has no queue {queue!r} in its settings, and tasks of stage {facts.stage} come through it",
-            advice="an app of a release that has it announces them at its next sweep; or add "
-            f"{queue}=<its real name> to COREMACHINE_TASK_QUEUES",
+            advice=f"an app of a release that has it announces them at its next sweep; or {how_to_add_queue(queue)}",
             about={"queue": queue},
         )
 
@@ -519,10 +518,21 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
         + (
             f"{_tasks(taken)} announced or running, and more as those end"
             if taken
-            else "none is announced or running, and the janitor's next sweep announces more"
+            # Of short tasks that is often so, between the end of some and the claim of the next.
+            else "none was announced or running at the moment of this look; if that stays so, the janitor's next sweep "
+            "announces more"
         ),
-        advice="large stages are announced in windows, so that other jobs can use the queue, too; for a "
-        f"larger share: coremachine adjust {facts.job_id[:12]} --priority high",
+        advice=_advice_in_line(facts),
+    )
+
+
+def _advice_in_line(facts: JobFacts) -> str:
+    adjust = f"coremachine adjust {facts.job_id[:12]}"
+    if facts.max_parallel is not None:
+        return f"max_parallel lets {facts.max_parallel} of them run at a time; to change it: {adjust} --max-parallel N"
+    return (
+        "large stages are announced in windows, so that other jobs can use the queue, too; for a larger share: "
+        f"{adjust} --priority high"
     )
 
 
@@ -538,7 +548,9 @@ def _limits(facts: JobFacts) -> Iterator[Finding]:
     if not full:
         names = ", ".join(limit.name for limit in facts.limits)
         stages = max(limit.waiting for limit in facts.limits)
-        message = f"waiting for its turn at the limit {names}: {what}; {stages} stages wait there"
+        message = (
+            f"waiting for its turn at the limit {names}: {what}; {_count(stages, 'stage waits', 'stages wait')} there"
+        )
         advice = "stages that share a limit are served in turn, by their priority: coremachine adjust changes it"
         about = {"limit": facts.limits[0].name}
         yield Finding("waits_for_turn", Severity.INFO, message, advice=advice, about=about)

@@ -62,13 +62,15 @@ def _open(facts: ScheduleFacts) -> Iterator[Finding]:
         about = {"job_id": facts.open_job_id}
         yield Finding("job_is_open", Severity.INFO, message, advice=advice, about=about)
     if facts.waiting:
-        message = f"{facts.waiting} ticks wait for the end of an earlier job"
+        ticks = "1 tick waits" if facts.waiting == 1 else f"{facts.waiting} ticks wait"
+        message = f"{ticks} for the end of an earlier job"
         yield Finding("ticks_wait", Severity.INFO, message)
     if facts.due:
         latest = next((tick for tick in facts.latest if tick.status is TickStatus.DUE), None)
         why = f": {_why(latest)}" if latest is not None and latest.reason else ""
         severity = Severity.WARNING if why else Severity.INFO
-        message = f"{facts.due} jobs are still to be submitted{why}"
+        jobs = "1 job is" if facts.due == 1 else f"{facts.due} jobs are"
+        message = f"{jobs} still to be submitted{why}"
         yield Finding("ticks_are_due", severity, message, since=facts.oldest_due_at)
 
 

@@ -13,7 +13,7 @@ from core.basics.strict_json import NotAnObject, parse_object
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit, UsageProblem
 from coremachine.cli.options import Output, wants_json
-from coremachine.cli.render import SHORT_ID, console, print_json, visible
+from coremachine.cli.render import SHORT_ID, console, count_text, print_json, visible
 
 MOST_AT_ONCE = 1000
 # Below what a server takes in one request.
@@ -44,7 +44,7 @@ def submit_lines(path: Path, output: Output | None, url: str | None) -> int:
 
 def _show(outcomes: list[Json], refused: list[Json], counts: Counter[str]) -> None:
     told = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
-    console().print(f"{len(outcomes)} submissions: {told}", highlight=False)
+    console().print(f"{count_text(len(outcomes), 'submission')}: {told}", highlight=False)
     for each in refused[:_SHOWN_PROBLEMS]:
         detail = str((each.get("problem") or {}).get("detail") or each.get("status"))
         console().print(f"[red]line {each['line']}[/red] {escape(visible(detail))}", highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from core.models.audit import AuditAction
 from core.models.bulk import AS_WISHED, MOST_JOBS_AT_ONCE, BulkAction
 from coremachine.cli.client import ApiClient, Json, choose_server
-from coremachine.cli.control import ReasonOption
+from coremachine.cli.control import AuditReasonOption, ReasonOption
 from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import (
     CorrelationOption,
@@ -24,7 +24,7 @@ from coremachine.cli.options import (
     UrlOption,
     wants_json,
 )
-from coremachine.cli.render import SHORT_ID, console, print_json, print_rows, visible
+from coremachine.cli.render import SHORT_ID, console, count_text, print_json, print_rows, visible
 from coremachine.cli.times import read_time
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask. Needed where nobody can be asked.")]
@@ -117,22 +117,26 @@ def _act(client: ApiClient, body: Json, count: int, show: Callable[[Json], None]
 
 def _ask(action: BulkAction, counted: Json) -> None:
     if not sys.stdin.isatty():
-        raise UsageProblem(f"expected --yes, since nobody can be asked, found none; {counted['matched']} jobs match")
+        raise UsageProblem(f"expected --yes, since nobody can be asked, found none; {_matches(counted)}")
     _show_count(counted, as_json=False)
-    typer.confirm(f"{action.value} {counted['matched']} jobs?", abort=True)
+    typer.confirm(f"{action.value} {count_text(counted['matched'], 'job')}?", abort=True)
 
 
 def _show_count(counted: Json, *, as_json: bool) -> None:
     if as_json:
         print_json(counted)
         return
-    console().print(f"{counted['matched']} jobs match; nothing was done", highlight=False)
+    console().print(f"{_matches(counted)}; nothing was done", highlight=False)
     print_rows(counted.get("sample") or [], ["job_id", "job_type", "status", "created_at"], empty="")
+
+
+def _matches(counted: Json) -> str:
+    return count_text(counted["matched"], "job matches", "jobs match")
 
 
 def _show_report(report: Json) -> None:
     value = report["value"]
-    console().print(f"{report['action']}: {len(value)} of {report['matched']} jobs", highlight=False)
+    console().print(f"{report['action']}: {len(value)} of {count_text(report['matched'], 'job')}", highlight=False)
     for each in value:
         if each["outcome"] not in AS_WISHED:
             told = f"{each['job_id'][:SHORT_ID]} {each['outcome']} {each.get('detail') or ''}"
@@ -141,7 +145,7 @@ def _show_report(report: Json) -> None:
 
 def delete(
     job_id: JobArgument,
-    reason: ReasonOption = None,
+    reason: AuditReasonOption = None,
     yes: YesOption = False,
     output: OutputOption = None,
     url: UrlOption = None,

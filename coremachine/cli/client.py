@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from coremachine.cli.profiles import find_profile
 from coremachine.cli.render import say
 from coremachine.client import ApiProblem, Client, ClientError, WaitTimeout, WrongArgument, operations
 from coremachine.client.address import is_on_this_machine, read_url
-from coremachine.client.call import Call, header_of
+from coremachine.client.call import TIMEOUT_SECONDS, Call, header_of
 from coremachine.client.exchange import Reply, is_outage
 from coremachine.client.waiting import watch_job
 from coremachine.local.stack_file import find_folder_of_stack, find_stack_of
@@ -31,6 +32,8 @@ JOB_ID_LENGTH = 64
 # A read, and a submission that makes no second job, is repeated over an outage of this length.
 _OUTAGE_SECONDS = 30.0
 _PAGE = 200
+# Until people read that a command waits for the server.
+_PATIENCE_SECONDS = 5.0
 # Of a request that follows: shorter than any limit of a proxy.
 _WAIT_SECONDS = 20
 # How many of the newest jobs an abbreviated id is looked for in.
@@ -458,6 +461,21 @@ class ApiClient:
         )
 
     @contextmanager
+    def _says_that_it_waits(self, call: Call[Any]) -> Iterator[None]:
+        """To people, where an answer takes longer than usual; not where the server was asked to wait."""
+        if call.timeout_seconds > TIMEOUT_SECONDS:
+            yield
+            return
+        text = f"waiting for an answer of {self.url}, at most {call.timeout_seconds:g} s"
+        timer = threading.Timer(_PATIENCE_SECONDS, self._say, [text])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextmanager
     def _errors_for_people(self) -> Iterator[None]:
         try:
             yield
@@ -469,7 +487,7 @@ class ApiClient:
             return build(*args, **kwargs)
 
     def _ask(self, call: Call[Any], shape: Mapping[str, type] | None = None) -> Json:
-        with self._errors_for_people():
+        with self._errors_for_people(), self._says_that_it_waits(call):
             reply = self._client.ask(call)
         if self._remark:
             self._say(self._remark)

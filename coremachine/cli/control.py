@@ -10,7 +10,7 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.status import JobPriority
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import UsageProblem
-from coremachine.cli.jobs import follow_to_end
+from coremachine.cli.jobs import expect_stage, follow_to_end
 from coremachine.cli.options import (
     JobArgument,
     Output,
@@ -21,10 +21,23 @@ from coremachine.cli.options import (
     wants_json,
 )
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import console, duration_text, print_json, print_rows, say, seconds_between, status_markup
+from coremachine.cli.render import (
+    console,
+    count_text,
+    duration_text,
+    print_json,
+    print_rows,
+    say,
+    seconds_between,
+    status_markup,
+)
 
 _GRACE_HELP = f"Seconds that tasks which run get to stop; 0: none. Default: {DEFAULT_CANCEL_GRACE_SECONDS:g}."
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the job's timeline.")]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Kept in the job's timeline, and in the audit log: `coremachine audit`.")
+]
+# Where there is no job, or none any more.
+AuditReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the audit log: `coremachine audit`.")]
 
 
 def cancel(
@@ -149,6 +162,8 @@ def rerun(
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         job = client.get_job(whole_id)
+        if from_stage is not None:
+            expect_stage(job, "--from-stage", from_stage)
         body["expected_run"] = expected_run or job["run"]
         if param:
             body["parameters"], warnings = gather_parameters(client, job["job_type"], param, None)
@@ -161,8 +176,8 @@ def rerun(
         print_json(answer)
         return
     fresh = answer.get("fresh_count")
-    again = "" if fresh is None else f", {fresh} tasks again"
-    kept = f"{answer.get('kept_count', 0)} tasks kept{again}"
+    again = "" if fresh is None else f", {count_text(fresh, 'task')} again"
+    kept = f"{count_text(answer.get('kept_count', 0), 'task')} kept{again}"
     line = f"{whole_id} run {answer.get('run')} from stage {answer.get('stage')}, {kept}"
     console().print(f"{line}, {status_markup(str(answer.get('status')))}", soft_wrap=True)
 

@@ -14,9 +14,9 @@ import typer
 from rich.markup import escape
 
 from core.safety.credentials import redact
-from coremachine.cli.errors import CliError, Exit
+from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import OutputOption, wants_json
-from coremachine.cli.render import console, print_json, print_rows
+from coremachine.cli.render import console, count_text, print_json, print_rows
 from coremachine.local.stack_file import find_stack_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def prune(
     from core.models.upkeep import Pruned  # noqa: PLC0415 - as the next
     from infrastructure.retention import RetentionRepository  # noqa: PLC0415 - psycopg is not for all
 
-    seconds = age_in_seconds(older_than)
+    seconds = age_in_seconds("--older-than", older_than)
     with open_pool(database_url) as pool:
         retention = RetentionRepository(pool, schema)
         if dry_run:
@@ -155,7 +155,7 @@ def prune(
             with console().status("pruning") as told:
 
                 def tell(pruned: Pruned) -> None:
-                    told.update(f"pruned {pruned.jobs} jobs, {pruned.tasks} tasks")
+                    told.update(f"pruned {count_text(pruned.jobs, 'job')}, {count_text(pruned.tasks, 'task')}")
 
                 pruned = retention.prune_jobs(seconds, on_progress=tell)
             letters = retention.prune_dead_letters(seconds)
@@ -167,12 +167,12 @@ def prune(
             console().print(f"{name.replace('_', ' ')}: {value}", highlight=False)
 
 
-def age_in_seconds(text: str) -> float:
-    """`90d`, `12h`, `30m` as seconds. Raises typer.BadParameter."""
+def age_in_seconds(option: str, text: str) -> float:
+    """`90d`, `12h`, `30m` as seconds. Raises UsageProblem."""
     units = {"d": 86_400, "h": 3_600, "m": 60}
     number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isdecimal():
-        raise typer.BadParameter(f"expected a number and d, h or m, such as 90d, found {text!r}")
+    if unit not in units or not (number.isdecimal() and number.isascii()):
+        raise UsageProblem(f"{option}: expected a number and d, h or m, such as 90d, found {text!r:.100}")
     return float(number) * units[unit]
 
 

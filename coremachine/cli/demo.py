@@ -94,7 +94,7 @@ def run_demo(rasters: Path | None, output: Path, *, workers: int, timeout_second
 
     show = console()
     source = prepare_source(rasters)
-    show.print(f"source {source}\noutput {output}", highlight=False, soft_wrap=True)
+    show.print(escape(f"source {source}\noutput {output}"), highlight=False, soft_wrap=True)
     stack = LocalStack(
         _DATA,
         http_port=0,
@@ -102,7 +102,7 @@ def run_demo(rasters: Path | None, output: Path, *, workers: int, timeout_second
         admin_port=0,
         workers=workers,
         fresh=True,
-        on_step=lambda step: show.print(f"[dim]{step}[/dim]"),
+        on_step=lambda step: show.print(f"[dim]{escape(step)}[/dim]"),
     )
     try:
         with stack, ApiClient(Server(stack.url)) as client:

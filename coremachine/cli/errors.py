@@ -3,6 +3,7 @@
 CliError
 +-- UsageProblem        what was asked for makes no sense
 +-- ServerUnreachable   no server answers
++-- ServerSilent        a server is there, and does not answer
 +-- ApiError            the server refused; holds its problem document
 +-- TimeIsUp            the wait was longer than allowed
 """
@@ -13,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from coremachine import client
+from coremachine.cli.stack_log import find_stack_log
 
 
 class Exit(IntEnum):
@@ -72,6 +74,21 @@ class ServerUnreachable(CliError):
         )
 
 
+class ServerSilent(CliError):
+    """A server takes requests, and answers none: its processes hang, or have too much to do."""
+
+    exit_code = Exit.UNREACHABLE
+
+    def __init__(self, url: str, reason: str, origin: str | None = None) -> None:
+        log = find_stack_log(url)
+        see = f"its log, {log}," if log is not None else "the log of its host"
+        super().__init__(
+            f"no answer from {url}{f' ({origin})' if origin else ''}: {reason}\n"
+            f"A server is there: see {see} and whether its processes are stopped, or have no memory or "
+            "processor left; restart it if it stays so."
+        )
+
+
 class ApiError(CliError):
     """The server refused, or failed. `problem` is its RFC 9457 document."""
 
@@ -90,7 +107,8 @@ def error_of(error: client.ClientError, origin: str | None) -> CliError:
     if isinstance(error, client.ApiProblem):
         return ApiError(error.status, error.problem)
     if isinstance(error, client.ServerUnreachable):
-        return ServerUnreachable(error.url, error.reason, origin)
+        kind = ServerSilent if error.is_silent else ServerUnreachable
+        return kind(error.url, error.reason, origin)
     return UsageProblem(str(error)) if isinstance(error, client.WrongArgument) else CliError(str(error))
 
 

@@ -307,7 +307,10 @@ def tasks(
     For example: coremachine tasks 3f2a9c --status failed
     """
     with ApiClient(choose_server(url)) as client:
-        found = client.list_tasks(client.resolve_job_id(job_id), status=status, stage=stage, limit=limit)
+        whole_id = client.resolve_job_id(job_id)
+        found = client.list_tasks(whole_id, status=status, stage=stage, limit=limit)
+        if stage is not None and not found:
+            expect_stage(client.get_job(whole_id), "--stage", stage)
     if wants_json(output):
         print_json({"value": found})
         return
@@ -315,6 +318,14 @@ def tasks(
     interruptions = ["interruptions"] if any(task.get("interruptions") for task in found) else []
     columns = ["stage", "name", "task_type", "status", "attempt", *interruptions, "started_at", "remark"]
     print_rows(rows, columns, empty="No tasks.")
+
+
+def expect_stage(job: Json, option: str, stage: int) -> None:
+    """Raises UsageProblem where the job has no such stage."""
+    last = job["total_stages"]
+    if stage > last:
+        stages = "stage 1 alone" if last == 1 else f"stages 1 to {last}"
+        raise UsageProblem(f"{option}: expected one of the job's stages, found {stage}; {job['job_type']} has {stages}")
 
 
 def job_types(output: OutputOption = None, url: UrlOption = None) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from coremachine.cli.client import ApiClient, Json, choose_server
-from coremachine.cli.control import ReasonOption
+from coremachine.cli.control import AuditReasonOption
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import SHORT_ID, print_json, print_rows
 
@@ -40,7 +40,7 @@ def set_limit(
     rate: Annotated[
         str | None, typer.Option("--rate", help="How many may begin in a time: 100/min, 10/s, 5/30s, 1000/day.")
     ] = None,
-    reason: ReasonOption = None,
+    reason: AuditReasonOption = None,
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:

@@ -97,10 +97,9 @@ def find_profile(name: str) -> Profile:
     """Raises UsageProblem where there is none of this name."""
     found = read_profiles()
     if name not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise UsageProblem(
-            f"--profile, COREMACHINE_PROFILE: expected one of {known}, found {name!r}; see {user_file()}"
-        )
+        known = f"one of {', '.join(sorted(found))}" if found else "no name, since there are no profiles"
+        advice = f"write it into {user_file()}" if found else f"leave it out, or write the profile into {user_file()}"
+        raise UsageProblem(f"--profile, COREMACHINE_PROFILE: expected {known}, found {name!r}; {advice}")
     return found[name]
 
 

@@ -20,6 +20,7 @@ from coremachine.cli.render import (
     duration_text,
     error_text,
     local_time,
+    markup_text,
     seconds_between,
     seconds_of_run,
     status_markup,
@@ -124,7 +125,7 @@ def render_job(job: Json, pace: Pace | None = None) -> RenderableType:
     run = f" · run {job['run']}" if job.get("run", 1) > 1 else ""
     run += " · paused" if job.get("paused") else ""
     run += f" · {visible(str(job['priority']))} priority" if job.get("priority", "normal") != "normal" else ""
-    head = Text.from_markup(
+    head = markup_text(
         f"[bold]{escape(visible(job['job_type']))}[/bold] {job['job_id'][:12]} {status_markup(job['status'])}"
         f"{run} · {elapsed}"
     )
@@ -187,7 +188,7 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
     return (
         Text(f"{stage['stage']}{of} {visible(stage.get('name') or stage.get('task_type', ''))}"),
         stage_bar(counts, expected, is_closed=stage.get("finished_at") is not None),
-        Text.from_markup(" · ".join(words)),
+        markup_text(" · ".join(words)),
         Text(elapsed, style="dim"),
     )
 

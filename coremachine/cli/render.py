@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from core.safety.safe_text import brief_text
 from coremachine.cli.times import show_time
@@ -37,7 +38,10 @@ _COLOURS = {
 
 
 class SafeConsole(Console):
-    """A console whose texts are only texts: names and messages from a server steer no terminal."""
+    """A console whose texts are only texts: names and messages steer no terminal, and `:100:` is no picture in them."""
+
+    def __init__(self, *, file: Any, width: int | None = None, **options: Any) -> None:
+        super().__init__(file=file, width=width, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -51,6 +55,11 @@ def console(file: Any = None) -> Console:
     """Made when needed: tests and pipes replace stdout."""
     out = file or sys.stdout
     return SafeConsole(file=out, width=_PIPE_WIDTH if has_no_width(out) else None)
+
+
+def markup_text(markup: str) -> Text:
+    """A text with its colours; its words stay as they are, as on the console."""
+    return Text.from_markup(markup, emoji=False)
 
 
 def has_no_width(file: Any) -> bool:
@@ -247,6 +256,11 @@ def print_fields(found: Mapping[str, Any], *, without: Collection[str] = ()) -> 
         else:
             text = local_time(value) if name.endswith(("_at", "_until")) else escape(_plain(value))
         show.print(f"[bold]{escape(visible(name))}[/bold] {text}", highlight=False, soft_wrap=True)
+
+
+def count_text(count: int, one: str, many: str | None = None) -> str:
+    """`1 task`, `2 tasks`, `1 job matches`, `2 jobs match`."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:

@@ -68,7 +68,13 @@ def run_task(
         bool, typer.Option("--pdb", help="Open the debugger where the handler raises; breakpoint() works without it.")
     ] = False,
     app_dir: Annotated[
-        Path | None, typer.Option("--app-dir", help="Holds function_app.py. Default: this folder or one above it.")
+        Path | None,
+        typer.Option(
+            "--app-dir",
+            exists=True,
+            file_okay=False,
+            help="Holds function_app.py. Default: this folder or one above it.",
+        ),
     ] = None,
     output: OutputOption = None,
     url: UrlOption = None,

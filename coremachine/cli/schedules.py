@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.completion import complete_job_type
-from coremachine.cli.control import ReasonOption
+from coremachine.cli.control import AuditReasonOption
 from coremachine.cli.insight import show_findings
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
@@ -125,7 +125,9 @@ def set_schedule(
 
 
 @schedules.command()
-def pause(name: NameArgument, reason: ReasonOption = None, output: OutputOption = None, url: UrlOption = None) -> None:
+def pause(
+    name: NameArgument, reason: AuditReasonOption = None, output: OutputOption = None, url: UrlOption = None
+) -> None:
     """Submit nothing at its ticks until it is resumed; its jobs go on.
 
     For example: coremachine schedules pause nightly --reason "disk is full"
@@ -136,7 +138,9 @@ def pause(name: NameArgument, reason: ReasonOption = None, output: OutputOption 
 
 
 @schedules.command()
-def resume(name: NameArgument, reason: ReasonOption = None, output: OutputOption = None, url: UrlOption = None) -> None:
+def resume(
+    name: NameArgument, reason: AuditReasonOption = None, output: OutputOption = None, url: UrlOption = None
+) -> None:
     """Go on with the next tick; those that passed are skipped.
 
     For example: coremachine schedules resume nightly

@@ -76,14 +76,14 @@ def up(
 
         coremachine up --port 8000 --data /tmp/stack --fresh
     """
-    from coremachine.local.stack import LocalStack  # noqa: PLC0415 - other commands start faster without
-
     log_to_stderr(logging.WARNING)
     show = console()
     found = find_app(Path.cwd()) if app_dir is None else None
     home = found or Path.cwd()
     try:
         with stop_signals_interrupt():
+            from coremachine.local.stack import LocalStack  # noqa: PLC0415 - other commands start faster without
+
             if app_dir is None and found is None:
                 expect_whole_app(home)
             settings = {**read_project_settings(app_dir or home), **os.environ}
@@ -99,13 +99,13 @@ def up(
                 fresh=fresh,
                 app_dir=app_dir or found or BUILT_IN_APP,
                 database_url=database_url,
-                on_step=lambda step: show.print(f"[dim]{step}[/dim]"),
+                on_step=lambda step: show.print(f"[dim]{escape(step)}[/dim]"),
                 home=home,
                 apps=chosen,
             )
             with stack:
-                show_stack(stack, chosen, settings)
                 with contextlib.suppress(KeyboardInterrupt):
+                    show_stack(stack, chosen, settings)
                     show.print("Ctrl-C ends it.")
                     sys.stdout.flush()
                     reload_on_change(stack, app_dir or home) if reload else stack.wait()
@@ -113,7 +113,8 @@ def up(
     except (StackError, ProjectFileError, HalfAnApp) as error:
         raise StackCannotStart(str(error)) from error
     except KeyboardInterrupt:
-        raise typer.Exit(Exit.FAILED) from None
+        # That is how it ends, ready or not; `stopping` was said where something ran.
+        raise typer.Exit(Exit.OK) from None
 
 
 def show_stack(stack: "LocalStack", apps: Sequence[LocalApp], settings: Mapping[str, str]) -> None:
@@ -124,7 +125,7 @@ def show_stack(stack: "LocalStack", apps: Sequence[LocalApp], settings: Mapping[
     show = console()
     show.print(f"dashboard {info.url}/api/ui", soft_wrap=True, highlight=False)
     show.print(f"database {escape(redact(info.database_url))}", soft_wrap=True, highlight=False)
-    show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
+    show.print(f"broker   {info.admin_url}/queues   logs {escape(str(info.data_dir))}/logs", soft_wrap=True)
 
 
 def show_state(url: str, *, began: str) -> None:

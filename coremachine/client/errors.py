@@ -35,11 +35,12 @@ class ServerUnreachable(ClientError):
     Args:
         url: Where it was looked for.
         reason: What happened.
+        is_silent: Something took the request there, and gave no answer in time.
     """
 
-    def __init__(self, url: str, reason: str) -> None:
-        self.url, self.reason = url, reason
-        super().__init__(f"no server at {url}: {reason}")
+    def __init__(self, url: str, reason: str, *, is_silent: bool = False) -> None:
+        self.url, self.reason, self.is_silent = url, reason, is_silent
+        super().__init__(f"{'no answer from' if is_silent else 'no server at'} {url}: {reason}")
 
 
 class UnexpectedAnswer(ClientError):

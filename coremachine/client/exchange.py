@@ -168,6 +168,10 @@ def read_answer(call: Call[Any], reply: Reply) -> Any:
 def _once(session: Session, send: Send) -> Script[Reply]:
     try:
         response: httpx.Response = yield send
+    except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+        # There was a connection.
+        reason = f"it took the request, and did not answer within {send.timeout_seconds:g} s"
+        raise ServerUnreachable(session.url, reason, is_silent=True) from error
     except httpx.TimeoutException as error:
         raise ServerUnreachable(session.url, "it did not answer in time") from error
     except (httpx.RequestError, httpx.InvalidURL) as error:

@@ -3,7 +3,9 @@
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from core.models.status import JobStatus
 from coremachine.client.call import TIMEOUT_SECONDS
@@ -65,13 +67,14 @@ def watch_job(
     deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
     longest_poll = LONGEST_POLL_SECONDS if on_change is None else 0.0
     last: Reply | None = None
+    counts = LatestCounts()
     while True:
         asked_at = time.monotonic()
         reply = yield from _look(session, job_id, deadline, longest_poll, last)
         if last is None or reply.document is not None:
-            last = reply
+            last = replace(reply, document=counts.keep(reply.document))
             if on_change is not None:
-                on_change(reply)
+                on_change(last)
         if on_look is not None:
             on_look()
         status = _status_of(last)
@@ -84,6 +87,39 @@ def watch_job(
         # A server that answers at once knows no long polls.
         if on_change is not None or now - asked_at < _FOLLOW_SECONDS:
             yield Sleep(min(pause, deadline - now))
+
+
+class LatestCounts:
+    """Of what a watched job's answers count, the latest.
+
+    Each process of the server counts large stages for itself, so an answer's count may be older than that before it.
+    """
+
+    def __init__(self) -> None:
+        self._stages: dict[tuple[Any, Any], Any] = {}
+
+    def keep(self, document: Any) -> Any:
+        """The answer, in which no count is older than in those before it."""
+        stages = document.get("stages") if isinstance(document, dict) else None
+        if not isinstance(stages, list):
+            return document
+        return {**document, "stages": [self._later(document.get("run"), stage) for stage in stages]}
+
+    def _later(self, run: Any, stage: Any) -> Any:
+        if not isinstance(stage, dict):
+            return stage
+        place = (run, stage.get("stage"))
+        known = self._stages.get(place)
+        if known is not None and _is_later(known, stage):
+            return {**stage, "counts": known["counts"], "counted_at": known["counted_at"]}
+        self._stages[place] = stage
+        return stage
+
+
+def _is_later(known: Any, stage: Any) -> bool:
+    """Whether the known count was made after this one; a count without a time is that of now."""
+    times = known.get("counted_at"), stage.get("counted_at")
+    return all(times) and datetime.fromisoformat(times[0]) > datetime.fromisoformat(times[1])
 
 
 def _status_of(reply: Reply) -> JobStatus:

@@ -7,7 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.app_queues import DEFAULT_TASK_QUEUES, TASK_QUEUES_SETTING, WORKER_QUEUES_SETTING, read_task_queues
+from core.app_queues import (
+    DEFAULT_TASK_QUEUES,
+    TASK_QUEUES_SETTING,
+    WORKER_QUEUES_SETTING,
+    how_to_add_queue,
+    read_task_queues,
+)
 from coremachine.local.host.logs import SPEAKER_SETTING
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.stack_file import StackError
@@ -83,7 +89,7 @@ def _read_app(part: str, queues: Mapping[str, str]) -> LocalApp:
     read = tuple(name.strip() for name in names.split("+")) if colon else ()
     for name in read:
         if name not in queues:
-            advice = f", or add {name}=<its real name> to {TASK_QUEUES_SETTING}" if name else ""
+            advice = f", or {how_to_add_queue(name)}" if name else ""
             raise StackError(
                 f"{_OPTION}: {part!r}: expected queues of {', '.join(queues)}, found {name!r}; correct it{advice}"
             )

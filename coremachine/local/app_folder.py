@@ -1,6 +1,7 @@
 """Which function app is meant: that of a folder, or the one for folders without."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 # The job types that come with CoreMachine.
@@ -8,7 +9,7 @@ BUILT_IN_APP = Path(__file__).resolve().parents[1] / "default_app"
 
 
 class HalfAnApp(ValueError):
-    """A folder with one of the two files of an app, and what to do."""
+    """A folder with at most one of the two files of an app, and what to do."""
 
 
 def find_app(folder: Path) -> Path | None:
@@ -28,6 +29,25 @@ def expect_whole_app(folder: Path) -> None:
             f"{folder}: expected host.json beside function_app.py, found none; `coremachine init` writes both, so does "
             "every project of Azure Functions"
         )
+
+
+def expect_app(folder: Path, environment: Mapping[str, str]) -> None:
+    """Find out before anything is started whether there is an app.
+
+    Raises:
+        HalfAnApp: It is not there, or not whole.
+        AppLoadError: There is another kind of app.
+    """
+    if not (folder / "host.json").is_file():
+        found = "no host.json in it" if folder.is_dir() else "no folder"
+        raise HalfAnApp(
+            f"expected a folder with function_app.py and host.json, found {found}: {folder}; name another with "
+            "--app-dir, or make one with `coremachine init`"
+        )
+    if not (folder / "function_app.py").is_file():
+        from coremachine.local.host.app_loading import script_of  # noqa: PLC0415 - slow, and for few
+
+        script_of(folder, environment)
 
 
 def _is_own(file: Path) -> bool:

@@ -15,7 +15,7 @@ from types import FrameType
 
 from core.app_queues import DEFAULT_SWEEP_SCHEDULE
 from core.project_file import ProjectFileError, read_project_settings
-from coremachine.local.app_folder import BUILT_IN_APP
+from coremachine.local.app_folder import BUILT_IN_APP, HalfAnApp, expect_app
 from coremachine.local.app_modules import WARM_UP
 from coremachine.local.concurrency import concurrency_settings
 from coremachine.local.health import HealthServer
@@ -75,6 +75,7 @@ def check_environment(serving: Serving, environment: Mapping[str, str]) -> dict[
             had better not start.
     """
     try:
+        expect_app(serving.app_dir, environment)
         settings = {**read_project_settings(serving.work_dir), **environment}
         load_settings(settings)
         shape = read_shape(settings)
@@ -89,7 +90,7 @@ def check_environment(serving: Serving, environment: Mapping[str, str]) -> dict[
         )
     except (SettingsError, ProjectFileError) as error:
         raise CannotServe(error.problems) from error
-    except HostError as error:
+    except (HostError, HalfAnApp) as error:
         raise CannotServe([str(error)]) from error
     if problems:
         raise CannotServe(problems)

@@ -15,7 +15,7 @@ import psycopg
 
 from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_fleet import ONE_APP, AppFleet, LocalApp, name_app, state_folder
-from coremachine.local.app_folder import BUILT_IN_APP
+from coremachine.local.app_folder import BUILT_IN_APP, HalfAnApp, expect_app
 from coremachine.local.app_modules import MODULES, WARM_UP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.concurrency import concurrency_settings
@@ -135,7 +135,10 @@ class LocalStack:
         with contextlib.ExitStack() as started:
             try:
                 self._start(started)
-            except (PostgresError, HostError, RepositoryError, ProjectFileError) as error:
+            except KeyboardInterrupt:
+                self._on_step("stopping")
+                raise
+            except (PostgresError, HostError, RepositoryError, ProjectFileError, HalfAnApp) as error:
                 raise StackError(str(error)) from error
             except PermissionError as error:
                 raise StackError(
@@ -229,7 +232,9 @@ class LocalStack:
 
     def _read_environment(self) -> dict[str, str]:
         """What the workers will see: the project's own settings, and those that win over them."""
-        given = app_environment(self._app_dir, {**os.environ, **self._environment})
+        given = {**os.environ, **self._environment}
+        expect_app(self._app_dir, given)
+        given = app_environment(self._app_dir, given)
         return {**read_project_settings(self._work_dir), **given}
 
     def _drop_data(self) -> None:

@@ -11,7 +11,8 @@ from infrastructure.settings import ONE_IS_REQUIRED, Settings, variables_of
 _INTRODUCTION = """
 Settings are environment variables (app settings in Azure, `local.settings.json` on a machine). They are read once, when
 the app starts. An app with a setting that cannot be used serves HTTP alone and names the setting there. Empty variables
-count as not set.
+count as not set. [Before the first production run](../howto/deploy.md#before-the-first-production-run) lists those that
+are required in production, and those that are advisable.
 
 `COREMACHINE_APP_MODE` decides what an app does: `standalone` serves HTTP, plans jobs and runs tasks; `platform` serves
 HTTP and plans jobs; `worker` runs tasks. The last column names the modes that use a setting.

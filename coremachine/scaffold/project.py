@@ -173,7 +173,10 @@ def _write_all(folder: Path, names: Names, texts: dict[str, str]) -> list[Path]:
     made = {folder / names.put_into(path): names.put_into(text) for path, text in texts.items()}
     there = [str(path) for path in made if path.exists()]
     if there:
-        raise ScaffoldProblem(f"expected no file {', '.join(there)}, found one; choose another name or remove it")
+        raise ScaffoldProblem(
+            f"expected none of these files, found {', '.join(there)}; choose another name or remove "
+            f"{'it' if len(there) == 1 else 'them'}"
+        )
     for path, text in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

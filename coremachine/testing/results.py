@@ -98,11 +98,13 @@ class JobResult:
         """The stage of a name.
 
         Raises:
-            LookupError: The job came to none of that name.
+            LookupError: The job came to none of that name, or to several.
         """
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
+        found = [stage for stage in self.stages if stage.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LookupError(f"stage: expected the name of one stage, found {len(found)} named {name!r}: see `stages`")
         raise LookupError(f"stage: expected one of {[stage.name for stage in self.stages]}, found {name!r}")
 
     @property

@@ -103,12 +103,13 @@ def _cell_areas(
     """Square metres of cells around columns and rows, 0 off the globe; `half` is a half of their sides on the grid."""
     (column, row), (half_x, half_y), (semi_major, semi_minor) = at, half, axes
     x, y = dataset.transform.c + dataset.transform.a * column, dataset.transform.f + dataset.transform.e * row
-    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    grid = ground_of(dataset)
+    to_degrees = grid.own
     east_lon, east_lat = to_degrees.transform(x + half_x, y)
     west_lon, west_lat = to_degrees.transform(x - half_x, y)
     north_lon, north_lat = to_degrees.transform(x, y + half_y)
     south_lon, south_lat = to_degrees.transform(x, y - half_y)
-    _, latitude = to_degrees.transform(x, y)
+    longitude, latitude = to_degrees.transform(x, y)
     # The unit of that system's angles may be another one than the degree.
     unit = float(crs.geodetic_crs.axis_info[0].unit_conversion_factor)
     turn = 2 * math.pi / unit
@@ -121,5 +122,5 @@ def _cell_areas(
         root = 1 - squared * np.sin(phi) ** 2
         meridian, prime = semi_major * (1 - squared) / root**1.5, semi_major / np.sqrt(root)
         ground = np.abs(across[0] * down[1] - across[1] * down[0]) * unit**2 * meridian * prime * np.cos(phi)
-    is_there = np.isfinite(ground) & ground_of(dataset).is_on_globe(column, row)
+    is_there = np.isfinite(ground) & grid.leads_back(x, y, longitude, latitude)
     return np.where(is_there, ground, 0)

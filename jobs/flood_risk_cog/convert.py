@@ -398,7 +398,7 @@ def _read_source(
         check_source(path, dataset)
         check_form(path, dataset, options)
         check_masks(path, dataset)
-        check_header(path, dataset, options, folder)
+        placement = check_header(path, dataset, options, folder)
         meter = FloodMeter(dataset, PurePosixPath(path).name)
         check_blocks(f"{source}{MASK}")
         blocks = BlockCheck(dataset, source)
@@ -407,7 +407,7 @@ def _read_source(
                 dataset, seen=meter.see, seen_bands=blocks.see, report=lambda share: report("read", share)
             )
         blocks.finish()
-        return make_plan(path, dataset, facts, options), facts, meter
+        return make_plan(path, dataset, facts, options, placement), facts, meter
     except RasterioError as error:
         raise _not_opened(path, source, error) from error
     except UnicodeError as error:

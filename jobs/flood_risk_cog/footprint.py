@@ -250,7 +250,7 @@ def _around_valid_part(ground: Ground, seen: _Seen) -> Footprint:
             spans += _spans(ground, inner, _last_on_globe(ground, inner, outer))
     # A raster may show one point of the globe alone.
     lon, lat = ground.lon_lat(seen.columns[seen.is_there], seen.rows[seen.is_there])
-    spans += [[_within(x), float(y), _within(x), float(y)] for x, y in zip(lon, lat, strict=True)]
+    spans += _boxes(lon, lat, lon, lat)
     west, south, east, north = union(spans)
     width, height = float(seen.columns.max()), float(seen.rows.max())
     for latitude in POLES:
@@ -275,6 +275,9 @@ def _neighbours() -> Iterator[tuple[Any, Any]]:
 
 def _last_on_globe(ground: Ground, inner: Any, outer: Any) -> Any:
     """Between points on the globe and points off it: the last that are on it."""
+    if not inner[0].size:
+        # Most rasters are on the globe wholly.
+        return inner
     for _ in range(HALVINGS):
         middle = tuple((one + other) / 2 for one, other in zip(inner, outer, strict=True))
         is_there = ground.is_on_globe(*middle)
@@ -289,12 +292,22 @@ def _spans(ground: Ground, begin: Any, end: Any) -> list[list[float]]:
     step = (to_lon - lon + HALF_TURN) % TURN - HALF_TURN
     west, east = np.minimum(lon, lon + step), np.maximum(lon, lon + step)
     south, north = np.minimum(lat, to_lat), np.maximum(lat, to_lat)
-    return [[_within(a), float(b), _within(c), float(d)] for a, b, c, d in zip(west, south, east, north, strict=True)]
+    return _boxes(west, south, east, north)
 
 
-def _within(lon: float) -> float:
-    """From -180 to 180."""
-    return float(lon - TURN * math.floor((lon + HALF_TURN) / TURN)) if abs(lon) > HALF_TURN else float(lon)
+def _boxes(west: Any, south: Any, east: Any, north: Any) -> list[list[float]]:
+    """With longitudes from -180 to 180.
+
+    Raises:
+        OverflowError: One is infinite.
+    """
+    if np.isinf(west).any() or np.isinf(east).any():
+        raise OverflowError("expected longitudes of places on the globe, found infinity")
+    west, east = (
+        np.where(np.abs(lon) > HALF_TURN, lon - TURN * np.floor((lon + HALF_TURN) / TURN), lon) for lon in (west, east)
+    )
+    boxes: list[list[float]] = np.column_stack([west, south, east, north]).tolist()
+    return boxes
 
 
 def _clipped(ring: Ring, *, keep_below: bool) -> Ring:

@@ -46,6 +46,10 @@ class Ground:
         """Which of these points have a place on the globe, as booleans."""
         x, y = self.xy(columns, rows)
         lon, lat = self.own.transform(x, y)
+        return self.leads_back(x, y, lon, lat)
+
+    def leads_back(self, x: Any, y: Any, lon: Any, lat: Any) -> Any:
+        """Which longitudes and latitudes, on the grid's own datum, are places of these coordinates, as booleans."""
         if self.is_geographic:
             return np.isfinite(lon) & np.isfinite(lat)
         back_x, back_y = self.own.transform(lon, lat, direction="INVERSE")
@@ -216,9 +220,14 @@ def side_metres(dataset: Any) -> float:
 
 def same_datum(one: Any, two: Any) -> bool:
     """Between datums there are several ways, which differ by metres: places are not certain enough to judge."""
+    datum = _datum_of(one.to_wkt())
+    return datum is not None and datum == _datum_of(two.to_wkt())
+
+
+@lru_cache(maxsize=64)
+def _datum_of(wkt: str) -> str | None:
     try:
-        systems = [pyproj.CRS.from_wkt(crs.to_wkt()).geodetic_crs for crs in (one, two)]
+        system = pyproj.CRS.from_wkt(wkt).geodetic_crs
     except pyproj.exceptions.CRSError:
-        return False
-    datums = [system.datum.name if system and system.datum else None for system in systems]
-    return datums[0] is not None and datums[0] == datums[1]
+        return None
+    return str(system.datum.name) if system and system.datum else None

@@ -20,7 +20,7 @@ from rasterio.shutil import copy
 from rasterio.transform import Affine
 
 from jobs.flood_risk_cog.facts import BandFacts, Facts
-from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, make_plan
+from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, Placement, UnusableRaster, make_plan
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.verification import find_changed_colours_and_place
 from jobs.flood_risk_cog.write import check_target_grid, copy_descriptions, plain_profile, write_cog
@@ -33,8 +33,8 @@ _OF_COLOURS = (
 )
 
 
-def check_header(path: str, dataset: Any, options: ConversionOptions, folder: Path) -> None:
-    """Refuse an open source for what its header shows.
+def check_header(path: str, dataset: Any, options: ConversionOptions, folder: Path) -> Placement:
+    """Refuse an open source for what its header shows; where it is put.
 
     Args:
         folder: For files that are removed again.
@@ -51,6 +51,7 @@ def check_header(path: str, dataset: Any, options: ConversionOptions, folder: Pa
     if not _is_plain(dataset, plan) and (problems := list(_changed(dataset, plan, folder / "header"))):
         advice = f"; {_OF_COLOURS}" if any(each.startswith("expected colours") for each in problems) else ""
         raise UnusableRaster(path, f"its COG would not have the same meaning: {'; '.join(problems)}{advice}")
+    return plan.placement
 
 
 def _is_plain(dataset: Any, plan: ConversionPlan) -> bool:

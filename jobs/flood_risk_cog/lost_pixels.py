@@ -55,9 +55,11 @@ def find_lost_pixels(
         inner = _inner(valid[0], _reach(row, column)) & ~_beyond_mercator(before, after, rows, columns)
         gone = inner.copy()
         gone[inner] = ~_is_valid_around(after, row[inner], column[inner])
+        judged += int(inner.sum())
+        if not gone.any():
+            continue
         # Off the globe there is nothing to lose.
         gone[gone] = ground.is_on_globe(columns[gone] + 0.5, rows[gone] + 0.5)
-        judged += int(inner.sum())
         if is_judged:
             is_at_end = gone.copy()
             is_at_end[gone] = ~(
@@ -107,10 +109,19 @@ def _middle(steps: Any) -> float:
 
 def _inner(valid: Any, reach: int) -> Any:
     """Pixels around which all is valid; at the window's edge that is not known."""
+    return _of_squares(np.logical_and, valid, reach)
+
+
+def _of_squares(function: Any, values: Any, reach: int) -> Any:
+    """Of the square around each boolean (rows, columns), up to `reach` pixels beside it; false beyond the edge."""
     for axis in (0, 1):
-        padded = np.pad(valid, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)])
-        valid = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).all(axis=-1)
-    return valid
+        padded = np.pad(values, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)])
+        size, result = values.shape[axis], values.copy()
+        for first in range(2 * reach + 1):
+            part = slice(first, first + size)
+            function(result, padded[part] if axis == 0 else padded[:, part], out=result)
+        values = result
+    return values
 
 
 def _beyond_mercator(before: Any, after: Any, rows: Any, columns: Any) -> Any:
@@ -128,9 +139,12 @@ def _is_valid_around(after: Any, rows: Any, columns: Any) -> Any:
     at = np.flatnonzero(known)
     row = np.floor(rows[at]).astype(int).clip(0, after.height - 1)
     column = np.floor(columns[at]).astype(int).clip(0, after.width - 1)
-    tiles = np.stack([row // TILE, column // TILE])
-    for top, left in np.unique(tiles, axis=1).T.tolist():
-        here = (tiles[0] == top) & (tiles[1] == left)
+    across = math.ceil(after.width / TILE)
+    tiles = row // TILE * across + column // TILE
+    # One number of each: pairs would be sorted by comparing them byte by byte.
+    for tile in np.unique(tiles).tolist():
+        here = tiles == tile
+        top, left = divmod(tile, across)
         begin_row, begin_column = max(top * TILE - 1, 0), max(left * TILE - 1, 0)
         window = Window(
             begin_column,
@@ -139,6 +153,6 @@ def _is_valid_around(after: Any, rows: Any, columns: Any) -> Any:
             min((top + 1) * TILE + 1, after.height) - begin_row,
         )
         _, valid = read_known(after, bands_to_look_at(after)[:1], window)
-        around: Any = np.lib.stride_tricks.sliding_window_view(np.pad(valid[0], 1), (3, 3)).any(axis=(2, 3))
-        result[at[here]] = around[row[here] - begin_row, column[here] - begin_column]
+        is_beside = _of_squares(np.logical_or, valid[0], 1)
+        result[at[here]] = is_beside[row[here] - begin_row, column[here] - begin_column]
     return result

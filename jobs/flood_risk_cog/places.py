@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -133,6 +134,7 @@ def is_named_crs(text: str) -> bool:
     return not _OUTSIDE.search(text) and bool(_CODE.fullmatch(text) or is_whole)
 
 
+@lru_cache(maxsize=64)
 def is_computable(text: str) -> bool:
     """Whether PROJ has a way from a coordinate system to longitude and latitude, and back; some it knows by name."""
     import pyproj  # noqa: PLC0415 - an extra

@@ -116,6 +116,21 @@ class ConversionOptions:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where a raster is put, which its header decides.
+
+    Args:
+        grid: Where GDAL's own choice would be wrong.
+        web: Where web maps are to show it.
+        changed: In words, what of it has no place there.
+    """
+
+    grid: TargetGrid | None = None
+    web: WebGrid | None = None
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ConversionPlan:
     """How one raster is converted.
 
@@ -128,8 +143,7 @@ class ConversionPlan:
         fill_nodata: The source has a mask and nodata, or NaN beside one of them: where the mask hides, and in the place
             of NaN, nodata is written before the warp.
         nodata: Of the result.
-        web: The grid that it is put on, where web maps are to show it.
-        grid: The grid that it is put on, where GDAL's own choice would be wrong.
+        placement: The grid that it is put on.
         warp_resampling, overview_resampling: Names of GDAL's methods.
         most_alpha: The highest value of its alpha band; GDAL would take what is usual for the type.
         changed: In words, what is meant to differ from the source.
@@ -147,13 +161,25 @@ class ConversionPlan:
     compression: str
     nbits: str | None = None
     most_alpha: float | None = None
-    web: WebGrid | None = None
-    grid: TargetGrid | None = None
+    placement: Placement = field(default=Placement())
     changed: tuple[str, ...] = field(default=())
 
+    @property
+    def grid(self) -> TargetGrid | None:
+        return self.placement.grid
 
-def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions) -> ConversionPlan:
+    @property
+    def web(self) -> WebGrid | None:
+        return self.placement.web
+
+
+def make_plan(
+    path: str, dataset: Any, facts: Facts, options: ConversionOptions, placement: Placement | None = None
+) -> ConversionPlan:
     """Decide about an open source whose pixels were read.
+
+    Args:
+        placement: Of an earlier plan for the same source and options, which need not be computed again.
 
     Raises:
         UnusableRaster: It cannot be converted so.
@@ -182,11 +208,9 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         changed += words
         if warp not in OF_ORDER and any(band.has_infinity for band in facts.bands):
             changed.append(f"what {warp} makes of infinities and the pixels around them is infinite or no number")
-        changed += _beyond_mercator(path, dataset, CRS.from_user_input(target_crs))
-        if is_partly_off_globe(dataset):
-            changed.append("pixels that are off the globe are left out")
-    grid, words = _grid_of(dataset, target if warped and not options.web_optimized else None)
-    changed += words + _lost_to_lerc(options, found)
+    if placement is None:
+        placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
+    changed += [*placement.changed, *_lost_to_lerc(options, found)]
     hidden = exact_nodata(dataset)
     if isinstance(hidden, int) and abs(hidden) > MOST_EXACT:
         # GDAL computes averages in double precision, which makes another number of it.
@@ -204,18 +228,27 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         overview_resampling=overview,
         tile_size=options.tile_size,
         compression=options.compression,
-        web=_web_grid(path, dataset, options.tile_size) if options.web_optimized else None,
-        grid=grid,
+        placement=placement,
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         most_alpha=most_alpha_of(dataset, facts),
         changed=tuple(changed),
     )
 
 
-def _grid_of(dataset: Any, target: CRS | None) -> tuple[TargetGrid | None, list[str]]:
+def _placement_of(path: str, dataset: Any, target: CRS, options: ConversionOptions) -> Placement:
+    changed = _beyond_mercator(path, dataset, target)
+    if is_partly_off_globe(dataset):
+        changed.append("pixels that are off the globe are left out")
+    if options.web_optimized:
+        return Placement(web=_web_grid(path, dataset, options.tile_size), changed=tuple(changed))
+    grid, words = _grid_of(dataset, target)
+    return Placement(grid=grid, changed=(*changed, *words))
+
+
+def _grid_of(dataset: Any, target: CRS) -> tuple[TargetGrid | None, list[str]]:
     """The grid of a reprojection where GDAL's own would be wrong, and in words what it lacks."""
-    if target is None or (own := own_grid(dataset, target)) is not None:
-        return (None if target is None else own), []
+    if (own := own_grid(dataset, target)) is not None:
+        return own, []
     grid, lacks_some = whole_grid(dataset, target)
     return grid, ["a part of it is left out, where its target_crs has no end"] if lacks_some else []
 

@@ -24,7 +24,8 @@ def generate_samples(folder: Path | str, count: int = 12, seed: int = 0) -> list
     written = []
     for index in range(count):
         tile, period = index // len(periods), periods[index % len(periods)]
-        terrain = terrain_of(tile, seed)
+        if period == periods[0]:
+            terrain = terrain_of(tile, seed)
         path = folder / f"flood_depth_tile{tile:02d}_rp{period}.tif"
         write_depths(path, depth_over(terrain, STAGES[period]), tile, period, degrees=bool(index % 2))
         written.append(path)

@@ -56,7 +56,7 @@ def test_text_names_apps_the_one_with_http_first(text, environment, apps):
         ("platform:tasks", "expected queues behind worker only, found 'platform:tasks'; remove :tasks"),
         (
             "platform,worker:gpu",
-            r"expected queues of tasks, raster, found 'gpu'; .* gpu=<its real name> to COREMACHINE",
+            r"found 'gpu'; correct it, or add gpu = .* to .tool.coremachine.queues. .* gpu=<its real name> to CORE",
         ),
         ("platform,worker:", "expected queues of tasks, raster, found ''; correct it$"),
         ("platform,worker:raster+raster", "'worker:raster.raster': expected each queue once; remove the second"),

@@ -1,6 +1,7 @@
 """Limits as they are declared: their numbers, and names that parameters of the job are in."""
 
 import pytest
+from pydantic import BaseModel, create_model
 
 from core.advancing.submission import Submitter
 from core.errors import InvalidParameters
@@ -73,7 +74,8 @@ def test_a_rate_is_written_as_it_is_read(text):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("license:{params.host}", "parameters_schema has none"),
+        ("license:{params.host}", "expected a parameter that is a text or an integer, found no parameter named 'host'"),
+        ("license:{params.servr}", "no parameter named 'servr'; did you mean 'server'"),
         ("license:{server}", "only in places such as"),
         ("license:{params.server", "only in places such as"),
     ],
@@ -81,6 +83,44 @@ def test_a_rate_is_written_as_it_is_read(text):
 def test_a_place_that_no_parameter_fills_is_reported_when_the_class_is_made(name, problem):
     with pytest.raises(JobDefinitionError, match=problem):
         job_class(name)
+
+
+class Open(BaseModel, extra="allow"):
+    server: str
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({}, "no parameter named 'server'; declare it in parameters_schema"),
+        ({"server": {"type": "list", "default": []}}, "'server' of type list"),
+        ({"server": {"type": "float", "default": 1.5}}, "'server' of type float"),
+        (create_model("Model", host=(str, "a")), "no parameter named 'server'"),
+    ],
+)
+def test_a_limit_whose_every_submission_would_be_refused_is_refused_with_the_class(schema, problem):
+    with pytest.raises(JobDefinitionError, match=problem):
+        job_class("license:{params.server}", schema=schema)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"server": {"type": "int", "default": 1}}, create_model("Model", server=(str, "a")), Open]
+)
+def test_a_limit_that_a_parameter_can_name_is_taken(schema):
+    assert job_class("license:{params.server}", schema=schema).stages
+    assert schema is not Open or job_class("license:{params.more}", schema=schema).stages
+
+
+def test_own_validation_may_make_the_parameter_that_names_a_limit():
+    class OwnJob(Job):
+        job_type = "own"
+        stages = (Stage("fetch", limits=["license:{params.server}"]),)
+
+        @classmethod
+        def validate_job_parameters(cls, params):
+            return {**params, "server": "north"}
+
+    assert OwnJob.stages
 
 
 @pytest.mark.parametrize(
@@ -135,3 +175,17 @@ def test_the_snapshot_of_a_job_has_names_with_its_parameters():
     assert declared == {"name": "license:north/{1}", "at_once": 2}
     with pytest.raises(InvalidParameters, match="found nothing"):
         submit({})
+
+
+@pytest.mark.parametrize("limit", [{"name": "a", "rate": "fast"}, {"name": ""}])
+def test_a_limit_that_is_refused_is_the_only_problem(limit):
+    """Of a tuple without its only item pydantic says that it is too short, too."""
+    with pytest.raises(JobDefinitionError) as refused:
+        Registry([job_class(limit)], [], ["tasks"])
+    assert "limits.0" in str(refused.value)
+    assert "at least 1 item" not in str(refused.value)
+
+
+def test_no_limits_where_there_must_be_one_is_a_problem():
+    with pytest.raises(JobDefinitionError, match=r"limits: .* at least 1 item"):
+        Registry([job_class()], [], ["tasks"])

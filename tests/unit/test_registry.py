@@ -89,7 +89,8 @@ def test_queue_of_a_stage_has_to_be_one_of_the_app():
 
     problem = (
         r"stage 2 \(reply\): task type 'hello_world_reply': expected a queue of \['tasks'\], found 'nowhere'; "
-        "add nowhere=<its real name> to COREMACHINE_TASK_QUEUES"
+        r'name another queue, or add nowhere = "<its real name>" to \[tool.coremachine.queues\] in pyproject.toml, or '
+        "nowhere=<its real name> to COREMACHINE_TASK_QUEUES where that is set"
     )
     with pytest.raises(JobDefinitionError, match=problem):
         Registry([Split], HANDLERS, ["tasks"])

@@ -107,7 +107,9 @@ def test_a_job_is_added_once(tmp_path):
         Path("mine/resize_images.py"),
         Path("tests/test_resize_images.py"),
     ]
-    with pytest.raises(ScaffoldProblem, match=r"expected no file .*resize_images\.py, .*found one"):
+    with pytest.raises(
+        ScaffoldProblem, match=r"expected none of these files, found .*resize_images\.py, .*; .* remove them"
+    ):
         write_job(tmp_path / "mine", "resize-images")
 
 

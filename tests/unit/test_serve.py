@@ -52,7 +52,8 @@ def test_settings_that_cannot_be_used_are_named(changed, problem):
 
 def test_settings_of_a_developers_machine_are_not_those_of_a_container(tmp_path, caplog):
     """A copied local.settings.json opened the HTTP API to any caller: it has COREMACHINE_HTTP_AUTH anonymous."""
-    shutil.copy(ROOT / "host.json", tmp_path)
+    for name in ("host.json", "function_app.py"):
+        shutil.copy(ROOT / name, tmp_path)
     values = {"COREMACHINE_HTTP_AUTH": "anonymous", "PYTHON_THREADPOOL_THREAD_COUNT": "1"}
     (tmp_path / "local.settings.json").write_text(json.dumps({"Values": values}))
     with pytest.raises(CannotServe, match="COREMACHINE_FUNCTION_KEY: expected the key"):
@@ -76,6 +77,7 @@ def test_an_app_without_its_jobs_is_not_ready(tmp_path):
     (tmp_path / "my_jobs" / "__init__.py").touch()
     (tmp_path / "my_jobs" / "sums.py").write_text("print('hello')\nimport numpi\n")
     (tmp_path / "host.json").write_text('{"version": "2.0"}')
+    (tmp_path / "function_app.py").touch()
     serving = Serving(tmp_path, port=0, health_port=0)
     with pytest.raises(
         CannotServe, match=r"COREMACHINE_JOBS=my_jobs: my_jobs.sums.py, line 2: expected the module 'numpi'"

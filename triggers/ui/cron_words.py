@@ -7,6 +7,8 @@ _NUMBERS: Mapping[str, int] = {day[:3].lower(): number for number, day in enumer
     str(number): number % 7 for number in range(8)
 }
 _MOST_TIMES = 4
+# A step of one leaves nothing out.
+_ALL = {"*", "*/1"}
 
 
 def cron_words(expression: str) -> str:
@@ -14,7 +16,7 @@ def cron_words(expression: str) -> str:
     fields = expression.split()
     if len(fields) != len(("minute", "hour", "day of month", "month", "day of week")):
         return ""
-    minute, hour, day, month, weekday = fields
+    minute, hour, day, month, weekday = ("*" if field in _ALL else field for field in fields)
     if month != "*" or ((day, weekday) != ("*", "*") and "*" not in (day, weekday)):
         return ""
     days = _days(day, weekday)

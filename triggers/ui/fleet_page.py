@@ -1,6 +1,7 @@
 """The queues and the processes that read them: what waits, who can run it, and whether the app has what it needs."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import groupby
 
 from fastapi import APIRouter, Request, Response
@@ -16,6 +17,8 @@ from triggers.ui.ports import Services
 from triggers.ui.recent import recent_reads
 
 router = APIRouter(route_class=PageRoute)
+# Of an app: each restart leaves one.
+_MOST_ENDED = 20
 _NONE = OpenTasks(queue="", retrying=0, unannounced=0, owners=())
 
 
@@ -45,8 +48,33 @@ def show_queues(request: Request, services: Services, query: NoQuery) -> Respons
     )
 
 
-def _by_app(instances: Iterable[AppInstance]) -> list[tuple[str, list[AppInstance]]]:
-    """By the name of the app; of each, those that are heard of first."""
-    order = list(InstanceState)
-    found = sorted(instances, key=lambda each: (each.app_name, order.index(each.status), each.instance))
-    return [(name, list(group)) for name, group in groupby(found, key=lambda each: each.app_name)]
+@dataclass(frozen=True)
+class Fleet:
+    """The processes of an app.
+
+    Args:
+        running: Those that did not say that they ended: first the live ones in the order in which they began, then the
+            silent ones, the one heard of last first.
+        ended: The latest that ended, the last one first.
+        ended_count: How many ended.
+    """
+
+    running: list[AppInstance]
+    ended: list[AppInstance]
+    ended_count: int
+
+
+def _by_app(instances: Iterable[AppInstance]) -> list[tuple[str, Fleet]]:
+    found = sorted(instances, key=lambda each: each.app_name)
+    return [(name, fleet_of(group)) for name, group in groupby(found, key=lambda each: each.app_name)]
+
+
+def fleet_of(instances: Iterable[AppInstance]) -> Fleet:
+    """Of one app."""
+    latest = sorted(instances, key=lambda each: each.ended_at or each.seen_at, reverse=True)
+    live = [each for each in latest if each.status is InstanceState.LIVE]
+    ended = [each for each in latest if each.status is InstanceState.ENDED]
+    others = [each for each in latest if each.status not in {InstanceState.LIVE, InstanceState.ENDED}]
+    # Live ones change their last sign of life all the time, and would change places.
+    began = sorted(live, key=lambda each: (each.started_at, each.instance))
+    return Fleet([*began, *others], ended[:_MOST_ENDED], len(ended))

@@ -120,6 +120,7 @@ def _show(job_id: str, request: Request, services: UiServices, query: JobPageQue
         cards=_cards(view),
         groups=view.facts.failures,
         at=view.now,
+        counted_at=max((stage.counted_at for stage in detail.stages if stage.counted_at), default=None),
         **({} if head.is_open else {"refresh_seconds": _ENDED_SECONDS}),
         **_TABS[query.tab](services, view),
     )

@@ -15,6 +15,7 @@ from psycopg.sql import SQL
 
 from core.models import JobRecord, StageRef
 from coremachine.local.postgres import LocalPostgres
+from coremachine.testing.database import SERVER_VARIABLE
 from infrastructure.base import DatabaseUnsuitable
 from infrastructure.connections import snapshot
 from infrastructure.jobs_tasks import JobRepository, TaskRepository
@@ -174,7 +175,10 @@ def test_statement_mode_is_refused_and_named(server_url, database):
 @pytest.mark.parametrize(("settings", "core"), CORES)
 def test_the_engine_works_behind_it(settings, core):
     """The engine suite's core, once more: in a process of its own, whose server is reached through a pooler."""
-    environment = os.environ | {"COREMACHINE_TEST_POOLER": "pgbouncer", "COREMACHINE_TEST_SETTINGS": settings}
+    # The server of this run, and its place among others that run beside each other, are not that process's.
+    mine = {name for name in os.environ if name == SERVER_VARIABLE or name.startswith("PYTEST_")}
+    environment = {name: value for name, value in os.environ.items() if name not in mine}
+    environment |= {"COREMACHINE_TEST_POOLER": "pgbouncer", "COREMACHINE_TEST_SETTINGS": settings}
     files = [str(Path("tests/integration/engine") / name) for name in core]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not broker and not emulator"]
     ran = subprocess.run(

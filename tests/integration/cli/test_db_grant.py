@@ -7,9 +7,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from coremachine.cli.db import open_pool
 from coremachine.cli.errors import Exit
 from coremachine.cli.main import main
 from coremachine.local.postgres import LocalPostgres
+from infrastructure.base import PreconditionFailed
+from infrastructure.grants import GrantRepository
 from tests.databases import folder_of_server
 from tests.integration.cli.fake_entra import ENTRA_FUNCTION
 
@@ -63,3 +66,11 @@ def test_the_server_s_refusal_is_shown(server_url: str, url: str, capsys: pytest
     other = make_conninfo(url, user="nobody")
     assert main(["db", "grant", "another", "--entra", "--database-url", other]) == Exit.CONFLICT
     assert "permission denied to create role" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_azure_s_is_named(url: str) -> None:
+    """The function is in the database `postgres` alone."""
+    expected = "a server of Azure with Microsoft Entra authentication.*make the role 'another'.*leave --entra out"
+    with open_pool(url) as pool, pytest.raises(PreconditionFailed, match=expected) as caught:
+        GrantRepository(pool).make_entra_role("another")
+    assert "migrate" not in str(caught.value)

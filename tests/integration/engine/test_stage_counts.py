@@ -1,11 +1,13 @@
 """How far a job is: small stages are counted at each look, large ones now and then."""
 
-from contextlib import contextmanager
+import threading
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from core.models import JobRef
-from infrastructure.stage_counts import FEW_TASKS, FRESH_SECONDS, OLD_SECONDS, TIMES_ITS_COST, StageCounts
+from infrastructure.stage_counts import FEW_TASKS, FRESH_SECONDS, TIMES_ITS_COST, WATCHED_SECONDS, StageCounts
 
 LARGE = FEW_TASKS + 1
 
@@ -24,7 +26,8 @@ class Looks:
     def __init__(self, engine):
         self.engine, self.clock = engine, Clock()
         self.counts = StageCounts(engine.pool, clock=self.clock)
-        self.counted, self.started = [], []
+        self.counted, self.threads = [], 0
+        self.counts._start = self._start
         genuine = self.counts._count
 
         def count(cursor, ref, statuses):
@@ -41,12 +44,12 @@ class Looks:
         detail = self.look(job_id)[stage - 1]
         return {status.value: count for status, count in detail.counts.items() if count}
 
-    @contextmanager
-    def background(self):
-        """Everything that is begun inside has ended afterwards."""
-        yield
-        while self.counts._counting:
-            pass
+    def _start(self):
+        self.threads += 1
+
+    def in_background(self):
+        """One round of the thread."""
+        return self.counts._count_due()
 
 
 @pytest.fixture
@@ -82,19 +85,110 @@ def test_a_large_stage_is_counted_once_while_the_count_is_fresh(engine, looks, l
     assert 0 <= (now["now"] - counted_at).total_seconds() < 60
 
 
-def test_later_it_is_counted_in_the_background_and_the_look_does_not_wait(engine, looks, large):
+def test_while_somebody_looks_it_is_counted_in_the_background_and_no_look_waits(engine, looks, large):
     looks.numbers(large)
+    assert looks.threads == 0, "one look begins nothing"
+    looks.clock.now += FRESH_SECONDS / 2
+    looks.numbers(large)
+    assert looks.threads == 1
+    assert looks.in_background() == pytest.approx(FRESH_SECONDS / 2)
+    assert looks.counted == [1]
     engine.claim(large, 1, "s1-00000")
-    looks.clock.now += FRESH_SECONDS + 1
-    with looks.background():
-        assert looks.numbers(large) == {"pending": LARGE}
+    looks.clock.now += FRESH_SECONDS
+    assert looks.numbers(large) == {"pending": LARGE}
+    assert looks.counted == [1], "the look did not count"
+    assert looks.in_background() == FRESH_SECONDS
     assert looks.counted == [1, 1]
     assert looks.numbers(large) == {"pending": LARGE - 1, "processing": 1}
 
 
+def test_a_look_now_and_then_gets_no_count_of_the_look_before(engine, looks, large):
+    """A page that is asked for every few seconds, by two processes in turns, showed counts of 8 seconds ago."""
+    looks.numbers(large)
+    engine.claim(large, 1, "s1-00000")
+    looks.clock.now += FRESH_SECONDS * 4
+    assert looks.numbers(large) == {"pending": LARGE - 1, "processing": 1}
+    assert looks.threads == 1
+    engine.claim(large, 1, "s1-00001")
+    for _ in range(4):
+        looks.clock.now += FRESH_SECONDS
+        looks.in_background()
+    assert looks.numbers(large) == {"pending": LARGE - 2, "processing": 2}
+
+
+def test_a_look_counts_where_the_background_is_late(engine, looks, large):
+    looks.numbers(large)
+    looks.numbers(large)
+    engine.claim(large, 1, "s1-00000")
+    looks.clock.now += FRESH_SECONDS * 1.5
+    assert looks.numbers(large) == {"pending": LARGE}
+    looks.clock.now += FRESH_SECONDS
+    assert looks.numbers(large) == {"pending": LARGE - 1, "processing": 1}
+
+
+def test_the_background_ends_when_nobody_looks_any_more(engine, looks, large):
+    looks.numbers(large)
+    looks.numbers(large)
+    looks.clock.now += WATCHED_SECONDS
+    assert looks.in_background() is not None
+    looks.clock.now += 1
+    assert looks.in_background() is None
+    counted = len(looks.counted)
+    engine.claim(large, 1, "s1-00000")
+    looks.clock.now += FRESH_SECONDS
+    assert looks.numbers(large) == {"pending": LARGE - 1, "processing": 1}
+    assert len(looks.counted) == counted + 1
+    looks.numbers(large)
+    assert looks.threads == 2
+
+
+def test_the_later_of_two_counts_stays(engine, looks, large):
+    """A look and the thread count at the same time; the one that began first may end last."""
+    looks.numbers(large)
+    (ref,) = looks.counts._known._values
+    first = looks.counts._known.get(ref)
+    later = replace(first, counted_at=first.counted_at + timedelta(minutes=1))
+    looks.counts._known.put(ref, later)
+    with engine.pool.connection() as connection, connection.cursor() as cursor:
+        assert looks.counts._count(cursor, ref, first.statuses) is later
+    assert looks.counts._known.get(ref) is later
+
+
+def test_the_thread_counts_and_ends(engine, large):
+    counts = StageCounts(engine.pool)
+    rounds = []
+
+    def count_due():
+        rounds.append(StageCounts._count_due(counts))
+        counts._looked_at.put(*counts._known._values, -1e9)
+        return rounds[-1]
+
+    counts._count_due = count_due
+    for _ in range(2):
+        with engine.pool.connection() as connection, connection.cursor() as cursor:
+            counts.read_stages(cursor, JobRef(large, 1), engine.job_status(large))
+    (thread,) = [each for each in threading.enumerate() if each.name == "stage-counts"]
+    thread.join(30)
+    assert not thread.is_alive()
+    assert rounds[-1] is None
+    assert not counts._is_counting
+
+
+def test_where_the_system_gives_no_thread_looks_count(engine, looks, large, caplog):
+    def start():
+        raise RuntimeError("can't start new thread")
+
+    looks.counts._start = start
+    for number in range(1, 4):
+        looks.numbers(large)
+        assert len(looks.counted) == number
+        looks.clock.now += FRESH_SECONDS + 1
+    assert "stage_not_counted" in caplog.text
+
+
 def test_a_slow_count_is_used_for_longer(engine, looks, large):
     # At the look, before the count and after it; then at the second look.
-    looks.counts._clock = iter([0.0, 0.0, 4.0, 50.0]).__next__
+    looks.counts._clock = iter([0.0, 0.0, 4.0, 30.0]).__next__
     looks.numbers(large)
     (known,) = looks.counts._known._values.values()
     assert known.until == 4.0 + 4.0 * TIMES_ITS_COST
@@ -105,7 +199,7 @@ def test_a_slow_count_is_used_for_longer(engine, looks, large):
 def test_a_count_that_nobody_looked_at_for_long_is_made_anew_at_once(engine, looks, large):
     looks.numbers(large)
     engine.claim(large, 1, "s1-00000")
-    looks.clock.now += OLD_SECONDS + 1
+    looks.clock.now += WATCHED_SECONDS + 1
     assert looks.numbers(large) == {"pending": LARGE - 1, "processing": 1}
 
 
@@ -117,7 +211,7 @@ def test_a_cancelled_stage_is_counted_when_it_stops_and_not_any_more_once_its_la
     engine.jobs.cancel_job(large, None, grace_seconds=0)
     assert looks.numbers(large) == {"cancelled": LARGE}
     counted = len(looks.counted)
-    looks.clock.now += 100 * OLD_SECONDS
+    looks.clock.now += 100 * WATCHED_SECONDS
     assert looks.numbers(large) == {"cancelled": LARGE}
     assert len(looks.counted) == counted, "nothing of it changes any more"
 
@@ -133,16 +227,15 @@ def test_a_completed_stage_is_not_counted(engine, looks, large):
     assert looks.counted == []
 
 
-def test_an_error_in_the_background_is_logged_and_the_next_look_tries_again(engine, looks, large, caplog):
+def test_an_error_in_the_background_is_logged_and_the_next_look_counts(engine, looks, large, caplog):
+    looks.numbers(large)
     looks.numbers(large)
     genuine, looks.counts._count = looks.counts._count, _fail
     looks.clock.now += FRESH_SECONDS + 1
-    with looks.background():
-        assert looks.numbers(large) == {"pending": LARGE}
+    assert looks.in_background() is None
     assert "stage_not_counted" in caplog.text
     looks.counts._count = genuine
-    with looks.background():
-        looks.numbers(large)
+    looks.numbers(large)
     assert looks.counted == [1, 1]
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -489,7 +490,21 @@ def test_explain_says_that_tasks_wait_in_line(rig, monkeypatch):
     assert "tasks_not_announced" not in found
     monkeypatch.setattr("core.announcing.windows.StageWindows.fill", lambda *_: 0)
     rig.queues.run(rig.machine)
-    assert "none is announced or running, and the janitor's next sweep" in explained(rig, job_id)["waits_for_turn"]
+    # One look does not say whether tasks go on: it may be one between two claims.
+    told = explained(rig, job_id)["waits_for_turn"]
+    assert "none was announced or running at the moment of this look; if that stays so, the janitor's next" in told
+
+
+def test_explain_between_two_claims_says_what_a_look_shows(rig, monkeypatch):
+    """While 200 short tasks a second went on, it claimed that nothing runs before the janitor's next sweep."""
+    declare(monkeypatch, max_parallel=2, tasks_per_message=1)
+    job_id = run_to_tasks(rig, n=MANY)
+    facts = InsightQueries(rig.engine.pool).get_job_facts(job_id)
+    between = replace(facts, in_line=facts.open_count, leases=())
+    (finding,) = [each for each in explain(between) if each.code == "waits_for_turn"]
+    assert "none was announced or running at the moment of this look; if that stays so" in finding.message
+    assert "max_parallel lets 2 of them run at a time" in finding.advice
+    assert "priority" not in finding.advice
 
 
 def test_explain_names_the_limit_and_who_holds_it(rig, monkeypatch):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from typing import ClassVar
 
 import psycopg
@@ -109,6 +110,13 @@ def test_a_job_runs_to_its_result():
     assert result.events[0].event == "job_submitted"
     assert result.events[-1].event == "job_completed"
     assert result.failures == ()
+
+
+def test_a_name_that_two_stages_have_is_not_taken_for_the_first():
+    result = run_job(SquaresJob, {"n": 1})
+    both = replace(result, stages=(*result.stages, result.stage("square")))
+    with pytest.raises(LookupError, match="expected the name of one stage, found 2 named 'square'"):
+        both.stage("square")
 
 
 def test_each_run_begins_with_nothing():

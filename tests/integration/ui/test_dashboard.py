@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from core.models.app import AppProfile
 from core.models.dead_letter import DeadLetter
 from core.models.submission import SubmitRequest
 from core.models.webhook import DeliveryAnswer, DeliveryStatus, WebhookEvent
@@ -126,6 +127,31 @@ def test_a_job_is_submitted_by_form_and_watched_to_its_end(app: DashboardApp, pa
         "1 / 1",
     ]
     assert page.run("document.querySelectorAll('.lane-task').length") == 8
+
+
+def test_a_live_page_takes_nothing_of_before_what_it_shows(app: DashboardApp, page: Browser) -> None:
+    """Each process of the server counts a large stage for itself, and they answer in turns."""
+    page.open(f"{app.url}/jobs/{submit(app, held=[0])}")
+    page.run("fetch(location.href).then(answer => answer.text()).then(text => { window.pageText = text; })")
+
+    def answer(counted: str, title: str) -> str:
+        page.run(
+            "window.isRead = false;"
+            # A task of its own comes after all that the page does with the text.
+            "window.readText = async text => { setTimeout(() => { window.isRead = true; }); return text; };"
+            f"window.freshText = pageText.replace('<main ', '<main {counted} ').replace(/<h1>[^<]*/, '<h1>{title}');"
+            "window.fetch = async () => ({ ok: true, redirected: false, text: () => readText(freshText) });"
+        )
+        page.press("p")
+        page.press("p")
+        page.wait_for("isRead")
+        return text(page, "h1")
+
+    assert answer('data-counted="10.5"', "first") == "first"
+    assert answer('data-counted="9.25"', "older") == "first"
+    assert answer('data-counted="11"', "later") == "later"
+    assert answer("", "of now") == "of now"
+    assert answer('data-counted="9.25"', "of another stage") == "of another stage"
 
 
 def test_a_running_job_is_paused_resumed_and_cancelled_with_a_reason(app: DashboardApp, page: Browser) -> None:
@@ -510,6 +536,44 @@ def test_axe_finds_nothing_and_a_phone_is_wide_enough(app: DashboardApp, page: B
     examine("a dialog that is open")
     page.look(1280, 900)
     assert found == {}
+
+
+# What is wider than the window without its scroll bar, cut in the header, or wider than the box in which it is seen.
+_TOO_WIDE = """(room => [
+  ...(document.documentElement.scrollWidth > room ? [`the page is ${document.documentElement.scrollWidth}`] : []),
+  ...[...document.querySelectorAll('.nav a, .tools > *, .brand')].filter(each => {
+    const box = each.getBoundingClientRect();
+    return box.left < 0 || box.right > room || each.scrollWidth > each.clientWidth + 1
+      || [...each.children].some(part => part.getClientRects().length > 1 || part.offsetHeight > 32);
+  }).map(each => `cut or wrapped: ${each.innerText}`),
+  // In narrower windows people move tables of many columns sideways.
+  ...[...document.querySelectorAll('.apps-table')]
+    .filter(each => innerWidth > 900 && each.offsetWidth > each.parentElement.clientWidth)
+    .map(each => `the apps are ${each.offsetWidth} in ${each.parentElement.clientWidth}`),
+])(document.documentElement.clientWidth)"""
+
+
+def test_no_page_is_wider_than_its_window(app: DashboardApp, page: Browser) -> None:
+    wide = {}
+    for number in range(2):
+        app.services.apps.record_app_instance(
+            AppProfile(
+                *(f"geo-worker-of-the-north:vm-000{number}:4711:3f2a9c", "geo-worker-of-the-north", "standalone"),
+                *("0.1.0", "2026-11-30.1+3f2a9c", ("jobs", "raster", "tasks"), ("scene_convert",), (), 8),
+            )
+        )
+    for path in pages_of(app):
+        page.open(app.url + path)
+        # The most that the navigation has to show.
+        for place in ("queues", "dead-letters"):
+            most = "'<b class=\"alert\">999+</b>'"
+            page.run(f"document.querySelector('[data-live-too=alert-{place}]').innerHTML = {most}")
+        for width in (721, 860, 960, 1000, 1080, 1280):
+            page.look(width, 900)
+            if found := page.run(_TOO_WIDE):
+                wide[f"{path} at {width}"] = found
+    page.look(1280, 900)
+    assert wide == {}
 
 
 def test_person_signs_in_acts_and_signs_out(app: DashboardApp, page: Browser) -> None:

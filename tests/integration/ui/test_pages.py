@@ -6,6 +6,8 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -40,6 +42,12 @@ def services(template_url: str) -> Iterator[AppServices]:
 
 @pytest.fixture(scope="module")
 def read(services: AppServices) -> Iterator[Read]:
+    with reading(services) as ask:
+        yield ask
+
+
+@contextmanager
+def reading(services: AppServices) -> Iterator[Read]:
     """A page below `/api/ui` as a caller with this role reads it."""
     rules = AccessRules.read({"COREMACHINE_ROLE_KEYS": SETTING}, trusts_principal=False)
     with serving(lambda: services, rules) as url, httpx.Client(timeout=30) as http:
@@ -146,6 +154,24 @@ def test_processes_are_shown_by_app_with_what_none_of_them_can_run(services, rea
     assert "no live app reads the queue &#39;tasks&#39;" in page
     # It may scale from zero: nobody has to look at it yet.
     assert "queues" not in read_alerts(services)
+
+
+def test_processes_that_ended_are_folded_the_latest_first(services):
+    """Each restart of `up --reload` leaves one: after some minutes they were most of the page, in no order of time."""
+    profile = AppProfile("", "raster", "worker", "1.0", None, ("raster",), ("scene_convert",), (), 8)
+    names = [f"raster:{number * 7 % 25:02}" for number in range(25)]
+    execute(services, "delete from app.app_instances")
+    for name in [*names, "raster:zz", "raster:aa"]:
+        services.apps.record_app_instance(replace(profile, instance=name))
+    for name in names:
+        services.apps.end_app_instance(name)
+    # An app of its own: the other one keeps what an earlier test read.
+    with reading(services) as read:
+        page = read("/queues")
+    above, folded = page.split('<details id="ended-raster">')
+    assert re.findall(r"<code>(raster:.*?)</code>", above) == ["raster:zz", "raster:aa"]
+    assert re.findall(r"<code>(raster:.*?)</code>", folded) == names[::-1][:20]
+    assert "25 ended in the last day; the latest 20" in folded
 
 
 def test_jobs_are_filtered_by_tags_that_links_keep(services, read):

@@ -9,7 +9,9 @@ import pytest
 from core.models import TaskStatus
 from core.models.app import AppProfile
 from core.models.dead_letter import DeadLetter
+from core.models.insight import Finding
 from core.models.job_filter import JobFilter
+from core.models.limit import Rate
 from core.models.submission import SubmitRequest
 from core.operating.dead_letters import read_reference
 from core.operating.explain import explain
@@ -76,16 +78,22 @@ def lease(services: AppServices, job_id: str, *, minutes: int = 1) -> None:
 
 def look(services: AppServices, job_id: str) -> tuple[JobRow, list[str]]:
     """The job's row in the list, and the codes of its page's findings."""
+    row, findings = look_at_both(services, job_id)
+    return row, [finding.code for finding in findings]
+
+
+def look_at_both(services: AppServices, job_id: str) -> tuple[JobRow, list[Finding]]:
     job = next(each for each in services.dashboard.search.find_jobs(job_id, JobFilter(), limit=1).items)
     (row,) = rows_of(services, (job,), RecentReads())
-    return row, [finding.code for finding in explain(services.insight.get_job_facts(job_id))]
+    return row, explain(services.insight.get_job_facts(job_id))
 
 
 def expect(services: AppServices, job_id: str, code: str, text: str) -> JobRow:
-    row, codes = look(services, job_id)
-    assert row.reason is not None, codes
+    row, findings = look_at_both(services, job_id)
+    assert row.reason is not None, findings
     assert (row.reason.code, row.reason.text) == (code, text)
-    assert codes[0] == code
+    # A list of what needs somebody leaves out what is only for information.
+    assert (findings[0].code, findings[0].severity) == (code, row.reason.severity)
     return row
 
 
@@ -125,12 +133,65 @@ def test_release_that_knows_a_job_type_is_missing(services):
     assert "of_tomorrow" in row.reason.text
 
 
-def test_tasks_wait_for_a_limit(services):
-    services.limits.set_limit("tiles/a", 0, None, reason=None, actor=None)
+@pytest.mark.parametrize(("at_once", "rate"), [(0, None), (None, Rate(count=0, seconds=60))])
+def test_closed_limit_needs_somebody(services, at_once, rate):
+    services.limits.set_limit("tiles/a", at_once, rate, reason=None, actor=None)
     job_id = submit(services, "tile_fetch", server="a")
     deliver_all(services)
-    row = expect(services, job_id, "waits_for_limit", "Waits for the limit tiles/a")
+    row = expect(services, job_id, "waits_for_limit", "Waits for the limit tiles/a, which lets none begin")
     assert [each.text for each in row.parameters] == ["a"]
+    assert row.reason.severity == "warning"
+
+
+def test_limit_whose_rate_is_used_up_lets_more_begin_later(services):
+    services.limits.set_limit("tiles/b", None, Rate(count=1, seconds=3600), reason=None, actor=None)
+    for _ in range(2):
+        job_id = submit(services, "tile_fetch", server="b")
+        deliver_all(services)
+    row = expect(services, job_id, "waits_for_limit", "Waits for the limit tiles/b")
+    assert row.reason.severity == "info"
+
+
+def test_no_janitor_sends_the_message_of_a_step(services):
+    job_id = submit(services)
+    execute(
+        services,
+        "update app.jobs set announced_at = null, due_at = null, updated_at = now() - interval '6 minutes'"
+        " where job_id = %s",
+        job_id,
+    )
+    expect(services, job_id, "janitor_late", "Waits for the janitor, and none has come")
+
+
+def test_no_janitor_sends_the_messages_of_tasks(services):
+    job_id = submit_to_stage(services, 2)
+    execute(
+        services,
+        "update app.tasks set status = 'pending', announced_at = null, due_at = null,"
+        " created_at = now() - interval '6 minutes' where job_id = %s and stage = 2",
+        job_id,
+    )
+    register(services, ("raster",), ("scene_convert",))
+    expect(services, job_id, "janitor_late", "Waits for the janitor, and none has come")
+
+
+def test_no_janitor_leaves_a_stage_that_is_over(services):
+    job_id = submit_to_stage(services, 2)
+    execute(services, "delete from app.tasks where job_id = %s and stage = 2", job_id)
+    execute(services, "update app.jobs set updated_at = now() - interval '6 minutes' where job_id = %s", job_id)
+    expect(services, job_id, "janitor_late", "Waits for the janitor, and none has come")
+
+
+def test_database_refuses_the_end_of_a_step(services):
+    job_id = submit(services)
+    execute(
+        services,
+        "insert into app.job_events (job_id, run, stage, event, detail, at)"
+        " values (%s, 1, 1, 'job_step_not_written', jsonb_build_object('reason', 'not on a Monday'), now())",
+        job_id,
+    )
+    text = "Planning of stage 1 ended, and the database refuses to write that: not on a Monday"
+    expect(services, job_id, "step_not_written", text)
 
 
 def test_failing_handler_is_tried_again(services):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from coremachine.cli.main import main
 from tests.unit.cli.conftest import JOB_ID, job
 
 COUNTED = {
@@ -113,3 +114,9 @@ def test_audit_shows_who_did_what(api, run, capsys):
     assert run("audit", "--action", "cancel", "--actor", "kim", "-o", "table") == 0
     assert api.requests[-1][1] == {"action": "cancel", "actor": "kim", "limit": "50"}
     assert "kim" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["banana", "d", "1.5d", "²d", "-1d"])
+def test_age_that_is_none_names_its_option(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "prune", "--older-than", text]) == 2
+    assert f"--older-than: expected a number and d, h or m, such as 90d, found {text!r}" in capsys.readouterr().err

@@ -4,7 +4,8 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from coremachine.cli import client as client_module
 from coremachine.cli.client import ApiClient, Server
 from coremachine.cli.main import main
 from coremachine.cli.parameters import with_whole_paths
-from coremachine.client import exchange, waiting
+from coremachine.client import Client, exchange, waiting
 from tests.unit.cli.conftest import DROPPED, JOB_ID, FakeApi, job
 
 Run = Callable[..., int]
@@ -725,3 +726,44 @@ def test_job_types_have_types_defaults_and_what_is_required(
     api.answer("GET /api/job-types", {"value": [{"job_type": "hello_world", "parameters_schema": schema}]})
     assert run("job-types", "-o", "table") == 0
     assert "source: string (required), n: integer or null = 5, any" in capsys.readouterr().out
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Its processes are stopped: the system takes connections and requests, and nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr("coremachine.cli.client._PATIENCE_SECONDS", 0.05)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_server_that_takes_requests_and_does_not_answer_is_there(
+    silent_server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Client.ask
+    monkeypatch.setattr(Client, "ask", lambda self, call: real(self, replace(call, timeout_seconds=0.3)))
+    assert main(["list", "--url", silent_server]) == 6
+    told = capsys.readouterr().err
+    assert f"waiting for an answer of {silent_server}, at most 30 s" in told
+    assert f"no answer from {silent_server}: it took the request, and did not answer within 0.3 s" in told
+    assert "A server is there" in told
+    assert "coremachine up" not in told
+
+
+def test_answer_in_time_is_not_announced(hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    hello.answer("GET /api/jobs", {"value": [], "next_cursor": None})
+    assert run("list") == 0
+    assert "waiting" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stages", "found"), [(3, "found 9; hello_world has stages 1 to 3"), (1, "found 9; hello_world has stage 1 alone")]
+)
+def test_tasks_of_a_stage_that_the_job_has_not(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], stages: int, found: str
+) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}/tasks", {"value": [], "next_cursor": None})
+    api.answer(f"GET /api/jobs/{JOB_ID}", job() | {"total_stages": stages})
+    assert run("tasks", JOB_ID, "--stage", "9") == 2
+    assert found in capsys.readouterr().err
+    assert run("tasks", JOB_ID, "--stage", "1", "-o", "table") == 0
+    assert "No tasks." in capsys.readouterr().out

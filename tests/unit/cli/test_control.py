@@ -1,11 +1,12 @@
 """Commands that act on a job, over real HTTP against a fake API."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from coremachine.cli.main import find_whole_command
 from tests.unit.cli.conftest import JOB_ID, FakeApi, job
 
 Run = Callable[..., int]
@@ -60,7 +61,7 @@ def test_rerun_sends_what_is_to_be_done_again(
     api.answer(f"{PATH}/rerun", state(run=2, kept_count=7, fresh_count=1), status=202)
     assert run("rerun", JOB_ID, *options, "-o", "table") == 0
     assert api.requests[-1][2] == {"expected_run": 1, **body}
-    assert "run 2 from stage 1, 7 tasks kept, 1 tasks again" in capsys.readouterr().out
+    assert "run 2 from stage 1, 7 tasks kept, 1 task again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", [["--failed", "--all"], ["--all", "--from-stage", "1"], ["-p", "n"]])
@@ -133,3 +134,30 @@ def test_status_shows_the_trace_that_telemetry_has_it_under(
     api.answer(f"GET /api/jobs/{JOB_ID}", job(trace_id="58838bf93ba3c78a0eca3a2247f9aa69"))
     assert run("status", JOB_ID, "-o", "table") == 0
     assert "trace 58838bf93ba3c78a0eca3a2247f9aa69\n" in capsys.readouterr().out
+
+
+def _reasons(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    for each in command.params:
+        if each.name == "reason":
+            yield path.strip(), each.help
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _reasons(below, f"{path} {name}")
+
+
+def test_where_a_reason_is_kept_is_told_as_it_is() -> None:
+    """That of a limit was said to be in the timeline of a job."""
+    told = dict(_reasons(find_whole_command()))
+    of_jobs = {"cancel", "pause", "resume", "adjust", "rerun", "bulk", "hold", "release"}
+    assert {name for name, text in told.items() if "timeline" in text} == of_jobs
+    assert set(told) - of_jobs == {"delete", "limits set", "schedules pause", "schedules resume"}
+    assert all("audit" in text for text in told.values())
+
+
+def test_rerun_from_a_stage_that_the_job_has_not(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}", job("failed"))
+    assert run("rerun", JOB_ID, "--from-stage", "7") == 2
+    assert (
+        "--from-stage: expected one of the job's stages, found 7; hello_world has stages 1 to 2"
+        in capsys.readouterr().err
+    )
+    assert not [call for call, _, _ in api.requests if call.startswith("POST")]

@@ -126,3 +126,13 @@ def test_server_that_is_away_is_named_with_its_profile(write, capsys: pytest.Cap
     file = write('[profiles.prod]\nurl = "http://127.0.0.1:1"')
     assert main(["--profile", "prod", "list"]) == 6
     assert f"no server at http://127.0.0.1:1 (profile prod of {file}): " in capsys.readouterr().err
+
+
+def test_profile_where_there_are_none(capsys: pytest.CaptureFixture[str], write, tmp_path: Path) -> None:
+    """It expected one of none."""
+    assert main(["--profile", "nope", "list"]) == 2
+    told = capsys.readouterr().err
+    assert (
+        "expected no name, since there are no profiles, found 'nope'; leave it out, or write the profile into " in told
+    )
+    assert str(tmp_path / "config") in told

@@ -8,6 +8,7 @@ from typing import Any, Self
 import pytest
 
 import coremachine.local.stack
+from coremachine.cli.main import main
 from tests.unit.cli.conftest import FakeApi
 
 Run = Callable[..., int]
@@ -110,3 +111,54 @@ def test_an_app_that_cannot_answer_is_not_ready(api: FakeApi, run: Run, capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"started {api.url}/api/docs"
     assert any(line.startswith("not ready Internal Server Error") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (None, "found no folder: "),
+        ([], "found no host.json in it: "),
+        (["function_app.py"], "found no host.json in it: "),
+        (["host.json"], "function_app.py"),
+    ],
+)
+def test_folder_without_an_app_starts_nothing(
+    files: list[str] | None, found: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """PostgreSQL and the broker were started first."""
+    folder = tmp_path / "app"
+    if files is not None:
+        folder.mkdir()
+    for name in files or []:
+        (folder / name).write_text("{}")
+    assert main(["up", "--app-dir", str(folder), "--data", str(tmp_path / "data")]) == 1
+    told = capsys.readouterr()
+    assert found in told.err
+    assert str(folder) in told.err
+    assert told.out == ""
+    assert not (tmp_path / "data").exists()
+
+
+def test_ctrl_c_ends_it_while_it_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As later, when it is ready."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coremachine.local.stack.LocalStack, "_start", interrupted)
+    assert main(["up", "--data", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "stopping\n"
+
+
+@pytest.mark.usefixtures("started")
+def test_ctrl_c_ends_it_before_it_is_shown(
+    capsys: pytest.CaptureFixture[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("coremachine.cli.up.show_stack", interrupted)
+    assert run("up") == 0
+    assert capsys.readouterr().out.endswith("stopping\n")

@@ -38,11 +38,12 @@ def answers(api: FakeApi) -> FakeApi:
     ("words", "shown"),
     [
         (["list"], ["team", "https://example.org/hook", "job.failed"]),
-        (["show", "team"], ["flood_*", ID, "dead", "found 500"]),
-        (["deliveries", "team", "--status", "dead"], [ID, "found 500"]),
+        (["show", "team"], ["flood_*", ID[:12], "dead", "found 500"]),
+        (["deliveries", "team", "--status", "dead"], [ID[:12], "found 500"]),
         (["rotate-secret", "team"], [SECRET]),
         (["test", "team"], [f"{ID} pending"]),
         (["redeliver", "team", ID], [f"{ID} pending"]),
+        (["redeliver", "team", ID[:12]], [f"{ID} pending"]),
         (["delete", "team"], ["team is deleted"]),
         (["set", "team", "https://example.org/hook"], ["team is set", SECRET]),
     ],
@@ -72,3 +73,27 @@ def test_a_webhook_is_sent_as_it_is_asked_for(answers, run):
 def test_a_tag_without_a_value_is_refused(answers, run, capsys):
     assert run("webhooks", "set", "team", "https://example.org/", "--tag", "geo") == 2
     assert "--tag: expected NAME=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("0b0c3f0e", 2, "begins 2 ids of deliveries"),
+        ("no-such", 3, "expected the id of a delivery or its beginning, found none that begins with 'no-such'; see "),
+        ("", 3, "found none that begins with ''"),
+    ],
+)
+def test_a_delivery_that_is_not_the_only_one(answers, run, capsys, text, code, told):
+    """The error was a regular expression."""
+    others = [{**DELIVERY, "id": f"{ID[:-1]}2"}, {**DELIVERY, "id": "1" + ID[1:]}]
+    answers.answer("GET /api/webhooks/team/deliveries", {"value": [DELIVERY, *others]})
+    assert run("webhooks", "redeliver", "team", text) == code
+    assert told in capsys.readouterr().err
+
+
+def test_a_delivery_is_a_line_on_a_terminal_and_whole_in_a_pipe(answers, run, capsys, monkeypatch):
+    assert run("webhooks", "deliveries", "team", "-o", "table") == 0
+    assert ID not in capsys.readouterr().out
+    monkeypatch.delenv("COLUMNS")
+    assert run("webhooks", "deliveries", "team", "-o", "table") == 0
+    assert ID in capsys.readouterr().out

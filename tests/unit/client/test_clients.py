@@ -270,6 +270,40 @@ def test_wait_shows_each_change(ask):
     assert (answer.status, states) == ("failed", ["queued", "processing", "failed"])
 
 
+def counted(completed, at):
+    """A stage of many tasks as a process of the server has counted it; `at` is a second, or None for now."""
+    time = None if at is None else f"2026-01-02T03:04:{at:02}Z"
+    counts = {"pending": 0, "queued": 0, "processing": 0, "pending_retry": 0, "failed": 0, "cancelled": 0}
+    absent = ("max_parallel", "planned_at", "finished_at", "deadline_at", "queue_deadline_at", "from_run")
+    return {
+        "stage": 1,
+        "name": "reply",
+        "task_type": "reply",
+        "parallelism": "fan_out",
+        "status": "processing",
+        "expected_count": 5000,
+        "failed_count": 0,
+        "created_at": NOW,
+        "duration_seconds": None,
+        **dict.fromkeys(absent),
+        "counts": counts | {"completed": completed},
+        "counted_at": time,
+    }
+
+
+def test_a_count_of_before_does_not_take_the_place_of_a_later_one(ask):
+    """Two processes answer in turns, and each has its own count of a large stage: progress went backwards."""
+    shown = []
+    answers = [(900, 10), (500, 7), (1200, 12), (1100, 11), (5000, None)]
+    jobs = [(200, job(stages=[counted(*each)])) for each in answers]
+    # In another run everything begins anew.
+    jobs += [(200, job(run=2, stages=[counted(3, 5)])), (200, job("failed", run=2, stages=[counted(2, 4)]))]
+    answer = ask(Server(*jobs), "wait_for_job", JOB_ID, on_change=lambda each: shown.append(each.stages[0]))
+    assert [stage.counts["completed"] for stage in shown] == [900, 900, 1200, 1200, 5000, 3, 3]
+    assert shown[1].counted_at == shown[0].counted_at
+    assert answer.stages[0].counts["completed"] == 3
+
+
 def test_wait_has_an_end(ask, monkeypatch):
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))

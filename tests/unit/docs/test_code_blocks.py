@@ -94,6 +94,18 @@ def test_data_can_be_read():
             readers[block.language](block.text)
 
 
+def test_commands_are_those_of_any_shell():
+    """Sh of Debian and Ubuntu writes a backslash, an x and two digits for `\\x` of printf; all know octal numbers."""
+    texts = [block for block in blocks() if block.language in TEXTS]
+    assert [str(block) for block in texts if re.search(r"\bprintf [^\n]*\\x", block.text)] == []
+
+
+def test_times_that_commands_show_have_their_zone():
+    without = re.compile(r"(?<![\dT:.-])\d\d:\d\d:\d\d(?:\.\d+)?(?![\d:.]|Z|[+-]\d| [A-Z])")
+    shown = [block for block in blocks() if block.language == ""]
+    assert [str(block) for block in shown if without.search(block.text)] == []
+
+
 def test_every_block_is_of_a_language_that_a_test_knows():
     assert [str(block) for block in blocks() if block.language not in LANGUAGES] == []
 

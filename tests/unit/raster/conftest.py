@@ -11,6 +11,8 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
+from jobs.flood_risk_cog.samples import generate_samples
+
 REMOTE = ("http", "https", "s3", "abfs")
 
 UTM_PLACE = Affine(10, 0, 600_000, 0, -10, 3_300_000)
@@ -23,6 +25,12 @@ def own_temporary_folder(tmp_path_factory):
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
         patch.setattr(tempfile, "tempdir", None)
         yield
+
+
+@pytest.fixture(scope="session")
+def flood_samples(tmp_path_factory):
+    """Four sample rasters, which no test changes: making them takes half a second."""
+    return generate_samples(tmp_path_factory.mktemp("samples"), count=4)
 
 
 @pytest.fixture

@@ -26,14 +26,9 @@ def run(samples: list[Path], folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    return generate_samples(tmp_path_factory.mktemp("samples"), count=4)
-
-
-@pytest.fixture(scope="module")
-def catalog(samples, tmp_path_factory):
+def catalog(flood_samples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("catalog")
-    return folder, run(samples, folder)
+    return folder, run(flood_samples, folder)
 
 
 def test_the_collection_is_self_contained_and_its_assets_open(catalog):
@@ -67,8 +62,8 @@ def test_the_quicklook_shows_water(catalog):
     assert np.count_nonzero(pixels[2] - pixels[0] > 40) > 1000
 
 
-def test_another_run_in_another_order_writes_the_same_bytes(samples, catalog, tmp_path):
-    assert run(samples[::-1], tmp_path) == catalog[1]
+def test_another_run_in_another_order_writes_the_same_bytes(flood_samples, catalog, tmp_path):
+    assert run(flood_samples[::-1], tmp_path) == catalog[1]
 
 
 def test_a_job_of_failures_alone_still_has_its_catalog(tmp_path):
@@ -98,11 +93,11 @@ def test_the_instant_comes_from_the_tags_never_from_the_clock(tags, expected):
     assert datetime_of(tags) == expected
 
 
-def test_samples_are_repeatable_and_deeper_with_the_return_period(samples, tmp_path):
+def test_samples_are_repeatable_and_deeper_with_the_return_period(flood_samples, tmp_path):
     again = generate_samples(tmp_path, count=4)
-    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in samples]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in flood_samples]
     found = []
-    for path in samples:
+    for path in flood_samples:
         with rasterio.open(path) as dataset:
             meter = FloodMeter(dataset, path.name)
             read_facts(dataset, seen=meter.see)
@@ -111,7 +106,7 @@ def test_samples_are_repeatable_and_deeper_with_the_return_period(samples, tmp_p
     depths = [one["max_depth"] for one in found]
     assert depths == sorted(set(depths))
     crs = []
-    for path in samples:
+    for path in flood_samples:
         with rasterio.open(path) as dataset:
             crs.append(dataset.crs.to_epsg())
             assert (dataset.dtypes[0], dataset.nodata) == ("float32", -9999)

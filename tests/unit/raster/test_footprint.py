@@ -11,7 +11,7 @@ from rasterio.transform import Affine, from_bounds
 from jobs.flood_risk_cog.area import pixel_areas
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.facts import read_facts
-from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
+from jobs.flood_risk_cog.footprint import NoFootprint, _boxes, footprint_of
 from jobs.flood_risk_cog.ground import ground_of
 from jobs.flood_risk_cog.plan import UnusableRaster, check_source
 from jobs.flood_risk_cog.source import open_raster
@@ -178,3 +178,14 @@ def test_a_world_in_few_pixels_has_its_whole_area(crs, half_width, half_height, 
     place = from_bounds(-half_width, -half_height, half_width, half_height, columns, rows)
     areas = pixel_areas(SimpleNamespace(width=columns, height=rows, crs=CRS.from_user_input(crs), transform=place))
     assert areas.total(np.ones((rows, columns), bool), 0, 0) / 1e6 == pytest.approx(expected, rel=0.005)
+
+
+def test_boxes_have_longitudes_of_one_turn():
+    lon = np.array([-540.5, -180.0, -0.0, 179.5, 180.0, 180.25, 359.0, 720.5])
+    turned = [179.5, -180.0, 0.0, 179.5, 180.0, -179.75, -1.0, 0.5]
+    south, north = np.full(lon.size, -1.5), np.full(lon.size, 2.5)
+    assert _boxes(lon, south, lon[::-1], north) == [
+        [west, -1.5, east, 2.5] for west, east in zip(turned, turned[::-1], strict=True)
+    ]
+    with pytest.raises(OverflowError, match="found infinity"):
+        _boxes(np.array([np.inf]), south[:1], lon[:1], north[:1])

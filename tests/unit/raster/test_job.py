@@ -1,6 +1,7 @@
 """The flood risk job from parameters to result, in memory: its declarations, handlers and failures."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rasterio._env import get_gdal_config
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
+from rasterio.windows import Window
 
 from core.context import TaskContext
 from core.errors import PermanentTaskError, TaskCancelled, classify
@@ -30,7 +32,6 @@ from jobs.flood_risk_cog.marker import MARKER
 from jobs.flood_risk_cog.memory import MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.process import ConversionEnded
-from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.serve import do_work
 from jobs.flood_risk_cog.source import SourceNotFound
@@ -39,6 +40,8 @@ from jobs.parameters import ParameterErrors
 from tests.unit.raster.in_process import InThisProcess
 
 REGISTRY = build_registry(["tasks", "raster"])
+# Of the rasters of a job: how it runs is no matter of their size.
+SMALL_SIDE = 160
 STEPS = ["read", "write", "validate", "verify", "store"]
 ROTATED = Affine.translation(6e5, 3e6) @ Affine.rotation(20) @ Affine.scale(10, -10)
 
@@ -89,11 +92,25 @@ def store(monkeypatch):
     return fsspec.filesystem("memory")
 
 
+@pytest.fixture(scope="module")
+def small_samples(flood_samples, tmp_path_factory):
+    """The middle of three sample rasters: jobs of whole ones are those of `test_catalog` and of the demo."""
+    folder = tmp_path_factory.mktemp("small")
+    for path in flood_samples[:3]:
+        with rasterio.open(path) as whole:
+            window = Window(whole.width // 2 - SMALL_SIDE // 2, whole.height // 2, SMALL_SIDE, SMALL_SIDE)
+            place = {"width": SMALL_SIDE, "height": SMALL_SIDE, "transform": whole.window_transform(window)}
+            with rasterio.open(folder / path.name, "w", **{**whole.profile, **place}) as part:
+                part.write(whole.read(window=window))
+                part.units, part.descriptions = whole.units, whole.descriptions
+                part.update_tags(**whole.tags())
+    return folder
+
+
 @pytest.fixture
-def source(tmp_path):
-    """A folder with three good rasters."""
-    generate_samples(tmp_path / "source", count=3)
-    return tmp_path / "source"
+def source(small_samples, tmp_path):
+    """A folder of the test's own with three good rasters."""
+    return shutil.copytree(small_samples, tmp_path / "source")
 
 
 @pytest.fixture

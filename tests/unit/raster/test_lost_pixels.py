@@ -30,6 +30,31 @@ def test_a_hole_that_the_source_does_not_have_is_found(tmp_path, target):
         assert (found is None) if expected is None else (expected in found)
 
 
+@pytest.mark.parametrize("reach", [0, 1, 3, 9])
+@pytest.mark.parametrize("shape", [(20, 30), (2, 7), (1, 1)])
+def test_a_square_around_a_pixel_ends_at_the_edge(reach, shape):
+    values = np.random.default_rng(0).random(shape) < 0.9
+    padded = np.pad(values, reach)
+    squares = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1))
+    assert np.array_equal(lost_pixels._of_squares(np.logical_and, values, reach), squares.all(axis=(2, 3)))
+    assert np.array_equal(lost_pixels._of_squares(np.logical_or, values, reach), squares.any(axis=(2, 3)))
+
+
+def test_each_place_is_looked_up_in_its_own_tile(tmp_path, monkeypatch):
+    """Beside one that is valid, within a tile and across the edges of several; none outside of the raster."""
+    monkeypatch.setattr(lost_pixels, "TILE", 16)
+    valid = np.random.default_rng(0).random((50, 70)) < 0.1
+    path = write_raster(tmp_path / "a.tif", valid[None].astype("uint8") * 9, nodata=0)
+    rows, columns = (each.ravel() for each in np.meshgrid(np.arange(-2.5, 53), np.arange(-2.5, 73), indexing="ij"))
+    with open_raster(str(path)) as after:
+        found = lost_pixels._is_valid_around(after, rows, columns)
+    squares = np.lib.stride_tricks.sliding_window_view(np.pad(valid, 1), (3, 3)).any(axis=(2, 3))
+    row, column = (np.floor(rows).astype(int).clip(0, 49), np.floor(columns).astype(int).clip(0, 69))
+    is_near = (rows >= -1) & (rows < 51) & (columns >= -1) & (columns < 71)
+    assert np.array_equal(found, squares[row, column] & is_near)
+    assert found.any()
+
+
 def test_what_web_maps_have_no_place_for_is_named(tmp_path):
     place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 600, 300)}
     pixels = np.ones((1, 300, 600), "float32")

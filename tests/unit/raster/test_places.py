@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHan
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from rasterio.crs import CRS
@@ -17,7 +18,7 @@ from jobs.flood_risk_cog import handlers
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.job import FloodRiskCOGJob
 from jobs.flood_risk_cog.marker import ForeignOutput, check_output, mark_output
-from jobs.flood_risk_cog.places import PlaceRefused, Policy, check_place, read_policy
+from jobs.flood_risk_cog.places import PlaceRefused, Policy, check_place, is_computable, read_policy
 from jobs.flood_risk_cog.plan import ConversionOptions, UnusableRaster
 from jobs.flood_risk_cog.source import SourceNotFound
 from jobs.parameters import ParameterErrors
@@ -352,3 +353,19 @@ def test_a_sidecar_that_is_no_metadata_is_named(tmp_path):
     (tmp_path / "a.tif.aux.xml").write_text("<html>")
     with pytest.raises(UnusableRaster, match=r"a\.tif\.aux\.xml: expected GDAL's metadata as XML"):
         convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_a_coordinate_system_is_tried_once(monkeypatch):
+    """Every raster of a job has the same target_crs: finding a way to it takes as long as some conversions."""
+    tried = []
+    from_crs = pyproj.Transformer.from_crs
+
+    def counted(*ends, **options):
+        tried.append(ends)
+        return from_crs(*ends, **options)
+
+    monkeypatch.setattr(pyproj.Transformer, "from_crs", counted)
+    is_computable.cache_clear()
+    systems = ("EPSG:3035", "ESRI:54099") * 2
+    assert [is_computable(each) for each in systems] == [True, False, True, False]
+    assert len(tried) == 2

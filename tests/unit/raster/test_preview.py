@@ -12,7 +12,6 @@ from PIL import Image
 
 from jobs.flood_risk_cog import preview
 from jobs.flood_risk_cog.preview import Kept, Turns, shown_of
-from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.target import text_of
 from jobs.views import ViewAnswer, ViewBusy, ViewFailed, ViewNotInstalled, ViewRequest, load_view, view_problems
 from tests.unit.raster.previews import PREVIEW, PreviewServices, make_results
@@ -22,9 +21,9 @@ from triggers.ui.outline_map import draw_map
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
+def output(flood_samples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("preview")
-    result = make_results(generate_samples(folder / "source", 4), folder / "out", "A <b>valley</b>")
+    result = make_results(flood_samples, folder / "out", "A <b>valley</b>")
     return folder / "out", result
 
 

@@ -6,9 +6,10 @@ import pytest
 import rasterio
 from rasterio.transform import Affine, from_bounds
 
-from jobs.flood_risk_cog import target_grid
+from jobs.flood_risk_cog import convert, header_check, plan, target_grid
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.depth_grid import add_depths
+from jobs.flood_risk_cog.facts import read_facts
 from jobs.flood_risk_cog.picture_frame import Frame
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
@@ -108,6 +109,26 @@ def test_a_whole_world_ends_where_mercator_does(tmp_path, place, target):
     assert result["geometry"]["type"] == "Polygon"
     with rasterio.open(result["path"]) as cog:
         assert (cog.dataset_mask() > 0).mean() > 0.99
+
+
+@pytest.mark.parametrize("options", [{"target_crs": "EPSG:4326"}, {"web_optimized": True}])
+def test_the_grid_is_found_once(tmp_path, monkeypatch, options):
+    """Its header decides about the place of a raster: a plan that is made after its pixels were read has the same."""
+    plans = []
+
+    def make(*given):
+        plans.append(plan.make_plan(*given))
+        return plans[-1]
+
+    for module in (convert, header_check):
+        monkeypatch.setattr(module, "make_plan", make)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"))
+    convert_raster(str(path), str(tmp_path / "out"), **options)
+    first, last = plans
+    assert last.placement is first.placement
+    with open_raster(str(path)) as dataset:
+        again = plan.make_plan(str(path), dataset, read_facts(dataset), plan.ConversionOptions(**options))
+    assert again == last
 
 
 def test_what_lies_beyond_mercator_alone_is_refused(tmp_path):

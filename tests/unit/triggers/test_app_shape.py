@@ -143,7 +143,8 @@ def test_what_the_engine_refuses_is_refused_at_cold_start_too(variables):
             {"COREMACHINE_WORKER_QUEUES": "rastre"},
             (
                 "COREMACHINE_WORKER_QUEUES: expected some of tasks, raster, found rastre; "
-                "add it to COREMACHINE_TASK_QUEUES or leave it out"
+                'leave it out, or add rastre = "<its real name>" to [tool.coremachine.queues] in pyproject.toml, or '
+                "rastre=<its real name> to COREMACHINE_TASK_QUEUES where that is set"
             ),
         ),
     ],

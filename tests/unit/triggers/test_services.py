@@ -28,8 +28,14 @@ def test_registry_comes_from_the_named_function():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("no_such_module:build_registry", "expected a module no_such_module that can be imported, found none; is it"),
-        ("no_such_module.jobs", "expected a module no_such_module.jobs that can be imported, found none; is it"),
+        (
+            "no_such_module:build_registry",
+            "expected a module no_such_module that can be imported, found none; correct its name",
+        ),
+        (
+            "no_such_module.jobs",
+            "expected a module no_such_module.jobs that can be imported, found none; correct its name",
+        ),
         ("jobs.all_jobs:no_such_function", "expected a function no_such_function in jobs.all_jobs, found none; fix"),
     ],
 )

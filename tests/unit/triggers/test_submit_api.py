@@ -365,3 +365,20 @@ class TestBatch:
         api = Api(FakeServices(outcome=SubmissionOutcome.REPLAYED))
         answer = api.post("/api/jobs/submit:batch", json={"jobs": [{"job_type": "hello_world"}]})
         assert answer.json()["counts"] == {"replayed": 1}
+
+
+def test_start_in_the_past_is_told():
+    """A wrong year ran a job at once, in silence."""
+    past, soon = "2020-03-01T06:00:00+01:00", (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    told = "start_at, 2020-03-01 05:00:00Z, is in the past: it begins at once"
+    api = Api()
+    answer = api.post("/api/jobs/submit/hello_world", params={"start_at": past}, json={})
+    assert answer.json()["advice"] == told
+    # This one begins nothing.
+    answer = api.post("/api/jobs/submit/hello_world", params={"start_at": past}, json={})
+    assert answer.json()["advice"] is None
+    answer = api.post("/api/jobs/submit/hello_world", params={"start_at": soon}, json={"n": 7})
+    assert answer.json()["advice"] is None
+    jobs = [{"job_type": "hello_world", "parameters": {"n": n}, "start_at": at} for n, at in ((8, past), (9, soon))]
+    answer = api.post("/api/jobs/submit:batch", json={"jobs": jobs})
+    assert [each["job"]["advice"] for each in answer.json()["value"]] == [told, None]

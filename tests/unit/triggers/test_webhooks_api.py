@@ -194,3 +194,10 @@ def test_what_is_not_there_is_not_found(api):
     unknown = f"/api/webhooks/team/deliveries/{ID[:-1]}2/redeliver"
     assert_problem(api.post(unknown), 404, "unknown_delivery")
     assert api("DELETE", "/api/webhooks/team").json() == {"name": "team"}
+
+
+def test_names_of_events_are_listed_once(api):
+    """Both as what was expected and as a hint."""
+    (problem,) = assert_problem(put(api, events=["xyz"]), 400, "invalid_request")["errors"]
+    assert problem["message"].count("job.completed,") == 1
+    assert "known names" not in problem["message"]

@@ -422,6 +422,8 @@ def test_equal_ticks_in_a_row_are_one_line():
     ("expression", "words"),
     [
         ("* * * * *", "every minute"),
+        ("*/1 * * * *", "every minute"),
+        ("5 */1 */1 */1 */1", "every hour at :05"),
         ("*/15 * * * *", "every 15 minutes"),
         ("5 * * * *", "every hour at :05"),
         ("0 */6 * * *", "every 6 hours at :00"),

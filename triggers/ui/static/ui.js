@@ -34,6 +34,15 @@
     }
   }
 
+  // Each process of the server counts large stages for itself: its page may be of before what is shown.
+  function isOlder(fresh) {
+    const [known, other] = [document, fresh].map(page => find('main', page)?.dataset.counted);
+    if (known && other && Number(other) < Number(known)) return true;
+    if (other) find('main').dataset.counted = other;
+    else delete find('main').dataset.counted;
+    return false;
+  }
+
   async function refresh() {
     const began = performance.now();
     const answer = await fetch(location.href, { headers: { Accept: 'text/html' }, cache: 'no-store' });
@@ -41,7 +50,7 @@
     if (answer.redirected) location.assign(answer.url);
     if (!answer.ok) throw new Error(`the page answered ${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
-    if (!live.isPaused && !isBusy()) {
+    if (!live.isPaused && !isBusy() && !isOlder(fresh)) {
       for (const part of findAll('[data-live]')) {
         const other = find(`[data-live="${CSS.escape(part.dataset.live)}"]`, fresh);
         if (other) replace(part, other);
