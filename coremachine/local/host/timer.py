@@ -27,6 +27,8 @@ _SHORTEST_MONITORED = timedelta(minutes=1)
 _LONGEST_SLEEP_SECONDS = 30.0
 # After this number of failures in a row, another worker may fire the timers: this one may be what is broken.
 _MOST_FAILURES = 3
+# The pause before a timer whose own task ended with an error is started again, unless another worker leads by then.
+_RESTART_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class TimerRunner:
     """Runs one timer. It never overlaps itself: the next time is computed when the function is done.
 
     Args:
-        on_failing: Called each time that it has failed several times in a row.
+        on_failing: Called each time that its function has failed several times in a row, or that its own task stopped.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class TimerRunner:
         on_failing: Callable[[], object] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._on_failing = on_failing
+        self.tells_failure = on_failing
         self._failures = 0
         self._function = function
         self._trigger = trigger
@@ -123,7 +125,7 @@ class TimerRunner:
     async def run(self, *, is_host_start: bool) -> None:
         """Fire until cancelled. `run_on_startup` counts when the host starts, not when a worker takes over."""
         last: datetime | None = None
-        previous = self._store.read(self._function.name) if self._is_monitored() else None
+        previous = self._read_status() if self._is_monitored() else None
         missed = previous is not None and previous.next <= self._now()
         if missed or (is_host_start and self._trigger.run_on_startup):
             last = self._now()
@@ -132,11 +134,26 @@ class TimerRunner:
         while True:
             status = TimerStatus(last=last, next=following)
             if self._is_monitored():
-                self._store.write(self._function.name, status)
+                self._write_status(status)
             await self._sleep_until(following)
             last = self._now()
             await self._fire(past_due=False, status=status)
             following = self._next()
+
+    def _read_status(self) -> TimerStatus | None:
+        try:
+            return self._store.read(self._function.name)
+        except (OSError, ValueError, KeyError) as error:
+            text = "timer_status_unknown function=%s error=%r: what it missed does not fire"
+            log.warning(text, self._function.name, error)
+            return None
+
+    def _write_status(self, status: TimerStatus) -> None:
+        try:
+            self._store.write(self._function.name, status)
+        except OSError as error:  # a full disk, which must not end the timer
+            text = "timer_status_not_written function=%s error=%r: free space, else a restart may miss a time of it"
+            log.warning(text, self._function.name, error)
 
     def _next(self) -> datetime:
         return self._trigger.schedule.next_after(self._now(), self._zone)
@@ -166,7 +183,7 @@ class TimerRunner:
         self._failures = 0 if error is None else self._failures + 1
         if self._failures == _MOST_FAILURES:
             self._failures = 0
-            self._on_failing()
+            self.tells_failure()
 
     async def _sleep_until(self, moment: datetime) -> None:
         while (left := (moment - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - it is the clock that is waited for
@@ -184,9 +201,8 @@ class TimerGroup:
         if self._tasks:
             return
         for name, runner in self._runners:
-            task = asyncio.create_task(runner.run(is_host_start=is_host_start), name=f"timer-{name}")
-            task.add_done_callback(self._ended)
-            self._tasks.add(task)
+            keeping = _keep_running(name, runner, is_host_start=is_host_start)
+            self._tasks.add(asyncio.create_task(keeping, name=f"timer-{name}"))
         if self._runners:
             log.info("timers_started functions=%s", ",".join(name for name, _ in self._runners))
 
@@ -205,7 +221,19 @@ class TimerGroup:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    @staticmethod
-    def _ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.error("timer_stopped task=%s", task.get_name(), exc_info=task.exception())
+
+async def _keep_running(name: str, runner: TimerRunner, *, is_host_start: bool) -> None:
+    """Until cancelled. Each time that the timer stops, another worker may take over; else it starts again here."""
+    while True:
+        try:
+            await runner.run(is_host_start=is_host_start)
+        except Exception:
+            log.exception("timer_stopped function=%s: another worker fires it, or this one again soon", name)
+        try:
+            runner.tells_failure()
+        except Exception:
+            log.exception(
+                "timer_not_passed_on function=%s: a function may have changed modules that the host needs", name
+            )
+        is_host_start = False
+        await asyncio.sleep(_RESTART_SECONDS)
