@@ -285,7 +285,7 @@ class HostSupervisor:
         slot.is_ready, slot.heard_at = False, None
         if slot.broken is None:
             slot.error = None
-        slot.is_blocked = slot.has_ended = False
+        slot.is_blocked = slot.is_stopping = slot.has_ended = False
         slot.started_at, slot.restart_at, slot.kill_at = time.monotonic(), None, None
         slot.channel.send(self._options(slot).to_message())
         log.info("worker_started worker=%s pid=%d", slot.label, slot.process.pid)
@@ -393,6 +393,9 @@ class HostSupervisor:
                 self._give_up_loading(slot, message["place"])
             case "timer_failing":
                 self._pass_timers_on(slot, message["function"])
+            case "stopping":
+                slot.is_stopping = True
+                self._appoint_leader()
             case "function_timeout":
                 log.error("function_timeout worker=%s function=%s", slot.label, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
@@ -474,12 +477,12 @@ class HostSupervisor:
                 return
 
     def _appoint_leader(self) -> None:
-        """One worker fires the timers, a blocked one as long as no other can.
+        """One worker fires the timers, one that is blocked or ends as long as no other can.
 
         `run_on_startup` counts for the first one only: the host starts once.
         """
         leader = None if self._leader is None else self._slots[self._leader]
-        if leader is not None and not leader.is_blocked:
+        if leader is not None and not (leader.is_blocked or leader.is_stopping):
             return
         for slot in self._slots:
             if slot.may_lead:

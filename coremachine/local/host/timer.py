@@ -17,6 +17,7 @@ from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, TimerTrigger
 from coremachine.local.host.invoker import Call
 from coremachine.local.host.retry import NOT_RETRIED, Retrying
+from coremachine.local.host.self_check import self_check
 from coremachine.local.host.tracing import child_trace_parent
 
 log = logging.getLogger(__name__)
@@ -227,8 +228,9 @@ async def _keep_running(name: str, runner: TimerRunner, *, is_host_start: bool) 
     while True:
         try:
             await runner.run(is_host_start=is_host_start)
-        except Exception:
+        except Exception as error:
             log.exception("timer_stopped function=%s: another worker fires it, or this one again soon", name)
+            self_check.failed(f"timer {name}", error)
         try:
             runner.tells_failure()
         except Exception:

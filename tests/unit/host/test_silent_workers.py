@@ -110,6 +110,21 @@ def test_timers_that_fail_in_one_worker_are_fired_by_the_next(caplog: pytest.Log
     assert (host._leader, len(sent)) == (0, 2)
 
 
+def test_a_worker_that_ends_by_itself_fires_no_more_timers() -> None:
+    """It stopped its timers, and waited for its functions; until it had ended, no other one fired them."""
+    sent: list[tuple[int, str]] = []
+    slots = [silent_slot(60.0) for _ in range(2)]
+    for index, slot in enumerate(slots):
+        slot.index = index
+        send = partial(lambda index, message: sent.append((index, message["command"])) or True, index)
+        slot.channel = cast("Any", SimpleNamespace(send=send))
+    host = cast("Any", SimpleNamespace(_slots=slots, _leader=0, _timers_started=True))
+    host._appoint_leader = partial(HostSupervisor._appoint_leader, host)
+    HostSupervisor._on_event(host, slots[0], {"event": "stopping"})
+    assert sent == [(1, "lead_timers"), (0, "leave_timers")]
+    assert host._leader == 1
+
+
 @pytest.mark.parametrize(("outcomes", "reports"), [("ffffff", 2), ("ffsff", 0), ("fff", 1), ("s", 0)])
 def test_a_worker_reports_timers_that_fail_each_time(outcomes: str, reports: int) -> None:
     told: list[None] = []
