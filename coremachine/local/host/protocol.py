@@ -6,8 +6,8 @@ The first line to a worker holds its options; the later ones are
 sends `{"event": "ready", "app": {...}}` (an `AppSummary`), `{"event": "failed", "error": "..."}`,
 `{"event": "still_loading", "place": "..."}` when the app's import takes longer than `load_seconds`,
 `{"event": "function_timeout", "function": "..."}`, `{"event": "timer_failing", "function": "..."}` when that one has
-failed several times in a row, `{"event": "stopping"}` when it ends by itself or when told to, and each second, from its
-event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
+failed several times in a row, `{"event": "stopping"}` when it begins to end, for whatever reason, and each second, from
+its event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """
 
