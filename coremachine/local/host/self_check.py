@@ -23,8 +23,13 @@ MOST_LOOKS_CHANGED = 3
 MOST_LOOKS_WITHOUT_FILES = 10
 # Errors of the worker's own code in a row. Fewer than the deliveries that a message usually has.
 MOST_ERRORS = 5
-# What programs replace for good reasons: to show, to ask, to import lazily, to redirect files.
-_MAY_CHANGE = frozenset({"_", "__import__", "breakpoint", "display", "exit", "help", "input", "open", "print", "quit"})
+# What programs replace for good reasons, by what does the same and more: tracers, debuggers, prompts, lazy imports.
+_MAY_CHANGE = frozenset(
+    {
+        *("_", "__build_class__", "__import__", "breakpoint", "compile", "display", "eval", "exec", "exit", "help"),
+        *("input", "open", "print", "quit"),
+    }
+)
 
 End = Callable[[str, bool], object]
 

@@ -28,6 +28,8 @@ _SHORTEST_MONITORED = timedelta(minutes=1)
 _LONGEST_SLEEP_SECONDS = 30.0
 # After this number of failures in a row, another worker may fire the timers: this one may be what is broken.
 _MOST_FAILURES = 3
+# The same at fewer that take this long together: each may wait for a pool of connections that is broken here.
+_LONGEST_FAILING = timedelta(seconds=15)
 # The pause before a timer whose own task ended with an error is started again, unless another worker leads by then.
 _RESTART_SECONDS = 5.0
 
@@ -100,7 +102,8 @@ class TimerRunner:
     """Runs one timer. It never overlaps itself: the next time is computed when the function is done.
 
     Args:
-        on_failing: Called each time that its function has failed several times in a row, or that its own task stopped.
+        on_failing: Called each time that its function has failed for too long or too often in a row, or that its own
+            task stopped.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class TimerRunner:
     ) -> None:
         self.tells_failure = on_failing
         self._failures = 0
+        self._failed_for = timedelta()
         self._function = function
         self._trigger = trigger
         self._dispatcher = dispatcher
@@ -171,19 +175,24 @@ class TimerRunner:
         limit = 0 if policy is None else policy.max_retry_count
         retry = 0
         while True:
+            begun = self._now()
             call = timer_call(self._function, past_due=past_due, status=status, retrying=Retrying(retry, limit or 0))
             outcome = self._dispatcher.submit(call, "timer" if retry == 0 else f"retry {retry} of a timer")
             await asyncio.gather(asyncio.wrap_future(outcome), return_exceptions=True)
-            self._count(outcome.exception())
+            self._count(outcome.exception(), begun)
             if policy is None or outcome.exception() is None or (limit is not None and retry >= limit):
                 return
             retry += 1
             await asyncio.sleep(policy.delay(retry))
 
-    def _count(self, error: BaseException | None) -> None:
-        self._failures = 0 if error is None else self._failures + 1
-        if self._failures == _MOST_FAILURES:
-            self._failures = 0
+    def _count(self, error: BaseException | None, begun: datetime) -> None:
+        if error is None:
+            self._failures, self._failed_for = 0, timedelta()
+            return
+        self._failures += 1
+        self._failed_for += self._now() - begun
+        if self._failures == _MOST_FAILURES or self._failed_for >= _LONGEST_FAILING:
+            self._failures, self._failed_for = 0, timedelta()
             self.tells_failure()
 
     async def _sleep_until(self, moment: datetime) -> None:
