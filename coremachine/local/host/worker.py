@@ -292,7 +292,6 @@ def _tell_end(text: str) -> None:
     """Log it, although what logs may be what is broken."""
     try:
         log.critical("%s", text)
-        logging.shutdown()
     except Exception:  # noqa: BLE001 - whatever is broken
         os.write(2, f"{text}\n".encode(errors="replace"))
 
