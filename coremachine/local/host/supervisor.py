@@ -42,7 +42,9 @@ _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_SECONDS = 20.0
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
-# The same for one that is to be replaced.
+# When the supervisor could not see to its workers, such as where the system has no process left for a new one.
+_AGAIN_SECONDS = 1.0
+# What a worker that is to be replaced gets beyond its grace period, before it is killed.
 _REPLACE_SECONDS = 2.0
 # Less than what the commands wait for, so that they report the reason. Azure ends a worker after two minutes.
 LOAD_SECONDS = 90.0
@@ -311,22 +313,30 @@ class HostSupervisor:
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._waking, selectors.EVENT_READ)
-                for slot in self._slots:
-                    if slot.channel is not None:
-                        selector.register(slot.channel, selectors.EVENT_READ, slot)
-                events = selector.select(self._seconds_to_look())
-            with self._changed:
-                for key, _ in events:
-                    if key.data is None:
-                        self._waking.recv(_WAKE_BYTES)
-                    elif key.fileobj is key.data.channel:  # else replaced meanwhile
-                        self._read(key.data)
-                self._end_replaced(time.monotonic())
-                for slot in self._slots:
-                    self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
-                self._changed.notify_all()
+            try:
+                self._watch_once()
+            except Exception:
+                log.exception("workers_not_watched: looking again in %.0f s", _AGAIN_SECONDS)
+                self._stopping.wait(_AGAIN_SECONDS)
+
+    def _watch_once(self) -> None:
+        """Wait for what is next, and see to it."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._waking, selectors.EVENT_READ)
+            for slot in self._slots:
+                if slot.channel is not None:
+                    selector.register(slot.channel, selectors.EVENT_READ, slot)
+            events = selector.select(self._seconds_to_look())
+        with self._changed:
+            for key, _ in events:
+                if key.data is None:
+                    self._waking.recv(_WAKE_BYTES)
+                elif key.fileobj is key.data.channel:  # else replaced meanwhile
+                    self._read(key.data)
+            self._end_replaced(time.monotonic())
+            for slot in self._slots:
+                self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
+            self._changed.notify_all()
 
     def _wake(self) -> None:
         """Let the monitor look now."""

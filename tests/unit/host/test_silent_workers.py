@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -123,6 +124,30 @@ def test_a_worker_that_ends_by_itself_fires_no_more_timers() -> None:
     HostSupervisor._on_event(host, slots[0], {"event": "stopping"})
     assert sent == [(1, "lead_timers"), (0, "leave_timers")]
     assert host._leader == 1
+
+
+def test_a_supervisor_that_could_not_start_a_worker_tries_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its thread ended: no worker that died was replaced any more."""
+    monkeypatch.setattr("coremachine.local.host.supervisor._AGAIN_SECONDS", 0.0, raising=False)
+    stopping, waking, _waker = threading.Event(), *socket.socketpair()
+    looks: list[None] = []
+
+    def look_after(*_slot: object, **_options: object) -> None:
+        looks.append(None)
+        if len(looks) == 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        stopping.set()
+
+    host = cast("Any", SimpleNamespace(_slots=[WorkerSlot(0)], _stopping=stopping, _waking=waking))
+    host._changed, host._seconds_to_look, host._look_after = threading.Condition(), lambda: 0.0, look_after
+    host._end_replaced = lambda _now: None
+    host._watch_once = lambda: HostSupervisor._watch_once(host)
+    with waking, _waker:
+        HostSupervisor._watch(host)
+    assert len(looks) == 2
+    assert "workers_not_watched" in caplog.text
 
 
 def test_the_next_worker_fires_the_timers_as_soon_as_theirs_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
