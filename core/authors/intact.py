@@ -6,16 +6,20 @@ meets errors of its own and finds itself changed. A new one takes its place; wha
 does it each time is soon a suspect, runs alone, and fails with that.
 """
 
+import builtins
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from os import _exit
+from contextlib import contextmanager
+from os import _exit, write
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from core.errors import CoreMachineError
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import repr_of
+
+# Functions of this module go on to use what is there now, whatever is put into `builtins` later.
+globals()["__builtins__"] = dict(vars(builtins))
 
 log = safe_logger(__name__)
 
@@ -72,7 +76,7 @@ class Intactness:
                 found.append(f"{place} (is not in sys.modules)")
             for name, value in names.items():
                 if (now := held.get(name)) is not value and not _is_by_us(now):
-                    found.append(f"{place}.{name} ({repr_of(now)})")
+                    found.append(f"{place}.{name} ({_shown(now)})")
             if len(found) >= _SHOWN:
                 break
         return found[:_SHOWN]
@@ -97,9 +101,11 @@ class Intactness:
         self._errors += 1
         if self._errors < MOST_ERRORS:
             return
-        record = {"checkpoint": "PROCESS_BROKEN", "changed": changes, "error": repr_of(error, 500)}
-        with suppress(Exception):  # the log may be what is broken
+        record = {"checkpoint": "PROCESS_BROKEN", "changed": changes, "error": _shown(error, 500)}
+        try:
             log.error("process_broken", extra=record)
+        except Exception:  # noqa: BLE001 - the log may be what is broken
+            write(2, f"process_broken {record}\n".encode(errors="replace"))
         self._end(BROKEN_STATUS)
 
 
@@ -114,6 +120,14 @@ def _look() -> Iterator[tuple[tuple[str, str], tuple[dict[str, Any], dict[str, A
                 if isinstance(value, type) and value.__module__ == name:
                     methods = {method: each for method, each in vars(value).items() if isinstance(each, FunctionType)}
                     yield (name, key), (_Names(value), methods)
+
+
+def _shown(value: object, most: int = 80) -> str:
+    """As text, or its type where what shows it is what was changed."""
+    try:
+        return repr_of(value, most)
+    except Exception:  # noqa: BLE001 - whatever is broken
+        return f"<{type(value).__name__}>"
 
 
 def _is_by_us(replacement: object) -> bool:

@@ -232,3 +232,24 @@ def test_worker_that_a_handler_broke_is_replaced(start_host: StartHost, engine: 
     host.wait_ready(60)
     with client(host) as http:
         assert wait_for_end(http, submit(http, "hello_world", n=3))["status"] == "completed"
+
+
+@pytest.mark.parametrize("way", ["len", "descriptors"])
+def test_worker_that_a_handler_broke_for_its_host_is_replaced(
+    start_host: StartHost, engine: Engine, tmp_path: Path, way: str
+) -> None:
+    """Each message was unreadable there, or each task failed; healthy messages became dead letters."""
+    host = start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND)
+    broken = host.worker_pids
+    with client(host) as http:
+        submit(http, "breaking", way=way)
+        with suppress(httpx.HTTPError, AssertionError):
+            submit(http, "hello_world", n=3)
+    wait_until(lambda: host.worker_pids not in ([], broken), "a new worker", 60)
+    wait_until(lambda: "worker_broken" in log_of(tmp_path) or "process_broken" in log_of(tmp_path), "the reason")
+    wait_until(lambda: not engine.query("select 1 from app.jobs where finished_at is null"), "the jobs' ends", 120)
+    host.wait_ready(60)
+    with client(host) as http:
+        assert wait_for_end(http, submit(http, "hello_world", n=4))["status"] == "completed"
+    assert engine.query("select 1 from app.jobs where job_type = 'hello_world' and status <> 'completed'") == []
+    assert engine.query("select 1 from app.dead_letters") == []

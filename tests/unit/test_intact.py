@@ -1,5 +1,6 @@
 """A process that an author's code has broken for all others ends, and a sound one does not."""
 
+import builtins
 import hashlib
 import json
 import sys
@@ -60,6 +61,21 @@ def test_process_whose_parts_were_replaced_ends_at_its_errors(intact, ended, mon
     assert ended == [BROKEN_STATUS]
     (record,) = [record for record in caplog.records if record.getMessage() == "process_broken"]
     assert any(change.startswith(f"{told} (<function") for change in record.changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("len", lambda _value: 0), ("isinstance", None), ("type", None), ("issubclass", None)]
+)
+def test_process_without_a_builtin_ends_too(intact, ended, name, value):
+    """What looks for changes needed what was changed. By hand: pytest itself needs it."""
+    usual = getattr(builtins, name)
+    setattr(builtins, name, value)
+    try:
+        for _ in range(MOST_ERRORS):
+            intact.note(ERROR)
+    finally:
+        setattr(builtins, name, usual)
+    assert ended == [BROKEN_STATUS]
 
 
 def test_missing_module_is_a_change(intact, ended, monkeypatch):

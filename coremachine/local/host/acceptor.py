@@ -7,6 +7,8 @@ import logging
 import socket
 from collections.abc import Callable
 
+from coremachine.local.host.self_check import self_check
+
 log = logging.getLogger(__name__)
 
 # What asyncio waits as well, when the process has no descriptor left for one more.
@@ -57,9 +59,11 @@ class Acceptor:
                 opening = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
                 self._opening.add(opening)
                 opening.add_done_callback(self._opened)
+                self_check.succeeded("connections")
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # that was all, another worker was faster, or the client gave up
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - a function may have replaced what this needs
+            self_check.failed("connections", error)
             log.error("cannot_accept error=%r; the next attempt is in %.0f s", error, _PAUSE_SECONDS)  # noqa: TRY400
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(_PAUSE_SECONDS, self.start)

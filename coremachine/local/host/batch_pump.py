@@ -91,6 +91,7 @@ class BatchPump(LoopPump):
             outcome = self._dispatcher.submit(
                 batch_call(self._function, self._trigger, batch), f"{len(batch)} messages on {self._trigger.entity}"
             )
+            self._unreadable.clear()
             succeeded = outcome.exception() is None
         except Exception as error:  # noqa: BLE001 - messages that cannot be converted fail as a function that raises
             self._let_rest(batch, error)

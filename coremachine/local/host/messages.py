@@ -36,14 +36,18 @@ _PROPERTIES = {
 }
 
 
+class UnreadableBody(ValueError):
+    """No function can be given such a body; Azure's host cannot convert it either."""
+
+
 def content_of(message: Received) -> bytes:
     """The body.
 
     Raises:
-        ValueError: it is an AMQP sequence, or a value that is no text, which the real host cannot convert either.
+        UnreadableBody: it is an AMQP sequence, or a value that is no text.
     """
     if message.body is None:
-        raise ValueError(f"expected a message body of AMQP data or a text, found {message.body_type}")
+        raise UnreadableBody(f"expected a message body of AMQP data or a text, found {message.body_type}")
     return message.body
 
 

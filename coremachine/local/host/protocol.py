@@ -6,8 +6,8 @@ The first line to a worker holds its options; the later ones are
 sends `{"event": "ready", "app": {...}}` (an `AppSummary`), `{"event": "failed", "error": "..."}`,
 `{"event": "still_loading", "place": "..."}` when the app's import takes longer than `load_seconds`,
 `{"event": "function_timeout", "function": "..."}`, `{"event": "timer_failing", "function": "..."}` when that one has
-failed several times in a row, and each second, from its event loop, `{"event": "alive"}`: when
-that does not come, something holds the loop.
+failed several times in a row, `{"event": "stopping"}` when it begins to end, for whatever reason, and each second, from
+its event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """
 
@@ -25,6 +25,8 @@ EXIT_FUNCTION_TIMEOUT = 70
 EXIT_LOAD_FAILED = 71
 # A spare worker that has imported files of the app.
 EXIT_NOT_SPARE = 72
+# A worker that a function has broken for all others.
+EXIT_BROKEN = 74
 ALIVE_SECONDS = 1.0
 
 

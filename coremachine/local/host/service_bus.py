@@ -194,6 +194,7 @@ class QueuePump(LoopPump):
         except Exception as error:  # noqa: BLE001 - a message that cannot be converted fails as a function that raises
             self._let_rest([message], error)
             return False
+        self._unreadable.clear()
         self._wait(receiver, message, outcome)
         return outcome.exception() is None
 

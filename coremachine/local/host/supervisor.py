@@ -42,7 +42,9 @@ _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_SECONDS = 20.0
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
-# The same for one that is to be replaced.
+# When the supervisor could not see to its workers, such as where the system has no process left for a new one.
+_AGAIN_SECONDS = 1.0
+# What a worker that is to be replaced gets beyond its grace period, before it is killed.
 _REPLACE_SECONDS = 2.0
 # Less than what the commands wait for, so that they report the reason. Azure ends a worker after two minutes.
 LOAD_SECONDS = 90.0
@@ -285,7 +287,7 @@ class HostSupervisor:
         slot.is_ready, slot.heard_at = False, None
         if slot.broken is None:
             slot.error = None
-        slot.is_blocked = slot.has_ended = False
+        slot.is_blocked = slot.is_stopping = slot.has_ended = False
         slot.started_at, slot.restart_at, slot.kill_at = time.monotonic(), None, None
         slot.channel.send(self._options(slot).to_message())
         log.info("worker_started worker=%s pid=%d", slot.label, slot.process.pid)
@@ -311,22 +313,30 @@ class HostSupervisor:
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._waking, selectors.EVENT_READ)
-                for slot in self._slots:
-                    if slot.channel is not None:
-                        selector.register(slot.channel, selectors.EVENT_READ, slot)
-                events = selector.select(self._seconds_to_look())
-            with self._changed:
-                for key, _ in events:
-                    if key.data is None:
-                        self._waking.recv(_WAKE_BYTES)
-                    elif key.fileobj is key.data.channel:  # else replaced meanwhile
-                        self._read(key.data)
-                self._end_replaced(time.monotonic())
-                for slot in self._slots:
-                    self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
-                self._changed.notify_all()
+            try:
+                self._watch_once()
+            except Exception:
+                log.exception("workers_not_watched: looking again in %.0f s", _AGAIN_SECONDS)
+                self._stopping.wait(_AGAIN_SECONDS)
+
+    def _watch_once(self) -> None:
+        """Wait for what is next, and see to it."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._waking, selectors.EVENT_READ)
+            for slot in self._slots:
+                if slot.channel is not None:
+                    selector.register(slot.channel, selectors.EVENT_READ, slot)
+            events = selector.select(self._seconds_to_look())
+        with self._changed:
+            for key, _ in events:
+                if key.data is None:
+                    self._waking.recv(_WAKE_BYTES)
+                elif key.fileobj is key.data.channel:  # else replaced meanwhile
+                    self._read(key.data)
+            self._end_replaced(time.monotonic())
+            for slot in self._slots:
+                self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
+            self._changed.notify_all()
 
     def _wake(self) -> None:
         """Let the monitor look now."""
@@ -393,6 +403,9 @@ class HostSupervisor:
                 self._give_up_loading(slot, message["place"])
             case "timer_failing":
                 self._pass_timers_on(slot, message["function"])
+            case "stopping":
+                slot.is_stopping = True
+                self._appoint_leader()
             case "function_timeout":
                 log.error("function_timeout worker=%s function=%s", slot.label, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
@@ -474,12 +487,12 @@ class HostSupervisor:
                 return
 
     def _appoint_leader(self) -> None:
-        """One worker fires the timers, a blocked one as long as no other can.
+        """One worker fires the timers, one that is blocked or ends as long as no other can.
 
         `run_on_startup` counts for the first one only: the host starts once.
         """
         leader = None if self._leader is None else self._slots[self._leader]
-        if leader is not None and not leader.is_blocked:
+        if leader is not None and not (leader.is_blocked or leader.is_stopping):
             return
         for slot in self._slots:
             if slot.may_lead:

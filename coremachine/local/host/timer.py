@@ -17,6 +17,7 @@ from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, TimerTrigger
 from coremachine.local.host.invoker import Call
 from coremachine.local.host.retry import NOT_RETRIED, Retrying
+from coremachine.local.host.self_check import self_check
 from coremachine.local.host.tracing import child_trace_parent
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,10 @@ _SHORTEST_MONITORED = timedelta(minutes=1)
 _LONGEST_SLEEP_SECONDS = 30.0
 # After this number of failures in a row, another worker may fire the timers: this one may be what is broken.
 _MOST_FAILURES = 3
+# The same at fewer that take this long together: each may wait for a pool of connections that is broken here.
+_LONGEST_FAILING = timedelta(seconds=15)
+# The pause before a timer whose own task ended with an error is started again, unless another worker leads by then.
+_RESTART_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ class TimerRunner:
     """Runs one timer. It never overlaps itself: the next time is computed when the function is done.
 
     Args:
-        on_failing: Called each time that it has failed several times in a row.
+        on_failing: Called each time that its function has failed for too long or too often in a row, or that its own
+            task stopped.
     """
 
     def __init__(
@@ -111,8 +117,9 @@ class TimerRunner:
         on_failing: Callable[[], object] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._on_failing = on_failing
+        self.tells_failure = on_failing
         self._failures = 0
+        self._failed_for = timedelta()
         self._function = function
         self._trigger = trigger
         self._dispatcher = dispatcher
@@ -123,7 +130,7 @@ class TimerRunner:
     async def run(self, *, is_host_start: bool) -> None:
         """Fire until cancelled. `run_on_startup` counts when the host starts, not when a worker takes over."""
         last: datetime | None = None
-        previous = self._store.read(self._function.name) if self._is_monitored() else None
+        previous = self._read_status() if self._is_monitored() else None
         missed = previous is not None and previous.next <= self._now()
         if missed or (is_host_start and self._trigger.run_on_startup):
             last = self._now()
@@ -132,11 +139,26 @@ class TimerRunner:
         while True:
             status = TimerStatus(last=last, next=following)
             if self._is_monitored():
-                self._store.write(self._function.name, status)
+                self._write_status(status)
             await self._sleep_until(following)
             last = self._now()
             await self._fire(past_due=False, status=status)
             following = self._next()
+
+    def _read_status(self) -> TimerStatus | None:
+        try:
+            return self._store.read(self._function.name)
+        except (OSError, ValueError, KeyError) as error:
+            text = "timer_status_unknown function=%s error=%r: what it missed does not fire"
+            log.warning(text, self._function.name, error)
+            return None
+
+    def _write_status(self, status: TimerStatus) -> None:
+        try:
+            self._store.write(self._function.name, status)
+        except OSError as error:  # a full disk, which must not end the timer
+            text = "timer_status_not_written function=%s error=%r: free space, else a restart may miss a time of it"
+            log.warning(text, self._function.name, error)
 
     def _next(self) -> datetime:
         return self._trigger.schedule.next_after(self._now(), self._zone)
@@ -153,20 +175,25 @@ class TimerRunner:
         limit = 0 if policy is None else policy.max_retry_count
         retry = 0
         while True:
+            begun = self._now()
             call = timer_call(self._function, past_due=past_due, status=status, retrying=Retrying(retry, limit or 0))
             outcome = self._dispatcher.submit(call, "timer" if retry == 0 else f"retry {retry} of a timer")
             await asyncio.gather(asyncio.wrap_future(outcome), return_exceptions=True)
-            self._count(outcome.exception())
+            self._count(outcome.exception(), begun)
             if policy is None or outcome.exception() is None or (limit is not None and retry >= limit):
                 return
             retry += 1
             await asyncio.sleep(policy.delay(retry))
 
-    def _count(self, error: BaseException | None) -> None:
-        self._failures = 0 if error is None else self._failures + 1
-        if self._failures == _MOST_FAILURES:
-            self._failures = 0
-            self._on_failing()
+    def _count(self, error: BaseException | None, begun: datetime) -> None:
+        if error is None:
+            self._failures, self._failed_for = 0, timedelta()
+            return
+        self._failures += 1
+        self._failed_for += self._now() - begun
+        if self._failures == _MOST_FAILURES or self._failed_for >= _LONGEST_FAILING:
+            self._failures, self._failed_for = 0, timedelta()
+            self.tells_failure()
 
     async def _sleep_until(self, moment: datetime) -> None:
         while (left := (moment - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - it is the clock that is waited for
@@ -184,9 +211,8 @@ class TimerGroup:
         if self._tasks:
             return
         for name, runner in self._runners:
-            task = asyncio.create_task(runner.run(is_host_start=is_host_start), name=f"timer-{name}")
-            task.add_done_callback(self._ended)
-            self._tasks.add(task)
+            keeping = _keep_running(name, runner, is_host_start=is_host_start)
+            self._tasks.add(asyncio.create_task(keeping, name=f"timer-{name}"))
         if self._runners:
             log.info("timers_started functions=%s", ",".join(name for name, _ in self._runners))
 
@@ -205,7 +231,20 @@ class TimerGroup:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    @staticmethod
-    def _ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.error("timer_stopped task=%s", task.get_name(), exc_info=task.exception())
+
+async def _keep_running(name: str, runner: TimerRunner, *, is_host_start: bool) -> None:
+    """Until cancelled. Each time that the timer stops, another worker may take over; else it starts again here."""
+    while True:
+        try:
+            await runner.run(is_host_start=is_host_start)
+        except Exception as error:
+            log.exception("timer_stopped function=%s: another worker fires it, or this one again soon", name)
+            self_check.failed(f"timer {name}", error)
+        try:
+            runner.tells_failure()
+        except Exception:
+            log.exception(
+                "timer_not_passed_on function=%s: a function may have changed modules that the host needs", name
+            )
+        is_host_start = False
+        await asyncio.sleep(_RESTART_SECONDS)

@@ -6,8 +6,14 @@ import logging
 import threading
 import time
 
+from coremachine.local.host.self_check import is_of_own_code, self_check
+
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REPEAT_SECONDS = 30.0
+# How long a message rests that no function can be given: a worker that a function has broken finds that out meanwhile,
+# and no message uses up its deliveries there.
+_REST_SECONDS = 1.0
+_UNREADABLE = "messages that no function can be given"
 
 
 class Trouble:
@@ -42,7 +48,7 @@ class Trouble:
 class Unreadable:
     """Reports messages that no function can be given, and how long each rests before it is abandoned.
 
-    In a dead-letter queue no count of deliveries ends that: without a pause it would come back at once, for ever.
+    In a dead-letter queue no count of deliveries ends that: it rests longer each time.
     """
 
     def __init__(self, function: str, *, is_dead_letter: bool, log: logging.Logger) -> None:
@@ -56,7 +62,14 @@ class Unreadable:
         """
         reason = f"{type(error).__name__}: {error}"
         self._log.error("message_unreadable function=%s message_id=%s error=%s", self._function, message_id, reason)
-        return back_off(delivery_count) if self._is_dead_letter else 0.0
+        self_check.failed(_UNREADABLE, error)
+        rests_longer = self._is_dead_letter or is_of_own_code(error)
+        return back_off(delivery_count) if rests_longer else _REST_SECONDS
+
+    @staticmethod
+    def clear() -> None:
+        """A function was given its message."""
+        self_check.succeeded(_UNREADABLE)
 
 
 def back_off(failures: int) -> float:

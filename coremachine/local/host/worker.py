@@ -43,6 +43,7 @@ from coremachine.local.host.long_import import reporting_long_import
 from coremachine.local.host.ncrontab import local_zone
 from coremachine.local.host.protocol import (
     ALIVE_SECONDS,
+    EXIT_BROKEN,
     EXIT_FUNCTION_TIMEOUT,
     EXIT_LOAD_FAILED,
     EXIT_NOT_SPARE,
@@ -51,6 +52,7 @@ from coremachine.local.host.protocol import (
 )
 from coremachine.local.host.pump import Pump
 from coremachine.local.host.pumps import build_pumps
+from coremachine.local.host.self_check import self_check
 from coremachine.local.host.sending import OutputSender, StorageSource
 from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
@@ -64,6 +66,8 @@ log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__
 _ABANDON_SECONDS = 3.0
 # How long a blocked event loop is waited for.
 _LOOP_SECONDS = 2.0
+# What a broken worker gets beyond the grace period.
+_LAST_SECONDS = 10.0
 
 
 class Worker:
@@ -78,6 +82,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
         self._grace_seconds = options.grace_seconds
+        self._is_broken = False
         self._storage = Storage(os.environ, is_base64=settings.storage_queues.is_base64)
         self._sender = OutputSender(os.environ, self._storage)
         self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender, StorageSource(self._storage))
@@ -95,6 +100,7 @@ class Worker:
 
     async def run(self, messages: Iterator[dict[str, Any]]) -> None:
         """Serve until the supervisor sends stop, then let what is in flight finish within the grace period."""
+        self_check.begin(self._give_up)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         threading.Thread(target=self._obey, args=(messages,), name="control", daemon=True).start()
@@ -109,13 +115,36 @@ class Worker:
                 pump.start()
             await self._stop_requested.wait()
             await self._shut_down(server, serving)
+        if self._is_broken:
+            exit_now(EXIT_BROKEN)  # without closing the loop, which opens sockets for that
 
     def _on_signal(self, number: int) -> None:
         # A handler may send it to this process; Ctrl-C is for the supervisor, which decides.
         if number == signal.SIGTERM:
             self._stop_requested.set()
 
+    def _give_up(self, reason: str, may_finish: bool) -> None:  # noqa: FBT001 - as `SelfCheck` calls it
+        """This worker is broken: end, so that another takes its place."""
+        if self._stop_requested.is_set():
+            return
+        _tell_end(f"worker_broken pid={os.getpid()}: {reason}; another worker takes its place")
+        if not may_finish:
+            os._exit(EXIT_BROKEN)
+        self._is_broken = True
+        # A daemon: should the orderly end fail as well, it ends the process.
+        last = threading.Timer(self._grace_seconds + _LAST_SECONDS, os._exit, (EXIT_BROKEN,))
+        last.daemon = True
+        last.start()
+        self._loop.call_soon_threadsafe(self._stop_requested.set)
+
     def _obey(self, messages: Iterator[dict[str, Any]]) -> None:
+        try:
+            self._obey_each(messages)
+        except Exception as error:  # noqa: BLE001 - a function may have replaced `json` in this process
+            self._give_up(f"it does not understand the host: {error!r}", may_finish=False)
+        self._loop.call_soon_threadsafe(self._stop_requested.set)
+
+    def _obey_each(self, messages: Iterator[dict[str, Any]]) -> None:
         for message in messages:
             if message["command"] == "lead_timers":
                 lead = partial(self._timers.lead, is_host_start=message["is_host_start"])
@@ -125,7 +154,6 @@ class Worker:
             elif message["command"] == "stop":
                 self._grace_seconds = message.get("grace_seconds", self._grace_seconds)
                 break
-        self._loop.call_soon_threadsafe(self._stop_requested.set)
 
     def _watch_timeouts(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
         """A thread, because a function that blocks the event loop must be found as well."""
@@ -147,6 +175,7 @@ class Worker:
             log.warning("event_loop_blocked: a function holds it; going on without it")
 
     async def _shut_down(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
+        self._channel.send({"event": "stopping"})
         log.info("worker_stopping in_flight=%d", self._dispatcher.in_flight)
         deadline = time.monotonic() + self._grace_seconds
         for pump in self._pumps:
@@ -203,8 +232,14 @@ class Worker:
         self._say_alive()
 
     def _say_alive(self) -> None:
-        self._channel.send({"event": "alive"})
         self._loop.call_later(ALIVE_SECONDS, self._say_alive)
+        try:
+            self._channel.send({"event": "alive"})
+        except Exception as error:  # noqa: BLE001 - a function may have replaced `json` in this process
+            self_check.failed("signs of life", error)
+        else:
+            self_check.succeeded("signs of life")
+        self_check.look()
 
     def _share(self, limit: int | None) -> int | None:
         return None if limit is None else share_of(limit, self._options.workers, self._options.index)
@@ -251,6 +286,14 @@ def _hand_back(dispatcher: Dispatcher, pumps: Sequence[Pump], reason: str) -> No
         pump.quiesce(_ABANDON_SECONDS)
     dispatcher.abort_all(reason)
     _join(pumps, _ABANDON_SECONDS)
+
+
+def _tell_end(text: str) -> None:
+    """Log it, although what logs may be what is broken."""
+    try:
+        log.critical("%s", text)
+    except Exception:  # noqa: BLE001 - whatever is broken
+        os.write(2, f"{text}\n".encode(errors="replace"))
 
 
 def exit_now(status: int) -> NoReturn:

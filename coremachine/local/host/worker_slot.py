@@ -39,6 +39,8 @@ class WorkerSlot:
     # When it last said that it is alive; None until it is ready.
     heard_at: float | None = None
     is_blocked: bool = False
+    # It ends, and its timers do not fire any more.
+    is_stopping: bool = False
     has_ended: bool = False
 
     @property
@@ -74,7 +76,7 @@ class WorkerSlot:
     @property
     def may_lead(self) -> bool:
         """Whether it may fire the timers."""
-        return self.is_ready and self.channel is not None and not self.is_blocked
+        return self.is_ready and self.channel is not None and not self.is_blocked and not self.is_stopping
 
     def send(self, message: dict[str, Any]) -> bool:
         """Whether its process was sent the message."""

@@ -1,11 +1,13 @@
 """Handlers that hold the interpreter, or fork it."""
 
+import builtins
 import ctypes
 import json
 import math
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -208,9 +210,10 @@ WAYS = {
 
 
 class BreakingJob(JobBaseMixin, JobBase):
-    """Its task leaves its process without `threading.Lock`, every time."""
+    """Its task leaves its process without `threading.Lock`, or what else it is told, every time."""
 
     job_type = "breaking"
+    parameters_schema: ClassVar = {"way": {"type": "str", "default": "lock"}}
     stages: ClassVar = [
         {
             "number": 1,
@@ -224,7 +227,7 @@ class BreakingJob(JobBaseMixin, JobBase):
 
     @staticmethod
     def create_tasks_for_stage(stage, job_params, job_id, previous_results):
-        return [TaskDefinition(name="breaks")]
+        return [TaskDefinition(name="breaks", parameters={"way": job_params["way"]})]
 
     @staticmethod
     def finalize_job(context):
@@ -232,7 +235,14 @@ class BreakingJob(JobBaseMixin, JobBase):
 
 
 def run_break(params, context):
-    threading.Lock = None
+    match params["way"]:
+        case "lock":
+            threading.Lock = None
+        case "len":
+            builtins.len = lambda _value: 0
+        case "descriptors":
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     return {}
 
 

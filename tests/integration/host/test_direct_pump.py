@@ -128,6 +128,22 @@ def test_a_body_that_is_no_data_fails_as_a_function_that_raises(bench, broker, c
     assert "message_unreadable" in caplog.text
 
 
+def test_a_message_rests_where_the_host_s_own_code_fails(bench, broker, monkeypatch):
+    """A function had replaced `len` in that process: all deliveries were used up before anybody noticed."""
+
+    def fail(*_arguments):
+        raise TypeError("'NoneType' object is not callable")
+
+    monkeypatch.setattr("coremachine.local.host.direct.pump.received_call", fail)
+    one = bench()
+    put(broker, b"good")
+    wait_until(lambda: one.pump._resting, "it rests")
+    (until,) = one.pump._resting.values()
+    assert until > time.time() + 0.1
+    monkeypatch.undo()
+    wait_until(lambda: not one.counts(), "completed")
+
+
 def test_a_value_that_is_text_is_given_to_the_function(bench, broker):
     """Senders of JMS and of plain AMQP write text so; Azure's host binds it to text, too."""
     one = bench()

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 from concurrent.futures import Future
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -110,12 +111,81 @@ def test_timers_that_fail_in_one_worker_are_fired_by_the_next(caplog: pytest.Log
     assert (host._leader, len(sent)) == (0, 2)
 
 
-@pytest.mark.parametrize(("outcomes", "reports"), [("ffffff", 2), ("ffsff", 0), ("fff", 1), ("s", 0)])
-def test_a_worker_reports_timers_that_fail_each_time(outcomes: str, reports: int) -> None:
+def test_a_worker_that_ends_by_itself_fires_no_more_timers() -> None:
+    """It stopped its timers, and waited for its functions; until it had ended, no other one fired them."""
+    sent: list[tuple[int, str]] = []
+    slots = [silent_slot(60.0) for _ in range(2)]
+    for index, slot in enumerate(slots):
+        slot.index = index
+        send = partial(lambda index, message: sent.append((index, message["command"])) or True, index)
+        slot.channel = cast("Any", SimpleNamespace(send=send))
+    host = cast("Any", SimpleNamespace(_slots=slots, _leader=0, _timers_started=True))
+    host._appoint_leader = partial(HostSupervisor._appoint_leader, host)
+    HostSupervisor._on_event(host, slots[0], {"event": "stopping"})
+    assert sent == [(1, "lead_timers"), (0, "leave_timers")]
+    assert host._leader == 1
+
+
+def test_a_supervisor_that_could_not_start_a_worker_tries_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its thread ended: no worker that died was replaced any more."""
+    monkeypatch.setattr("coremachine.local.host.supervisor._AGAIN_SECONDS", 0.0, raising=False)
+    stopping, waking, _waker = threading.Event(), *socket.socketpair()
+    looks: list[None] = []
+
+    def look_after(*_slot: object, **_options: object) -> None:
+        looks.append(None)
+        if len(looks) == 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        stopping.set()
+
+    host = cast("Any", SimpleNamespace(_slots=[WorkerSlot(0)], _stopping=stopping, _waking=waking))
+    host._changed, host._seconds_to_look, host._look_after = threading.Condition(), lambda: 0.0, look_after
+    host._end_replaced = lambda _now: None
+    host._watch_once = lambda: HostSupervisor._watch_once(host)
+    with waking, _waker:
+        HostSupervisor._watch(host)
+    assert len(looks) == 2
+    assert "workers_not_watched" in caplog.text
+
+
+def test_the_next_worker_fires_the_timers_as_soon_as_theirs_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here as `process_broken` ends it; where no other is ready, the first that is."""
+    monkeypatch.setattr("coremachine.local.host.supervisor.end_process", lambda _process, _seconds: 73)
+    sent: list[tuple[int, str, bool]] = []
+
+    def send(index: int, message: dict[str, Any]) -> bool:
+        sent.append((index, message["command"], message["is_host_start"]))
+        return True
+
+    slots = [silent_slot(60.0) for _ in range(2)]
+    for index, slot in enumerate(slots):
+        slot.index = index
+        slot.channel = cast("Any", SimpleNamespace(send=partial(send, index), close=lambda: None))
+    host = cast("Any", SimpleNamespace(_slots=slots, _leader=0, _timers_started=True))
+    host._appoint_leader = partial(HostSupervisor._appoint_leader, host)
+    HostSupervisor._on_death(host, slots[0])
+    assert (host._leader, sent) == (1, [(1, "lead_timers", False)])
+    HostSupervisor._on_death(host, slots[1])
+    assert (host._leader, len(sent)) == (None, 1)
+    slots[0].is_ready, slots[0].channel = True, cast("Any", SimpleNamespace(send=partial(send, 0)))
+    host._appoint_leader()
+    assert (host._leader, sent[1:]) == (0, [(0, "lead_timers", False)])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "seconds", "reports"),
+    [("ffffff", 0, 2), ("ffsff", 0, 0), ("fff", 0, 1), ("s", 0, 0), ("ff", 8, 1), ("f", 30, 1), ("ss", 30, 0)],
+)
+def test_a_worker_reports_timers_that_fail_each_time(outcomes: str, seconds: float, reports: int) -> None:
+    """Three sweeps in a row that each wait for a broken pool of connections take minutes."""
     told: list[None] = []
     left = list(outcomes)
+    time_passed = [datetime(2026, 1, 1, tzinfo=UTC)]
 
     def submit(_call: object, _what: str) -> Future[None]:
+        time_passed[0] += timedelta(seconds=seconds)
         ended: Future[None] = Future()
         if left.pop(0) == "f":
             ended.set_exception(TypeError("'NoneType' object is not callable"))
@@ -126,7 +196,13 @@ def test_a_worker_reports_timers_that_fail_each_time(outcomes: str, reports: int
     function = cast("Any", SimpleNamespace(name="sweep", retry=None))
     dispatcher = cast("Any", SimpleNamespace(submit=submit))
     runner = TimerRunner(
-        function, cast("Any", None), dispatcher, cast("Any", None), UTC, on_failing=lambda: told.append(None)
+        function,
+        cast("Any", None),
+        dispatcher,
+        cast("Any", None),
+        UTC,
+        on_failing=lambda: told.append(None),
+        now=lambda: time_passed[0],
     )
     for _ in outcomes:
         asyncio.run(runner._fire(past_due=False, status=None))

@@ -26,6 +26,7 @@ from coremachine.local.host.direct.wire import Wire
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.message_calls import received_call
+from coremachine.local.host.self_check import self_check
 from coremachine.local.host.settings import ServiceBusOptions
 from coremachine.local.host.trouble import Trouble, Unreadable, back_off
 
@@ -127,6 +128,7 @@ class DirectPump:
                     self._serve(receiver)
             except BaseException as error:  # noqa: BLE001 - a function may raise SystemExit in any thread; it must go on
                 self._trouble.report(error)
+                self_check.failed(self._trigger.entity, error)
                 if self._stopping.is_set():
                     self._give_up_ended(error)
                 self._stopping.wait(back_off(failures))
@@ -183,6 +185,7 @@ class DirectPump:
             seconds = self._unreadable.report(held.message_id, held.deliveries_before, error)
             self._resting[held] = self._clock() + seconds
             return
+        self._unreadable.clear()
         outcome.add_done_callback(partial(self._on_ended, held))
 
     def _end_rests(self) -> float | None:
@@ -229,6 +232,8 @@ class DirectPump:
                 receiver.settle_lock(outcome, held.token, partial(self._on_settled_lock, held))
         for outcome, deliveries in groups.items():
             receiver.settle(outcome, deliveries)
+            if deliveries:
+                self_check.succeeded(self._trigger.entity)
 
     def _on_settled_lock(self, held: _Held, problem: str | None, _values: dict[str, Any]) -> None:
         if problem is not None:

@@ -1,7 +1,10 @@
-"""Functions that fork, one that keeps the interpreter for itself, and one whose text cannot be sent."""
+"""Functions that fork or break their process, one that keeps the interpreter, and one whose text cannot be sent."""
 
+import builtins
 import ctypes
+import json
 import os
+import resource
 import sys
 
 import azure.functions as func
@@ -24,6 +27,27 @@ def block(req: func.HttpRequest) -> str:
 @app.route(route="half-a-pair", methods=["POST"])
 def half_a_pair(req: func.HttpRequest) -> str:
     return "\ud800"
+
+
+@app.route(route="break/{way}", methods=["POST"])
+def break_process(req: func.HttpRequest) -> str:
+    """For all that runs in it."""
+    match req.route_params["way"]:
+        case "len":
+            builtins.len = lambda _value: 0
+        case "json":
+            json.dumps = None
+        case "descriptors":
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        case "audit":
+            sys.addaudithook(refuse_files)
+    return ""
+
+
+def refuse_files(event: str, _arguments: object) -> None:
+    if event == "open":
+        raise RuntimeError("no file may be opened")
 
 
 @app.route(route="fork/{way}", methods=["POST"])
