@@ -265,35 +265,31 @@ class CoreMachine:
     def _run_tasks(self, job: CachedJob, stage: StageDefinition, message: TaskQueueMessage, queue: str | None) -> None:
         """All that may run beside others at once; then those that may not. What cannot run here soon is passed on."""
         left = list(message.task_ids)
+        suspects: list[str] = []
         try:
-            self._run_here(job, stage, message, left)
+            with self._gate.shared():
+                left.clear()
+                until = self._clock() + INLINE_SECONDS
+                status = self._runner.run_message(
+                    job, stage, message.task_ids, suspects=suspects, takes_next=message.takes_next
+                )
+                if status is not None:
+                    self._advancer.advance_after(job.record, stage.number, status, until)
+            left += suspects
+            for task_id in suspects:
+                with self._gate.exclusive() as is_alone:
+                    left.remove(task_id)
+                    until = self._clock() + INLINE_SECONDS
+                    status = self._runner.run_message(
+                        job, stage, [task_id], is_alone=is_alone, takes_next=message.takes_next
+                    )
+                    if status is not None:
+                        self._advancer.advance_after(job.record, stage.number, status, until)
         except RunsAlone:
             queue = queue or self._orchestration.queue_for(stage, stage.task_type)
             self._postponer.pass_on(queue, message.model_copy(update={"task_ids": tuple(left)}))
         if stage.limits:
             self._turns.serve(stage.limit_names)
-
-    def _run_here(self, job: CachedJob, stage: StageDefinition, message: TaskQueueMessage, left: list[str]) -> None:
-        """Takes from `left` what it has begun. Raises RunsAlone: the others are for another process."""
-        suspects: list[str] = []
-        with self._gate.shared():
-            left.clear()
-            until = self._clock() + INLINE_SECONDS
-            status = self._runner.run_message(
-                job, stage, message.task_ids, suspects=suspects, takes_next=message.takes_next
-            )
-            if status is not None:
-                self._advancer.advance_after(job.record, stage.number, status, until)
-        left += suspects
-        for task_id in suspects:
-            with self._gate.exclusive() as is_alone:
-                left.remove(task_id)
-                until = self._clock() + INLINE_SECONDS
-                status = self._runner.run_message(
-                    job, stage, [task_id], is_alone=is_alone, takes_next=message.takes_next
-                )
-                if status is not None:
-                    self._advancer.advance_after(job.record, stage.number, status, until)
 
     def serve_limits(self, names: Sequence[str]) -> int:
         """Announce what waits for these limits and may run now, after a change of their numbers: how many tasks."""

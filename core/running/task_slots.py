@@ -221,7 +221,8 @@ class ProcessGate:
     def shared(self) -> Iterator[None]:
         """Run beside others. Raises RunsAlone where it would have to wait for long."""
         with self._changed:
-            self._wait_for_turn(lambda: self._alone is None and not self._waiting)
+            if self._alone is not None or self._waiting:
+                self._wait_for_turn(lambda: self._alone is None and not self._waiting)
             self._present += 1
         try:
             yield
