@@ -89,7 +89,7 @@ def _read(path: Path, file: BinaryIO) -> Iterator[_Line]:
     for number, text in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
         if len(text) > _LONGEST_LINE:
             raise UsageProblem(
-                f"{path}, line {number}: expected at most {_LONGEST_LINE:,} bytes, found more; write one job a line"
+                f"{path}, line {number}: expected at most {_LONGEST_LINE:,} bytes, found more; write one job per line"
             )
         if not text.strip():
             continue

@@ -52,7 +52,7 @@ class TestFromLines:
         path = tmp_path / "long.jsonl"
         path.write_text('{"job_type": "t"}\n\n{"job_type": "twenty"}\n')
         assert run("submit", "--from-jsonl", str(path)) == 2
-        assert "line 3: expected at most 20 bytes, found more; write one job a line" in capsys.readouterr().err
+        assert "line 3: expected at most 20 bytes, found more; write one job per line" in capsys.readouterr().err
         assert run("submit", "--from-jsonl", "/dev/zero") == 2
         assert "line 1: expected at most 20 bytes" in capsys.readouterr().err
 
