@@ -275,8 +275,7 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
     else:
         code, detail = "database_unavailable", _away(error)
         outage.note(redact(str(error)))
-    level = logging.DEBUG if code == "database_unavailable" else logging.WARNING
-    log.log(level, "request_refused", extra={"path": request.scope["path"], "code": code, "reason": redact(str(error))})
+    _log_refused(request, code, error)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return answer(request.scope["path"], ProblemError(503, code, detail, headers=headers))
 
@@ -295,14 +294,17 @@ def _from_unsuitable(request: Request, error: Any) -> JSONResponse:
 def _from_refused(request: Request, error: Any) -> JSONResponse:
     """Of a trigger or a rule, first line alone: what comes after it names functions of the engine."""
     reason = redact(error.reason.splitlines()[0])
-    path = request.scope["path"]
-    told = {"path": path, "code": "database_unsuitable", "reason": redact(str(error))}
-    log.log(logging.WARNING, "request_refused", extra=told)
+    _log_refused(request, "database_unsuitable", error)
     detail = (
         f"The database refused the change, and all of it was rolled back: {reason}. Look for triggers and rules of the "
         "engine's tables that are not the engine's (`coremachine db verify` names them)."
     )
-    return answer(path, ProblemError(503, "database_unsuitable", detail))
+    return answer(request.scope["path"], ProblemError(503, "database_unsuitable", detail))
+
+
+def _log_refused(request: Request, code: str, error: Exception) -> None:
+    level = logging.DEBUG if code == "database_unavailable" else logging.WARNING
+    log.log(level, "request_refused", extra={"path": request.scope["path"], "code": code, "reason": redact(str(error))})
 
 
 def unknown_job(job_id: str) -> ProblemError:
