@@ -297,7 +297,7 @@ def _from_refused(request: Request, error: Any) -> JSONResponse:
     _log_refused(request, "database_unsuitable", error)
     detail = (
         f"The database refused the change, and all of it was rolled back: {reason}. Look for triggers and rules of the "
-        "engine's tables that are not the engine's (`coremachine db verify` names them)."
+        "engine's tables that are not the engine's (`coremachine db status` names them)."
     )
     return answer(request.scope["path"], ProblemError(503, "database_unsuitable", detail))
 
