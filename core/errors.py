@@ -23,6 +23,7 @@ Exception
     +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
     |   +-- StoreBusy            the connections of this process to the database are all in use
     |   +-- StoreCancelled       the database stopped the statement, and may do so each time
+    |   +-- StoreReadOnly        the database takes no writes
     +-- DataRefused              the database will never take these values: what they belong to has failed
 """
 
@@ -233,6 +234,10 @@ class StoreBusy(StoreUnavailable):
 
 class StoreCancelled(StoreUnavailable):
     """The database stopped the statement: it took longer than a limit of the operator's, or a person cancelled it."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The database takes no writes: it is a standby by now, or somebody made its transactions read-only."""
 
 
 class DataRefused(CoreMachineError):

@@ -43,7 +43,9 @@ from core.models.control import (
     RerunRequest,
 )
 from core.models.dry_run import JobDraft
+from core.models.lease import HeldTask
 from core.models.message import UnknownMessage
+from core.models.refs import StepRef
 from core.models.submission import Submission, SubmitRequest
 from core.models.transition import ClaimOutcome
 from core.operating.job_control import JobControl
@@ -51,7 +53,7 @@ from core.operating.unknown_work import Postponer
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob, JobCache
 from core.running.message_runner import MessageRunner
-from core.running.task_slots import ProcessGate
+from core.running.task_slots import ProcessGate, RunsAlone
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import type_name
 from core.telemetry.reports import report_claims
@@ -76,11 +78,12 @@ class CoreMachine:
     def __init__(self, parts: EngineParts) -> None:
         self.owner = parts.owner
         self._state = parts.state
+        self._orchestration = parts.orchestration
         self._clock = parts.clock
         self._drain = parts.drain
         self._keeper = parts.keeper
         self._steps = parts.keeper.step_leases(parts.owner)
-        self._gate = ProcessGate(parts.drain.refuse)
+        self._gate = ProcessGate(parts.drain.refuse, self._held)
         self._windows = StageWindows(parts.state, parts.orchestration, parts.clock)
         self._turns = LimitTurns(parts.state, parts.orchestration)
         self._control = JobControl(parts.catalog, parts.state, parts.orchestration, self._windows, self._turns)
@@ -164,10 +167,20 @@ class CoreMachine:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
             is_sent_again = isinstance(message, JobQueueMessage) and message.cause is not None
-            self._take_step(job, is_again=is_again or is_sent_again)
+            # A copy that was passed on does not know how often the message was delivered before.
+            is_again = is_again or is_sent_again or message.kept is not None
+            try:
+                self._take_step(job, is_again=is_again)
+            except RunsAlone:
+                self._postponer.pass_on(JOBS_QUEUE, message)
+
+    def _held(self) -> dict[StepRef | HeldTask, bool]:
+        """The steps and tasks of this process; whether each has ended for the database, and only its thread runs."""
+        tasks = [(task, task.is_over) for task in self._keeper.held()]
+        return dict([*self._steps.held().items(), *tasks])
 
     def _take_step(self, job: JobRecord, *, is_again: bool) -> None:
-        """Take the job's step beside others; alone, if it has ended processes."""
+        """Take the job's step beside others; alone, if it has ended processes. Raises RunsAlone: nothing was done."""
         if self._advancer.is_suspect(job):
             with self._gate.exclusive() as is_alone:
                 self._advancer.advance(job, self._clock() + INLINE_SECONDS, is_again=True, is_alone=is_alone)
@@ -213,13 +226,16 @@ class CoreMachine:
                 },
             )
 
-    def process_task_message(self, message: TaskQueueMessage | UnknownMessage) -> None:
+    def process_task_message(self, message: TaskQueueMessage | UnknownMessage, *, queue: str | None = None) -> None:
         """Claim the message's tasks, run them, record their outcomes; if they were the stage's last, advance the job.
+
+        Args:
+            queue: Logical name of the queue that it came from. None: the one of its stage.
 
         Raises:
             ContractViolationError: It is no such message.
             StoreUnavailable, Draining: The message must stay with the broker. A task's own failure never raises.
-            DeliveryError: So must one that this release cannot read.
+            DeliveryError: So must one that this release cannot read, or that another process is to have.
         """
         self._drain.refuse()
         if isinstance(message, UnknownMessage):
@@ -241,29 +257,37 @@ class CoreMachine:
                 report_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
             else:
                 with log_fields(correlation_id=job.record.correlation_id):
-                    self._run_tasks(job, stage, message)
+                    self._run_tasks(job, stage, message, queue)
         except Exception as error:
             self._errors.report("process_task_message", error, job_id=message.job_id, stage=message.stage)
             raise
 
-    def _run_tasks(self, job: CachedJob, stage: StageDefinition, message: TaskQueueMessage) -> None:
-        """All that may run beside others at once; then those that may not, one after the other."""
+    def _run_tasks(self, job: CachedJob, stage: StageDefinition, message: TaskQueueMessage, queue: str | None) -> None:
+        """All that may run beside others at once; then those that may not. What cannot run here soon is passed on."""
+        left = list(message.task_ids)
         suspects: list[str] = []
-        with self._gate.shared():
-            until = self._clock() + INLINE_SECONDS
-            status = self._runner.run_message(
-                job, stage, message.task_ids, suspects=suspects, takes_next=message.takes_next
-            )
-            if status is not None:
-                self._advancer.advance_after(job.record, stage.number, status, until)
-        for task_id in suspects:
-            with self._gate.exclusive() as is_alone:
+        try:
+            with self._gate.shared():
+                left.clear()
                 until = self._clock() + INLINE_SECONDS
                 status = self._runner.run_message(
-                    job, stage, [task_id], is_alone=is_alone, takes_next=message.takes_next
+                    job, stage, message.task_ids, suspects=suspects, takes_next=message.takes_next
                 )
                 if status is not None:
                     self._advancer.advance_after(job.record, stage.number, status, until)
+            left += suspects
+            for task_id in suspects:
+                with self._gate.exclusive() as is_alone:
+                    left.remove(task_id)
+                    until = self._clock() + INLINE_SECONDS
+                    status = self._runner.run_message(
+                        job, stage, [task_id], is_alone=is_alone, takes_next=message.takes_next
+                    )
+                    if status is not None:
+                        self._advancer.advance_after(job.record, stage.number, status, until)
+        except RunsAlone:
+            queue = queue or self._orchestration.queue_for(stage, stage.task_type)
+            self._postponer.pass_on(queue, message.model_copy(update={"task_ids": tuple(left)}))
         if stage.limits:
             self._turns.serve(stage.limit_names)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from core.errors import DataRefused, StoreBusy, StoreCancelled, StoreUnavailable
+from core.errors import DataRefused, StoreBusy, StoreCancelled, StoreReadOnly, StoreUnavailable
 from core.safety.safe_log import safe_logger
 
 
@@ -39,6 +39,14 @@ class DatabaseUnsuitable(DatabaseUnavailable):
 
 class StatementCancelled(DatabaseUnavailable, StoreCancelled):
     """The server cancelled the statement."""
+
+
+class DatabaseReadOnly(DatabaseUnavailable, StoreReadOnly):
+    """The server takes no writes."""
+
+
+class ChangeRefused(RepositoryError):
+    """Something in the database that is not the engine's, such as a trigger or a rule, refused or left out a change."""
 
 
 class ValuesRefused(RepositoryError, DataRefused):

@@ -14,6 +14,8 @@ POOLED = frozenset({"26000", "42P05"})
 NOT_READ_COMMITTED = "CM005"
 # By a person, a statement_timeout, or a transaction_timeout.
 CANCELLED = frozenset({"57014", "25P04"})
+# Raised by a trigger; by us, since one left out a row; for a statement that a table with rules does not take.
+REFUSED_BY_OTHERS = frozenset({"P0001", "CM006", "0A000"})
 NOT_GRANTED = "42501"
 PROTOCOL_VIOLATION = "08P01"
 

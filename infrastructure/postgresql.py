@@ -25,7 +25,9 @@ from core.models.definition import FrozenModel
 from infrastructure.base import (
     BaseRepository,
     ChangedMeanwhile,
+    ChangeRefused,
     ConnectionsInUse,
+    DatabaseReadOnly,
     DatabaseUnavailable,
     DatabaseUnsuitable,
     PreconditionFailed,
@@ -45,6 +47,7 @@ from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
     READ_ONLY,
+    REFUSED_BY_OTHERS,
     STALE_PREPARATION,
     Fault,
     fault_of,
@@ -412,10 +415,17 @@ class PostgreSQLRepository(BaseRepository):
         if not isinstance(error, Refused):
             return error
         cause = error.__cause__
-        if isinstance(cause, psycopg.Error) and cause.sqlstate in CANCELLED:
-            return StatementCancelled(operation, reason_of(cause))
         is_short = error.fault in {Fault.CHANGED, Fault.NOT_AS_EXPECTED}
-        return _MEANINGS[error.fault](operation, first_line(cause) if is_short else reason_of(cause))
+        return _meaning_of(error.fault, cause)(operation, first_line(cause) if is_short else reason_of(cause))
+
+
+def _meaning_of(fault: Fault, cause: BaseException | None) -> type[RepositoryError]:
+    sqlstate = cause.sqlstate if isinstance(cause, psycopg.Error) else None
+    if sqlstate in CANCELLED:
+        return StatementCancelled
+    if sqlstate == READ_ONLY:
+        return DatabaseReadOnly
+    return ChangeRefused if fault is Fault.OTHER and sqlstate in REFUSED_BY_OTHERS else _MEANINGS[fault]
 
 
 def _explain_timeout(pool: "Pool", operation: str) -> DatabaseUnavailable:

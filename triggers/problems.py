@@ -23,6 +23,8 @@ from core.errors import (
     InvalidParameters,
     JobTypeBusy,
     StoreBusy,
+    StoreCancelled,
+    StoreReadOnly,
     StoreUnavailable,
     SubmissionHangs,
     SubmissionRefused,
@@ -32,7 +34,7 @@ from core.models.fields import without_consequences
 from core.safety.credentials import redact
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import bounded_text
-from infrastructure.base import DatabaseUnsuitable, RepositoryError
+from infrastructure.base import ChangeRefused, DatabaseUnsuitable, RepositoryError
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import MAX_PROBLEMS, ParameterErrors, count_of
 from jobs.registry import UnknownJobType
@@ -82,6 +84,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(JobNotFound, _from_unknown_job)
     api.add_exception_handler(InvalidCursor, _from_cursor)
     api.add_exception_handler(DatabaseUnsuitable, _from_unsuitable)
+    api.add_exception_handler(ChangeRefused, _from_refused)
     for unavailable in (StoreUnavailable, ServicesNotReady, DeliveryError):
         api.add_exception_handler(unavailable, _from_unavailable)
 
@@ -211,6 +214,16 @@ def _unavailable(error: Exception) -> ProblemError:
 
 def _away(error: Exception) -> str:
     """Nothing of the reason, which may name hosts and users."""
+    if isinstance(error, StoreCancelled):
+        return (
+            "The database stopped the statement: it took longer than a limit of the server's allows, or somebody "
+            "cancelled it. Raise statement_timeout for the role of this app, or send the request again later."
+        )
+    if isinstance(error, StoreReadOnly):
+        return (
+            "The database takes no writes now: it is a standby, or default_transaction_read_only is on for the role "
+            "or the database of this app. Change that, or send the request again later."
+        )
     if not isinstance(error, StoreBusy):
         return "The database cannot be reached now; send the request again later."
     return (
@@ -262,8 +275,7 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
     else:
         code, detail = "database_unavailable", _away(error)
         outage.note(redact(str(error)))
-    level = logging.DEBUG if code == "database_unavailable" else logging.WARNING
-    log.log(level, "request_refused", extra={"path": request.scope["path"], "code": code, "reason": redact(str(error))})
+    _log_refused(request, code, error)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return answer(request.scope["path"], ProblemError(503, code, detail, headers=headers))
 
@@ -277,6 +289,22 @@ def _from_unsuitable(request: Request, error: Any) -> JSONResponse:
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     problem = ProblemError(503, "database_unsuitable", redact(detail), headers=headers)
     return answer(request.scope["path"], problem)
+
+
+def _from_refused(request: Request, error: Any) -> JSONResponse:
+    """Of a trigger or a rule, first line alone: what comes after it names functions of the engine."""
+    reason = redact(error.reason.splitlines()[0])
+    _log_refused(request, "database_unsuitable", error)
+    detail = (
+        f"The database refused the change, and all of it was rolled back: {reason}. Look for triggers and rules of the "
+        "engine's tables that are not the engine's (`coremachine db status` names them)."
+    )
+    return answer(request.scope["path"], ProblemError(503, "database_unsuitable", detail))
+
+
+def _log_refused(request: Request, code: str, error: Exception) -> None:
+    level = logging.DEBUG if code == "database_unavailable" else logging.WARNING
+    log.log(level, "request_refused", extra={"path": request.scope["path"], "code": code, "reason": redact(str(error))})
 
 
 def unknown_job(job_id: str) -> ProblemError:

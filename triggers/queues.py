@@ -95,7 +95,7 @@ def receive_task_message(
         _recording_refusals(queue, message, get_recorder),
     ):
         parsed = _read(message, "a TaskQueueMessage", partial(read_task_message, queue))
-        get_machine().process_task_message(parsed)
+        get_machine().process_task_message(parsed, queue=queue)
 
 
 @contextmanager

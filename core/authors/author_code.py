@@ -195,7 +195,7 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
         )
     try:
         # Read once: what is judged is what is stored.
-        own = returned if type(returned) is dict else plain_copy(returned, "result")
+        own = returned if type(returned) is dict else plain_copy(returned, "result", most_bytes=most_bytes)
         success = own.get("success", True)
         if success is not True and _is_told_failure(task_type, own, success):
             return _told_failure(own)

@@ -163,28 +163,26 @@ def plain_copy(value: Any, path: str = "", levels: int = 0, *, most_bytes: int |
 
     Raises:
         NotJson: More than 100 levels, more than MOST_VALUES, a name that is no text, or a name twice in one mapping.
-        ValueTooLarge: Texts of an author's own classes, which are copied, are far longer than most_bytes.
+        ValueTooLarge: Its JSON is larger than most_bytes; what comes after that is not read.
     """
-    return _PlainCopy(_MOST_JSONB_PART if most_bytes is None else most_bytes).of(value, path, levels)
+    return _PlainCopy(path, _MOST_JSONB_PART if most_bytes is None else most_bytes).of(value, path, levels)
 
 
 class _PlainCopy:
-    """One copy, and the number of values that it may still have."""
+    """One copy, the number of values that it may still have, and the bytes that its JSON has at least."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._left = MOST_VALUES
-        self._most_bytes, self._text = most_bytes, 0
+    def __init__(self, path: str, most_bytes: int) -> None:
+        self._path, self._left = path, MOST_VALUES
+        self._most_bytes, self._bytes = most_bytes, 0
 
     def of(self, value: Any, path: str, levels: int) -> Any:
         kind = type(value)
+        if issubclass(kind, str):
+            self._count(str.__len__(value))
         if kind in _SCALARS:
             return value
         # Of the type, whatever class the value claims to have.
         if not issubclass(kind, _HOLDERS):
-            if issubclass(kind, str):
-                self._text += str.__len__(value)
-                if self._text > _WRITTEN_TO_COUNT * self._most_bytes:
-                    raise ValueTooLarge(path, self._text, self._most_bytes, is_counted=False)
             return next((own(value) for base, own in _OWN_FORMS if issubclass(kind, base)), value)
         if levels >= MOST_LEVELS:
             raise NotJson(path, f"at most {MOST_LEVELS} levels of nesting", "more, or a value that holds itself")
@@ -200,6 +198,8 @@ class _PlainCopy:
             if not issubclass(type(name), str):
                 raise NotJson(path, "names that are str", describe(name))
             own = str.__str__(name)
+            # With its quotes and its colon.
+            self._count(len(own) + 3)
             if own in copy:
                 raise NotJson(path, "each name once", f"{describe(own)} twice")
             copy[own] = self.of(inner, join_path(path, own), levels + 1)
@@ -210,7 +210,14 @@ class _PlainCopy:
             self._left -= 1
             if self._left < 0:
                 raise NotJson(path, f"at most {MOST_VALUES:,} values in all", "more, or a value without an end")
+            # A character, and a comma or a bracket.
+            self._count(2)
             yield value
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > self._most_bytes:
+            raise ValueTooLarge(self._path, self._bytes, self._most_bytes, is_counted=False)
 
 
 def copied(value: Any) -> Any:

@@ -63,6 +63,8 @@ class HeldTask:
     ask_at: float | None = None
     outcome: LeaseOutcome = LeaseOutcome.RENEWED
     is_stop_requested: bool = False
+    # The attempt has ended, by its time limit or in its row; only its thread may still run.
+    is_over: bool = False
 
     @property
     def is_timed_out(self) -> bool:

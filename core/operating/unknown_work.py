@@ -16,7 +16,7 @@ from core.announcing.announcer import new_cause, step_message
 from core.errors import UnknownWork, WorkWaits
 from core.models import JobRecord, JobRef
 from core.models.dead_letter import DeadLetter
-from core.models.message import Kept, KeptMessage, UnknownMessage
+from core.models.message import Kept, KeptMessage, ReadMessage, UnknownMessage
 from core.models.retry import postpone_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
 from core.operating.dead_letters import keep_body, read_reference
@@ -29,6 +29,9 @@ from core.state_manager import StateManager
 log = safe_logger(__name__)
 
 DEFAULT_PATIENCE_SECONDS = 6 * 3600.0
+# How long a message stays away from a process in which something runs alone. It always is this long: another process
+# may be idle.
+PASS_ON_SECONDS = 1.0
 
 
 class UnknownTaskType(UnknownWork):
@@ -102,7 +105,7 @@ class Postponer:
         Raises:
             DeliveryError, StoreUnavailable: Neither could be done; the message must stay with the broker.
         """
-        kept = Kept(since=kept.since if kept else datetime.now(UTC), times=kept.times + 1 if kept else 1)
+        kept = _keep_on(kept)
         extra = {"checkpoint": why.checkpoint, "queue": queue, "reason": str(why), "times": kept.times}
         if (datetime.now(UTC) - kept.since).total_seconds() >= self._patience_seconds:
             log.error("message_given_up", extra=extra)
@@ -114,12 +117,27 @@ class Postponer:
         message = KeptMessage(document=dict(document), kept=kept)
         self._orchestration.send_back(queue, message, delays[min(kept.times, len(delays)) - 1])
 
+    def pass_on(self, queue: str, message: ReadMessage) -> None:
+        """Put a message back for another process, soon: in this one a task or a step runs alone.
+
+        Raises:
+            DeliveryError: The message must stay with the broker.
+        """
+        kept = _keep_on(message.kept)
+        log.info("message_passed_on", extra={"checkpoint": "RUNS_ALONE", "queue": queue, "times": kept.times})
+        document = message.model_dump(mode="json", exclude_none=True)
+        self._orchestration.send_back(queue, KeptMessage(document=document, kept=kept), PASS_ON_SECONDS)
+
     def keep_unknown(self, message: UnknownMessage) -> None:
         """The same for a message that this release cannot read."""
         self.keep_message(message.queue, message.document, message.kept, UnknownWork("message", message.name))
 
     def _note(self, unknown: UnknownWork) -> dict[str, str]:
         return {"kind": unknown.kind, "name": unknown.name, "by": self._owner}
+
+
+def _keep_on(kept: Kept | None) -> Kept:
+    return Kept(since=kept.since if kept else datetime.now(UTC), times=kept.times + 1 if kept else 1)
 
 
 def _place(task: PostponedTask) -> tuple[str, float]:

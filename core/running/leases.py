@@ -26,6 +26,8 @@ IDLE_SECONDS = 30.0
 ASK_MARGIN_SECONDS = 0.1
 
 
+# After these, the attempt's outcome is refused.
+_ENDS = frozenset({LeaseOutcome.LOST, LeaseOutcome.TIMED_OUT})
 _EVENTS = {LeaseOutcome.LOST: "lease_lost", LeaseOutcome.TIMED_OUT: "task_timed_out"}
 
 
@@ -97,6 +99,7 @@ class LeaseKeeper:
         outcomes = self._store.renew_leases(held)
         for lease in held:
             outcome = outcomes.get((lease.lease_id, lease.task_id), LeaseOutcome.LOST)
+            lease.is_over = outcome in _ENDS
             if outcome is not LeaseOutcome.RENEWED and not lease.is_stop_requested:
                 self._tell(lease, outcome)
 

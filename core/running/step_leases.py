@@ -34,6 +34,8 @@ class StepLeases:
         self._store, self._owner, self._stand_in = store, owner, stand_in
         # When each began.
         self._held: dict[StepRef, float] = {}
+        # Those of them that their jobs wait for no more, or another process has.
+        self._over: set[StepRef] = set()
         self._thread = LookingThread("step-leases", LOOK_SECONDS, self._look, lambda: bool(self._held))
         self._closed = threading.Event()
 
@@ -51,6 +53,7 @@ class StepLeases:
             if self._stand_in is not None:
                 self._stand_in.note_step(step, is_taken=False)
             self._held.pop(step, None)
+            self._over.discard(step)
             if time.monotonic() - began >= QUICK_SECONDS:
                 self._release(step)
 
@@ -80,6 +83,10 @@ class StepLeases:
         step = job.step_ref
         return step in self._held or (job.step_lease is not None and self._store.is_step_leased(step))
 
+    def held(self) -> dict[StepRef, bool]:
+        """The steps that are taken now; whether each has ended for the database, although its thread still runs."""
+        return {step: step in self._over for step in list(self._held)}
+
     def close(self) -> None:
         """This process ends: others may take its steps at once."""
         self._closed.set()
@@ -90,8 +97,10 @@ class StepLeases:
         """Renew the lease of each step that has lasted for a while."""
         before = time.monotonic() - QUICK_SECONDS
         for step, began in list(self._held.items()):
-            if began <= before and not self._closed.is_set():
-                self._store.renew_step_lease(step, self._owner)
+            if began > before or self._closed.is_set():
+                continue
+            if not self._store.renew_step_lease(step, self._owner) and step in self._held:
+                self._over.add(step)
 
     def _look(self) -> None:
         try:

@@ -7,10 +7,10 @@ and then have each second slot.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 # What a process has if nothing else is declared: docs/adr/0034-one-number-of-slots.md has the reasons.
 DEFAULT_SLOTS = 8
@@ -20,6 +20,8 @@ PASSED_OVER_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 # How long an exclusive run waits for the others to end. None begins meanwhile, so a handler that hangs must not decide.
 PATIENCE_SECONDS = 300.0
+# How long a message waits for the end of an exclusive run. Then another process is to have it.
+MOST_WAIT_SECONDS = 2.0
 
 
 def _go_on() -> None:
@@ -183,27 +185,44 @@ class TaskSlots:
         return self._line if is_turn or not self._ahead else self._ahead
 
 
+class RunsAlone(Exception):
+    """A suspect runs alone in this process, or is about to: a message that came meanwhile is for another process."""
+
+
 class ProcessGate:
     """A shared or exclusive lock that any thread may take. While an exclusive run waits, no shared one begins.
 
     Args:
         refuse: Called while a thread waits; raises when this process is about to end.
+        held: The attempts and steps of this process; whether each has ended for the database, although its thread may
+            still run. When all that began alone have, nobody waits for their threads any more.
     """
 
-    def __init__(self, refuse: Callable[[], None], *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        refuse: Callable[[], None],
+        held: Callable[[], Mapping[Any, bool]] = dict,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        most_wait_seconds: float = MOST_WAIT_SECONDS,
+    ) -> None:
         self._refuse = refuse
+        self._held = held
         self._patience_seconds = patience_seconds
+        self._most_wait_seconds = most_wait_seconds
         self._changed = threading.Condition()
         self._present = 0
         self._waiting = 0
-        self._is_alone = False
+        # What runs alone, and what the process held before: threads that hang.
+        self._alone: object | None = None
+        self._held_before: frozenset[Any] = frozenset()
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Run beside others."""
+        """Run beside others. Raises RunsAlone where it would have to wait for long."""
         with self._changed:
-            if self._is_alone or self._waiting:
-                self._wait(lambda: not self._is_alone and not self._waiting)
+            if self._alone is not None or self._waiting:
+                self._wait_for_turn(lambda: self._alone is None and not self._waiting)
             self._present += 1
         try:
             yield
@@ -214,12 +233,17 @@ class ProcessGate:
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:
-        """Run alone. Yields False, and runs beside others after all, where those do not end in time."""
+        """Run alone. Yields False, and runs beside others after all, where those do not end in time.
+
+        Raises RunsAlone where another one runs alone for long.
+        """
+        run = object()
         with self._changed:
             self._waiting += 1
             try:
                 is_alone = self._wait_for_quiet()
-                self._is_alone = is_alone
+                if is_alone:
+                    self._alone, self._held_before = run, frozenset(self._held())
                 self._present += 1
             finally:
                 self._waiting -= 1
@@ -228,23 +252,43 @@ class ProcessGate:
             yield is_alone
         finally:
             with self._changed:
-                self._present -= 1
-                self._is_alone = self._is_alone and not is_alone
-                self._changed.notify_all()
+                if self._alone is run:
+                    self._leave_alone()
+                elif not is_alone:
+                    self._present -= 1
+                    self._changed.notify_all()
 
     def _wait_for_quiet(self) -> bool:
-        """False where shared runs did not end in time; an exclusive run is waited for without a limit."""
+        """False where shared runs did not end in time."""
         while True:
-            self._wait(lambda: not self._is_alone)
-            if self._wait(lambda: not self._present, time.monotonic() + self._patience_seconds):
-                return True
-            if not self._is_alone:
-                return False
+            self._wait_for_turn(lambda: self._alone is None)
+            patience = time.monotonic() + self._patience_seconds
+            self._wait(lambda: not self._present or self._alone is not None, patience)
+            if self._alone is None:
+                return not self._present
 
-    def _wait(self, condition: Callable[[], bool], deadline: float | None = None) -> bool:
+    def _wait_for_turn(self, condition: Callable[[], bool]) -> None:
+        if not self._wait(condition, time.monotonic() + self._most_wait_seconds):
+            raise RunsAlone
+
+    def _wait(self, condition: Callable[[], bool], deadline: float) -> bool:
         while not condition():
-            if deadline is not None and time.monotonic() >= deadline:
+            if self._alone is not None and self._is_over():
+                self._leave_alone()
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return False
-            self._changed.wait(_LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, self._patience_seconds))
+            self._changed.wait(min(_LOOK_SECONDS, left))
             self._refuse()
         return True
+
+    def _is_over(self) -> bool:
+        ends = [is_over for each, is_over in self._held().items() if each not in self._held_before]
+        return bool(ends) and all(ends)
+
+    def _leave_alone(self) -> None:
+        """What runs alone is not counted any more, whatever its thread does."""
+        self._alone = None
+        self._present -= 1
+        self._changed.notify_all()

@@ -5,6 +5,9 @@ An author's exception may raise in `__str__`, return no text, or be 20 MB long; 
 
 import reprlib
 import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from core.safety.credentials import redact, redacted_part, redacted_start
@@ -15,7 +18,8 @@ MOST_TEXT_BYTES = 64 * 1024
 MOST_SHOWN = 500
 # A line of a traceback holds the exception's message, which is stored in full beside it.
 _LONGEST_LINE = 4000
-_MOST_LINKS = 20
+# Of those that led to an error, or are in a group. Python's own text of them visits each once for each way to it.
+MOST_ERRORS = 50
 
 
 class _Short(reprlib.Repr):
@@ -109,16 +113,24 @@ def trace_of(error: BaseException) -> str | None:
             return None
         if has_long_text(error):
             # Python would look at every line of a text of which most is cut: seconds, for the whole process.
-            return "\n".join(map(_short_trace, reversed(_chain(error))))
+            shown, is_all = _visit(error, _shown_after)
+            traces = map(_short_trace, reversed(list({id(each): each for each in shown}.values())))
+            return "\n".join(
+                traces if is_all else [f"[and more: the nearest {len(shown)} exceptions are here]", *traces]
+            )
         return "".join(map(_shortened, traceback.format_exception(error)))
     except BaseException:  # noqa: BLE001 - an exception's attributes are an author's code
         return _frames_of(error)
 
 
 def has_long_text(error: BaseException, most_characters: int = _LONGEST_LINE) -> bool:
-    """Whether its text, or that of one that led to it, is longer than that; by default, than a trace shows."""
+    """Whether its text, or that of one that led to it, is longer than that; by default, than a trace shows.
+
+    So is that of too many exceptions.
+    """
     try:
-        return any(len(text_of(link)) > most_characters for link in _chain(error))
+        found, is_all = _visit(error, _all_after)
+        return not is_all or any(len(text_of(each)) > most_characters for each in found)
     except BaseException:  # noqa: BLE001 - an exception's attributes are an author's code
         return True
 
@@ -130,14 +142,34 @@ def _frames_of(error: BaseException) -> str | None:
         return None
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error, what it came from, what that came from, and so on."""
-    links: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in links and len(links) < _MOST_LINKS:
-        links.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return links
+def _visit(
+    error: BaseException, after: Callable[[BaseException], Iterable[BaseException | None]]
+) -> tuple[list[BaseException], bool]:
+    """The error, what led to it, and so on; one that is in several groups each time, as Python shows it.
+
+    Returns:
+        Those that are nearest, and whether they are all.
+    """
+    found: list[BaseException] = []
+    waiting, seen = deque([error]), {id(error)}
+    while waiting and len(found) < MOST_ERRORS:
+        each = waiting.popleft()
+        found.append(each)
+        for one in after(each):
+            if one is not None and id(one) not in seen:
+                seen.add(id(one))
+                waiting.append(one)
+        if issubclass(type(each), BaseExceptionGroup):
+            waiting.extend(islice(each.exceptions, MOST_ERRORS))  # type: ignore[attr-defined]
+    return found, not waiting
+
+
+def _all_after(error: BaseException) -> Iterable[BaseException | None]:
+    return error.__cause__, error.__context__
+
+
+def _shown_after(error: BaseException) -> Iterable[BaseException | None]:
+    return (error.__cause__ or (None if error.__suppress_context__ else error.__context__),)
 
 
 def _short_trace(link: BaseException) -> str:

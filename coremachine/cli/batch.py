@@ -18,6 +18,8 @@ from coremachine.cli.render import SHORT_ID, console, count_text, print_json, vi
 MOST_AT_ONCE = 1000
 # Below what a server takes in one request.
 _MOST_BYTES = 4 * 1024 * 1024
+# No server takes a request of such a size.
+_LONGEST_LINE = 64 * 1024 * 1024
 _SHOWN_PROBLEMS = 20
 
 _Line = tuple[int, Json]
@@ -84,7 +86,11 @@ def _lines(path: Path) -> Iterator[_Line]:
 
 
 def _read(path: Path, file: BinaryIO) -> Iterator[_Line]:
-    for number, text in enumerate(file, start=1):
+    for number, text in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
+        if len(text) > _LONGEST_LINE:
+            raise UsageProblem(
+                f"{path}, line {number}: expected at most {_LONGEST_LINE:,} bytes, found more; write one job per line"
+            )
         if not text.strip():
             continue
         try:

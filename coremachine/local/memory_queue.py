@@ -77,7 +77,7 @@ class MemoryQueues:
             if queue == JOBS_QUEUE:
                 machine.process_job_message(read_job_message(queue, body))
             else:
-                machine.process_task_message(read_task_message(queue, body))
+                machine.process_task_message(read_task_message(queue, body), queue=queue)
 
         return self.deliver_to(process, skip_delays=skip_delays)
 

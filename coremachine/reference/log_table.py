@@ -321,6 +321,11 @@ MESSAGES = {
         "UNKNOWN_WORK",
         fields="queue reason times",
     ),
+    "message_passed_on": Record(
+        "A message met a process in which a task or a step runs alone, and went back to its queue, for another one.",
+        "RUNS_ALONE",
+        fields="queue times",
+    ),
     "message_given_up": Record(
         "Such a message waited too long and became a dead letter.",
         "UNKNOWN_WORK",

@@ -117,6 +117,7 @@ language sql stable as $$
 $$;
 
 -- Inserts a new job with its first stage; false when its id is taken.
+-- Raises CM006 when there is no such job afterwards either: somebody else's trigger left it out.
 create or replace function {schema}.insert_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_nonce text, p_forced_from text
@@ -132,6 +133,10 @@ begin
     p_correlation_id, p_nonce, p_forced_from, v_now, v_now
   ) on conflict do nothing;
   if not found then
+    if not exists (select from {schema}.jobs j where j.job_id = p_job_id) then
+      raise exception 'expected job % to be inserted, found no row: a trigger or a rule of the table jobs keeps rows out; '
+        'drop it', p_job_id using errcode = 'CM006';
+    end if;
     return false;
   end if;
   insert into {schema}.stages (job_id, run, stage, settings, created_at)

@@ -9,8 +9,8 @@ import pytest
 
 from core.authors.author_code import judge_returned
 from core.basics import canonical
-from core.basics.canonical import NotJson, canonical_json, encode_storable
-from core.errors import Failure
+from core.basics.canonical import NotJson, ValueTooLarge, canonical_json, encode_storable
+from core.errors import ContractViolationError, Failure
 
 
 class _Said(dict):
@@ -129,6 +129,49 @@ def test_values_without_an_end_are_refused(monkeypatch):
     for value in (wide, _Endless(), {"a": _Said(*((str(n), n) for n in range(2000)))}):
         with pytest.raises(NotJson, match="at most 1,000 values in all"):
             encode_storable(value, "r")
+
+
+class _Counted(_Said):
+    """Without an end, and it knows how much of it was read."""
+
+    def __init__(self, text=""):
+        self.read, self.text = 0, text
+
+    def items(self):
+        for number in itertools.count():
+            self.read += 1
+            yield f"{number:07}", self.text
+
+
+@pytest.mark.parametrize("text", ["", "x" * 88])
+def test_value_without_an_end_is_read_as_far_as_it_may_be_large(text):
+    """It was read until it had as many values as the largest one may have, and had taken the memory."""
+    for read in (
+        lambda value: encode_storable({"v": value}, "r", most_bytes=10_000),
+        lambda value: encode_storable(value, "r", most_bytes=10_000),
+        lambda value: judge_returned("t", value, 10_000),
+    ):
+        value = _Counted(text)
+        with pytest.raises(
+            (ValueTooLarge, ContractViolationError), match=r"at most 10,000 bytes of JSON, found 10,\d+ or"
+        ):
+            read(value)
+        assert value.read <= 10_000 / (len(text) + 12) + 1
+
+
+def test_lists_without_an_end_are_read_as_far_as_they_may_be_large():
+    with pytest.raises(ValueTooLarge, match="r: expected at most 10,000 bytes of JSON, found 10,002 or more"):
+        encode_storable(_Endless(), "r", most_bytes=10_000)
+
+
+def test_value_of_own_classes_may_be_as_large_as_others():
+    value = MappingProxyType({"a": (1, [], {}, ""), "b": "x" * 20})
+    size = len(encode_storable(value, "r"))
+    assert len(encode_storable(value, "r", most_bytes=size)) == size
+    with pytest.raises(ValueTooLarge):
+        encode_storable(value, "r", most_bytes=size - 1)
+    for small in (MappingProxyType({}), {"a": _Said()}, (MappingProxyType({"": 0}),)):
+        assert encode_storable(small, "r", most_bytes=len(encode_storable(small, "r")))
 
 
 def test_failure_that_a_lying_mapping_reports_is_none_the_less_one():

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from core.errors import Draining
-from core.running.task_slots import ProcessGate
+from core.running.task_slots import ProcessGate, RunsAlone
 
 
 class Threads:
@@ -132,6 +132,58 @@ def test_whoever_waits_in_a_process_that_ends_is_sent_away():
     end_late()
     assert (len(threads.errors), len(threads.inside)) == (2, 2)
     end_alone()
+
+
+def test_whoever_meets_a_run_alone_is_sent_away_soon():
+    gate = ProcessGate(never, most_wait_seconds=0.05)
+    threads = Threads(gate)
+    end_alone = threads.enter("alone", alone=True)
+    threads.wait_for(("alone", True))
+    for enter in (gate.shared, gate.exclusive):
+        with pytest.raises(RunsAlone), enter():
+            pytest.fail("it went in")
+    end_alone()
+    with gate.shared():
+        pass
+
+
+def test_whoever_comes_while_a_suspect_waits_for_the_others_is_sent_away_soon():
+    gate = ProcessGate(never, most_wait_seconds=0.05)
+    threads = Threads(gate)
+    end_first = threads.enter("first")
+    threads.wait_for(("first", None))
+    end_suspect = threads.enter("suspect", alone=True)
+    threads.wait_for_waiting(1)
+    with pytest.raises(RunsAlone), gate.shared():
+        pytest.fail("it went in")
+    end_first()
+    end_suspect()
+
+
+def test_gate_opens_when_what_runs_alone_has_ended_in_its_row():
+    """Its thread may hang for hours after its attempt timed out. The next suspect is alone all the same."""
+    held = {"hung before": True}
+    gate = ProcessGate(never, lambda: held, most_wait_seconds=0.05)
+    threads = Threads(gate)
+    end_hanging = threads.enter("hanging", alone=True)
+    threads.wait_for(("hanging", True))
+    with pytest.raises(RunsAlone), gate.shared():
+        pytest.fail("before the claim nothing has ended")
+    held["its task"] = False
+    with pytest.raises(RunsAlone), gate.shared():
+        pytest.fail("its attempt runs")
+
+    held["its task"] = True
+    with gate.shared():
+        pass
+    end_next = threads.enter("next", alone=True)
+    threads.wait_for(("hanging", True), ("next", True))
+    end_hanging()
+    with pytest.raises(RunsAlone), gate.shared():
+        pytest.fail("the end of the one that hung let others to the next one")
+    end_next()
+    with gate.shared():
+        pass
 
 
 def test_error_inside_leaves_the_process_to_others():

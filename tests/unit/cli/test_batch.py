@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from coremachine.cli import batch
 from tests.unit.cli.conftest import JOB_ID, job
 
 SUBMITTED = {"job_id": JOB_ID, "job_type": "t", "status": "queued", "run": 1, "created": True, "links": {}}
@@ -44,6 +45,16 @@ class TestFromLines:
         ]
         assert run("submit", "--from-jsonl", str(path)) == 0
         assert [len(body["jobs"]) for _, _, body in api.requests] == [1000, 1]
+
+    def test_line_without_an_end_is_read_as_far_as_it_may_be_long(self, api, run, capsys, tmp_path, monkeypatch):
+        """`/dev/zero` took the memory."""
+        monkeypatch.setattr(batch, "_LONGEST_LINE", 20)
+        path = tmp_path / "long.jsonl"
+        path.write_text('{"job_type": "t"}\n\n{"job_type": "twenty"}\n')
+        assert run("submit", "--from-jsonl", str(path)) == 2
+        assert "line 3: expected at most 20 bytes, found more; write one job per line" in capsys.readouterr().err
+        assert run("submit", "--from-jsonl", "/dev/zero") == 2
+        assert "line 1: expected at most 20 bytes" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("text", "told"),

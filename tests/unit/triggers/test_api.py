@@ -22,7 +22,13 @@ from core.errors import (
     classify,
 )
 from core.models.submission import SubmissionOutcome
-from infrastructure.base import ConnectionsInUse, DatabaseUnsuitable
+from infrastructure.base import (
+    ChangeRefused,
+    ConnectionsInUse,
+    DatabaseReadOnly,
+    DatabaseUnsuitable,
+    StatementCancelled,
+)
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
 from triggers.api import create_api
@@ -198,6 +204,23 @@ class TestSubmit:
         problem = assert_problem(response, 400, "invalid_parameters")
         assert problem["detail"].startswith("tile: no such tile")
         assert len(problem["detail"]) < 9000
+
+    @pytest.mark.parametrize(
+        ("error", "code", "told"),
+        [
+            (StatementCancelled("submit_job", "host db.example"), "database_unavailable", "Raise statement_timeout"),
+            (
+                DatabaseReadOnly("submit_job", "host db.example"),
+                "database_unavailable",
+                "default_transaction_read_only",
+            ),
+            (ChangeRefused("submit_job", "not on a Monday\nCONTEXT: x"), "database_unsuitable", ": not on a Monday. "),
+        ],
+    )
+    def test_database_that_refuses_is_not_said_to_be_away(self, error, code, told):
+        detail = assert_problem(self.submit_failing_with(error), 503, code)["detail"]
+        assert told in detail
+        assert not {"reached", "CONTEXT", "db.example"} & set(detail.split())
 
     @staticmethod
     def submit_failing_with(error):

@@ -39,7 +39,8 @@ class FakeMachine:
         if self.failure:
             raise self.failure
 
-    def process_task_message(self, message):
+    def process_task_message(self, message, *, queue):
+        assert queue == "tasks"
         self.got.append(("task", message))
         if self.failure:
             raise self.failure
