@@ -19,7 +19,7 @@ from core.models.message import read_job_message, read_task_message
 from core.models.status import JobPriority
 from core.models.submission import SubmitRequest
 from core.operating.explain import explain
-from core.running import task_batch
+from core.running import message_runner, task_batch
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
 from infrastructure.insight import InsightQueries
@@ -433,10 +433,20 @@ def test_a_take_reads_as_many_rows_whatever_the_size_of_its_stage(engine):
     assert 0 < found[1] <= found[0] + 60, found
 
 
+class LooksFirst(TaskBatch):
+    """The look for more tasks has ended when the first handler begins: beside it, it may come at any time."""
+
+    def __init__(self, attempts, slots, slot, begin, *, is_ahead):
+        if begin is not None:
+            begin()
+        super().__init__(attempts, slots, slot, is_ahead=is_ahead)
+
+
 @pytest.mark.parametrize("per_message", [1, PER_MESSAGE])
 def test_a_stage_goes_on_while_those_that_look_for_more_last_longest(engine, monkeypatch, per_message):
     """All other messages end at once. The stage waited for the next sweep, with idle workers."""
     declare(monkeypatch, tasks_per_message=per_message)
+    monkeypatch.setattr(message_runner, "TaskBatch", LooksFirst)
     rig = Rig(engine, clock=lambda: 100.0)
     job_id = run_to_tasks(rig, n=MANY)
     left = []
