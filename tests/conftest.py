@@ -54,13 +54,11 @@ BREAK_STACKS = (
     "tests/chaos/test_chaos_short.py",
 )
 USE_STACKS = ("tests/acceptance/", "tests/integration/testing/test_stack_runner.py")
-# What takes longest, by how ids of tests begin: parts of stacks are killed, a user's whole way is gone, requests are
-# generated.
+# What takes longest: parts of stacks are killed, a user's whole way is gone, requests are generated.
 LONG = (
     *BREAK_STACKS,
     "tests/acceptance/test_fleet.py",
     "tests/chaos/test_fault_points.py",
-    "tests/acceptance/test_demo.py::test_demo_converts_its_own_samples",
     "tests/acceptance/test_documents.py",
     "tests/acceptance/test_project.py",
     "tests/acceptance/test_servicebus_package.py",
