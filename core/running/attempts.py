@@ -12,6 +12,7 @@ from uuid import UUID
 from core.authors.attempt_log import AttemptLog
 from core.authors.author_code import call_guarded, judge_returned
 from core.basics.canonical import MOST_VALUE_BYTES
+from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, TaskCancelled, classify
@@ -175,7 +176,7 @@ class Attempts:
             "task_id": task.task_id,
             "attempt": task.attempt,
         }
-        with AttemptLog(fields) as kept:
+        with log_fields(**fields), AttemptLog() as kept:
             try:
                 outcome = call_guarded(self._call_handler, task)
             except AuthorError as error:
