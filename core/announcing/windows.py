@@ -46,7 +46,7 @@ class StageWindows:
         self._retries: LatestCache[tuple[StageRef, int], bool] = LatestCache(1024)
         # Messages that begin or end at the same time look once.
         self._fills: JoinedCalls[tuple[StageRef, str | None], None, int] = JoinedCalls(
-            self._fill_for_all, names=lambda _: (), most=1, for_all=StoreUnavailable
+            lambda key, asked: [self._fill(*key)] * len(asked), names=lambda _: (), most=1, for_all=StoreUnavailable
         )
 
     def note_times(self, ref: StageRef, tasks: int, mean_seconds: float) -> float:
@@ -121,9 +121,6 @@ class StageWindows:
         Those whose message no queue took are the janitor's to announce.
         """
         return self._fills.call((ref, cause), None)
-
-    def _fill_for_all(self, key: tuple[StageRef, str | None], asked: Sequence[None]) -> list[int]:
-        return [self._fill(*key)] * len(asked)
 
     def _fill(self, ref: StageRef, cause: str | None) -> int:
         fault_point("window.due")
