@@ -17,7 +17,7 @@ AUDIT_ROWS_PER_CALL = 2000
 # After a piece, this many times as long as it took: old rows have time, running work has not.
 REST = 3.0
 # After a piece of many small jobs, which writes less of the log for its time: most of it is looks by keys.
-REST_AFTER_SMALL = 1.0
+REST_AFTER_SMALL = 0.7
 
 
 @dataclass(frozen=True)
