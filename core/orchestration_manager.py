@@ -382,7 +382,7 @@ def _task_messages(
     cause: str | None,
     mark_each: int | None,
 ) -> Iterator[TaskQueueMessage]:
-    """Messages for tasks of one queue; `announce_tasks` says which of them take the next tasks of their window."""
+    """Messages for tasks of one queue; `announce_tasks` has the meaning of `mark_each`."""
     groups = list(_chunks(iter(tasks), tasks_per_message))
     for number, group in enumerate(groups, start=1):
         if mark_each is not None:

@@ -137,9 +137,9 @@ class PooledConnection(PreparedConnection):
 
     @property
     def is_usable(self) -> bool:
-        """Whether the next statement is a transaction of its own, and the server has not said that it goes.
+        """Whether the next statement is a transaction of its own, and the server is not about to close the connection.
 
-        That is a look and no call: while nothing was asked, a server says nothing else.
+        It announces that unasked, and nothing else: that is a look, and no call.
         """
         if not self.autocommit or self.pgconn.transaction_status != TransactionStatus.IDLE:
             return False
