@@ -65,8 +65,8 @@ begin
   perform pg_advisory_xact_lock_shared({schema}.stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
--- Whether tasks of a stage may wait for an attempt, now and until this transaction ends. Whoever lets tasks wait again that
--- it has locked asks this first: the end of a job skips rows that others hold, and no message may come for them.
+-- Whether tasks of a stage may wait for an attempt, now and until this transaction ends. A function that lets tasks wait
+-- again asks this when it has locked them: the end of a job skips rows that others hold, and no message may come for them.
 -- p_decides: the transaction may end tasks, and with them the stage; else it shares the stage's lock.
 create or replace function {schema}.keep_stage_open(p_job_id text, p_run integer, p_stage integer, p_decides boolean)
 returns boolean
