@@ -20,6 +20,7 @@ class Drain:
         self._lock = threading.Lock()
         self._held: dict[Attempts, OutcomeWriter] = {}
         self._is_draining = False
+        self._begun = threading.Event()
 
     @property
     def is_draining(self) -> bool:
@@ -33,6 +34,10 @@ class Drain:
         """
         if self._is_draining:
             raise Draining
+
+    def wait(self, seconds: float) -> bool:
+        """Let time pass. False, at once, if this process is about to end."""
+        return not self._begun.wait(seconds)
 
     @contextmanager
     def holding(self, attempts: Attempts, writer: OutcomeWriter) -> Iterator[bool]:
@@ -56,6 +61,7 @@ class Drain:
         with self._lock:
             self._is_draining = True
             held, self._held = self._held, {}
+        self._begun.set()
         abandoned = [(writer, *attempts.abandon()) for attempts, writer in held.items()]
         count = 0
         for writer, waiting, running in abandoned:

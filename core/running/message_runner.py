@@ -60,6 +60,7 @@ class MessageRunner:
         self._windows = windows
         self._looks = LookingThread("windows", LOOK_SECONDS, windows.look_now, lambda: windows.is_look_owed)
         self._young = YoungStages(parts.clock)
+        self._patience = parts.patience
         self._ahead = TaskSlots(max(1, parts.slots.count // SLOTS_PER_AHEAD))
 
     def run_message(
@@ -102,6 +103,7 @@ class MessageRunner:
                 ref,
                 claim.lease_id,
                 self._announce_next,
+                self._patience,
                 share_retry=self._windows.share_retry,
             )
             claimed: Sequence[ClaimedRow] = claim.rows

@@ -441,6 +441,13 @@ APP = {
         "error",
         "changed error",
     ),
+    "clock_was_ahead": Record(
+        "The database's clock had been ahead: leases and due times beyond what they can be begin anew. Look at the "
+        "time service of its server.",
+        "JANITOR",
+        "warning",
+        "count",
+    ),
     "janitor_row_failed": Record(
         "The database refused what a sweep does to one job or stage; the others were looked after.",
         "JANITOR",
