@@ -2601,6 +2601,12 @@ begin
   end if;
   update "app".stages s set status = p_status, finished_at = v_now
   where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
+  if not found and exists (
+    select from "app".stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing')
+  ) then
+    perform "app".report_left_out('stages');
+  end if;
   perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
   perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
   perform "app".note_job_event(p_job_id, p_run, 'job.' || p_status);
@@ -4039,7 +4045,10 @@ begin
     get diagnostics pruned_tasks = row_count;
     if pruned_tasks < p_limit then
       delete from "app".jobs j where j.job_id = p_job_id;
-      is_job_pruned := found;
+      if not found then
+        perform "app".report_left_out('jobs');
+      end if;
+      is_job_pruned := true;
     elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
       perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
       from "app".jobs j where j.job_id = p_job_id;
@@ -4057,6 +4066,7 @@ returns table (pruned_tasks integer, pruned_job_ids text[])
 language plpgsql set enable_seqscan = off as $$
 declare
   v_places tid[];
+  v_count integer;
 begin
   select coalesce(array_agg(w.id), array[]::text[]), array_agg(w.place) into pruned_job_ids, v_places
   from (
@@ -4081,6 +4091,10 @@ begin
   ));
   get diagnostics pruned_tasks = row_count;
   delete from "app".jobs j where j.ctid = any (v_places);
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(pruned_job_ids) then
+    perform "app".report_left_out('jobs');
+  end if;
   return next;
 end $$;
 

@@ -448,6 +448,12 @@ APP = {
         "warning",
         "count",
     ),
+    "job_not_pruned": Record(
+        "The database refuses to delete an old job, as for a foreign key of another table; the others are deleted.",
+        "PRUNE",
+        "warning",
+        "job_id reason",
+    ),
     "janitor_row_failed": Record(
         "The database refused what a sweep does to one job or stage; the others were looked after.",
         "JANITOR",
