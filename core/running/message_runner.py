@@ -20,6 +20,7 @@ from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
+from core.running.patience import PatientResults
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot, TaskSlots
 from core.running.time_slice import YOUNG_SECONDS, YOUNG_TASKS, TimeSlice, YoungStages
@@ -61,6 +62,7 @@ class MessageRunner:
         self._looks = LookingThread("windows", LOOK_SECONDS, windows.look_now, lambda: windows.is_look_owed)
         self._young = YoungStages(parts.clock)
         self._patience = parts.patience
+        self._results = PatientResults(parts.results, self._patience)
         self._ahead = TaskSlots(max(1, parts.slots.count // SLOTS_PER_AHEAD))
 
     def run_message(
@@ -248,7 +250,7 @@ class MessageRunner:
             writer.lease_id,
             claimed,
             catalog=parts.catalog,
-            results=parts.results,
+            results=self._results,
             keeper=parts.keeper,
             most_bytes=parts.orchestration.role.most_bytes,
         )

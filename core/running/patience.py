@@ -1,16 +1,21 @@
-"""Repeats the write of an outcome while the database is away: the work is done, and its lease is still renewed."""
+"""An attempt and a database that is away: what it reads, and its outcome, wait. Its lease is still renewed."""
 
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from core.basics.outage import outage
 from core.errors import StoreCancelled, StoreShort, StoreUnavailable
+from core.models import JobRef, StageRef
+from core.models.context import CompletedTask, FailedTask, StageSummary
+from core.ports import ResultStore
 
 T = TypeVar("T")
+_END: Any = object()
 
 # A restart or a failover of the database is over by then; else the work is done again.
 PATIENCE_SECONDS = 60.0
@@ -22,7 +27,7 @@ MOST_REFUSALS = 3
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a finished attempt waits for the database.
+    """How long an attempt waits for the database.
 
     Args:
         seconds: From the first refusal.
@@ -46,3 +51,40 @@ class Patience:
             except StoreUnavailable as again:
                 error = again
         raise error
+
+
+class PatientResults:
+    """Results for handlers: a stream that meets an outage goes on where it was. It would cost the task an attempt."""
+
+    def __init__(self, store: ResultStore, patience: Patience) -> None:
+        self._store, self._patience = store, patience
+
+    def stream_results(self, ref: StageRef) -> Iterator[CompletedTask]:
+        """As the store's, so are the others."""
+        return self._stream(partial(self._store.stream_results, ref))
+
+    def stream_failures(self, ref: StageRef) -> Iterator[FailedTask]:
+        return self._stream(partial(self._store.stream_failures, ref))
+
+    def mean_task_seconds(self, job_type: str, stage: int) -> float | None:
+        return self._store.mean_task_seconds(job_type, stage)
+
+    def stage_summaries(self, ref: JobRef) -> list[StageSummary]:
+        return self._store.stage_summaries(ref)
+
+    def _stream(self, read: Callable[[], Iterator[T]]) -> Iterator[T]:
+        items = read()
+        for count in itertools.count():
+            try:
+                item = next(items, _END)
+            except StoreUnavailable as error:
+                item, items = self._patience.repeat(error, partial(_read_on, read, count))
+            if item is _END:
+                return
+            yield item
+
+
+def _read_on(read: Callable[[], Iterator[T]], count: int) -> tuple[T, Iterator[T]]:
+    """The item after that many, and those after it."""
+    items = itertools.islice(read(), count, None)
+    return next(items, _END), items

@@ -167,3 +167,13 @@ def test_change_that_is_left_out_loses_nothing(engine, leave_out, table, conditi
         rig.queues.run(rig.machine)
     job = rig.job(job_id)
     assert (job.status, job.result) == ("completed_with_errors", {"total": 4, "failed": 1})
+
+
+def test_claim_without_its_places_is_refused(engine, leave_out):
+    """More tasks ran at once than the limit allows."""
+    job_id = engine.submit(stages=1, limits=[{"name": "api", "at_once": 1}])
+    engine.plan(job_id, 1, 2, first_window=32, is_limited=True)
+    leave_out("limit_places", "new.has_begun")
+    with told("limit_places"):
+        engine.claim(job_id, 1, "s1-00000")
+    assert engine.task(job_id, "s1-00000")["status"] == "pending"

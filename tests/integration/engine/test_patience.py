@@ -8,8 +8,10 @@ from core.basics.outage import outage
 from core.errors import RetryableTaskError, StoreShort, StoreUnavailable
 from core.running import patience
 from core.running.patience import MOST_REFUSALS, Patience
+from infrastructure import results
 from infrastructure.base import DatabaseShort, DatabaseUnavailable, StatementCancelled
 from infrastructure.jobs_tasks import StageCompletionRepository
+from infrastructure.results import ResultRepository
 
 from .machine_suite import Rig
 
@@ -79,6 +81,28 @@ def fails_once():
             raise RetryableTaskError("the first time")
 
     return fail
+
+
+def test_results_are_read_on_when_the_database_is_back(engine, monkeypatch):
+    """The handler's attempt failed, and its job with it where the stage allows one."""
+    rig = Rig(engine, patience_seconds=30)
+    monkeypatch.setattr(results, "ROWS_PER_PAGE", 2)
+    execute, met = ResultRepository._execute_query, []
+
+    def refuse(self, operation, query, parameters=()):
+        met.append(operation)
+        if operation == "stream_completed" and met.count(operation) in {2, 3, 5}:
+            raise AWAY
+        return execute(self, operation, query, parameters)
+
+    job_id = rig.submit(n=7)
+    while rig.job(job_id).stage < 3:
+        assert rig.queues.deliver(rig.machine)
+    monkeypatch.setattr(ResultRepository, "_execute_query", refuse)
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).result == {"total": sum(n * n for n in range(7)), "failed": 0}
+    assert met.count("stream_completed") > 5
+    assert [task["attempt"] for task in rig.tasks(job_id, 3)] == [1]
 
 
 def test_outcome_that_waits_does_not_keep_a_process_from_its_end(engine, away):
