@@ -28,6 +28,7 @@ from infrastructure.base import (
     ChangeRefused,
     ConnectionsInUse,
     DatabaseReadOnly,
+    DatabaseShort,
     DatabaseUnavailable,
     DatabaseUnsuitable,
     PreconditionFailed,
@@ -53,6 +54,7 @@ from infrastructure.database_errors import (
     fault_of,
     first_line,
     reason_of,
+    shortage_of,
 )
 from infrastructure.migrations import Migrator
 
@@ -414,6 +416,8 @@ class PostgreSQLRepository(BaseRepository):
         if not isinstance(error, Refused):
             return error
         cause = error.__cause__
+        if (shortage := shortage_of(cause)) is not None:
+            return DatabaseShort(operation, str(cause), shortage)
         is_short = error.fault in {Fault.CHANGED, Fault.NOT_AS_EXPECTED}
         return _meaning_of(error.fault, cause)(operation, first_line(cause) if is_short else reason_of(cause))
 

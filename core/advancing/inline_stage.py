@@ -85,6 +85,7 @@ class InlineStage:
             step.job.stage_ref,
             plan.lease_id,
             _nothing_waits,
+            parts.patience,
             complete=self._complete,
         )
         self._written: dict[str, EncodedJson] = {}

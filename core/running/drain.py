@@ -20,6 +20,7 @@ class Drain:
         self._lock = threading.Lock()
         self._held: dict[Attempts, OutcomeWriter] = {}
         self.is_draining = False
+        self._begun = threading.Event()
 
     def refuse(self) -> None:
         """Keep a message from a process that is about to end.
@@ -29,6 +30,10 @@ class Drain:
         """
         if self.is_draining:
             raise Draining
+
+    def wait(self, seconds: float) -> bool:
+        """Let time pass. False, at once, if this process is about to end."""
+        return not self._begun.wait(seconds)
 
     @contextmanager
     def holding(self, attempts: Attempts, writer: OutcomeWriter) -> Iterator[bool]:
@@ -52,6 +57,7 @@ class Drain:
         with self._lock:
             self.is_draining = True
             held, self._held = self._held, {}
+        self._begun.set()
         abandoned = [(writer, *attempts.abandon()) for attempts, writer in held.items()]
         count = 0
         for writer, waiting, running in abandoned:

@@ -19,6 +19,7 @@ from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
+from core.running.patience import PatientResults
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot, TaskSlots
 from core.running.time_slice import YOUNG_SECONDS, YOUNG_TASKS, TimeSlice, YoungStages
@@ -58,6 +59,8 @@ class MessageRunner:
         self._turns = turns
         self._windows = windows
         self._young = YoungStages(parts.clock)
+        self._patience = parts.patience
+        self._results = PatientResults(parts.results, self._patience)
         self._ahead = TaskSlots(max(1, parts.slots.count // SLOTS_PER_AHEAD))
 
     def run_message(
@@ -101,6 +104,7 @@ class MessageRunner:
                 ref,
                 claim.lease_id,
                 self._announce_next,
+                self._patience,
                 share_retry=self._windows.share_retry,
             )
             claimed: Sequence[ClaimedRow] = claim.rows
@@ -243,7 +247,7 @@ class MessageRunner:
             writer.lease_id,
             claimed,
             catalog=parts.catalog,
-            results=parts.results,
+            results=self._results,
             keeper=parts.keeper,
             most_bytes=parts.orchestration.role.most_bytes,
         )

@@ -120,3 +120,10 @@ language plpgsql as $$
 begin
   perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_key, 0));
 end $$;
+
+-- Whether this statement has waited long, as for a lock that somebody has on a whole table: what it read of the clock
+-- when it began is old.
+create or replace function {schema}.has_waited() returns boolean
+language sql volatile as $$
+  select clock_timestamp() > statement_timestamp() + interval '1 second'
+$$;

@@ -58,6 +58,9 @@ begin
         error = {schema}.error_of_attempt(p_error, t.attempt), announced_at = null, lease_id = null, lease_expires_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
     returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
+    if not found then
+      perform {schema}.report_left_out('tasks');
+    end if;
     outcome := 'scheduled';
     is_in_line := p_knows_lines and v_task.is_in_line;
     perform {schema}.record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
