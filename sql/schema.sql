@@ -5476,7 +5476,7 @@ language sql immutable as $$
   select ceil(2.5 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
 $$;
 
--- A job's weight among others: how much larger its windows are.
+-- A job's weight among others: how much more it gets of what they share.
 create or replace function "app".window_weight(p_priority text) returns double precision
 language sql immutable as $$
   select case p_priority when 'high' then 4.0 when 'low' then 0.25 else 1.0 end
@@ -5765,6 +5765,8 @@ end $$;
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
 -- What went back into the line is counted apart. first_id: the first of both. size: the mean of what it was and of what
 -- window_size returns now, so that one slow or quick moment changes little; less than 20 ms after the last take it stays.
+-- A stage's share of a queue is its share of the messages there, and the size of its window grows with the root of what it
+-- gets. So a weight counts as its root, but for the first window, whose size is not measured.
 create or replace function "app".look_at_window(
   p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
   p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
@@ -5774,6 +5776,7 @@ declare
   v_now timestamptz := p_now;
   v_seen record;
   v_seconds double precision := extract(epoch from p_now - p_at);
+  v_weight double precision := p_weight;
   v_wanted integer;
   v_waiting integer;
 begin
@@ -5788,12 +5791,15 @@ begin
   back_count := v_seen.back;
   first_id := v_seen.first;
   size := p_size;
+  if p_at is not null then
+    v_weight := sqrt(p_weight);
+  end if;
   if v_seconds >= 0.02 then
     size := greatest(
       (p_size + "app".window_size(v_seen.running, greatest(p_open - open_count, 0) / v_seconds, p_per_message)) / 2,
       p_per_message);
   end if;
-  v_wanted := greatest(ceil(size * p_weight / p_per_message)::integer, 1) * p_per_message;
+  v_wanted := greatest(ceil(size * v_weight / p_per_message)::integer, 1) * p_per_message;
   v_waiting := open_count - v_seen.later - v_seen.running;
   room := v_wanted - v_waiting;
   if p_max_parallel is not null then
@@ -5831,7 +5837,7 @@ $$;
 comment on function "app"."first_window"(p_settings jsonb) is 'How many tasks a stage announces at first, where nothing is known of how long they last.';
 comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage integer, p_tasks integer) is 'Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.';
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
-comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
+comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much more it gets of what they share.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
 comment on function "app"."next_message_size"(p_size integer, p_most integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than {whole_seconds} seconds; else as many as last {message_seconds}.';
 comment on function "app"."release_tasks_into_line"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_mean_seconds double precision) is 'Releases claimed tasks as give_back_tasks does, and those of a stage that has a window into its line: they are pending, and have no message until somebody takes them again.';
