@@ -2937,26 +2937,34 @@ $$;
 
 -- Writes the rows of a stage's limits that are not there, with the numbers that the stage declares.
 -- A row that is there takes them if no operator chose its numbers, and it has none or p_is_newest: the stage was planned
--- just now. Locks: the limits' rows.
+-- just now. Locks: the limits' rows, then those of their starts.
 create or replace function "app".ensure_limits(p_settings jsonb, p_is_newest boolean) returns void
 language plpgsql as $$
 declare
   v_now timestamptz := "app".clock();
+  v_changed record;
 begin
   insert into "app".limits as l (name, at_once, rate_count, rate_seconds, created_at, used_at)
   select d.value ->> 'name', (d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer,
     (d.value -> 'rate' ->> 'seconds')::double precision, v_now, v_now
   from jsonb_array_elements(p_settings -> 'limits') d order by 1
   on conflict (name) do nothing;
-  update "app".limits l
-  set at_once = (d.value ->> 'at_once')::integer, rate_count = (d.value -> 'rate' ->> 'count')::integer,
-      rate_seconds = (d.value -> 'rate' ->> 'seconds')::double precision
-  from jsonb_array_elements(p_settings -> 'limits') d
-  where l.name = d.value ->> 'name' and not l.is_edited
-    and (p_is_newest or not "app".has_numbers(l.at_once, l.rate_count))
-    and "app".has_numbers((d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer)
-    and (l.at_once, l.rate_count, l.rate_seconds) is distinct from ((d.value ->> 'at_once')::integer,
-      (d.value -> 'rate' ->> 'count')::integer, (d.value -> 'rate' ->> 'seconds')::double precision);
+  for v_changed in
+    update "app".limits l
+    set at_once = (d.value ->> 'at_once')::integer, rate_count = (d.value -> 'rate' ->> 'count')::integer,
+        rate_seconds = (d.value -> 'rate' ->> 'seconds')::double precision
+    from jsonb_array_elements(p_settings -> 'limits') d
+    where l.name = d.value ->> 'name' and not l.is_edited
+      and (p_is_newest or not "app".has_numbers(l.at_once, l.rate_count))
+      and "app".has_numbers((d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer)
+      and (l.at_once, l.rate_count, l.rate_seconds) is distinct from ((d.value ->> 'at_once')::integer,
+        (d.value -> 'rate' ->> 'count')::integer, (d.value -> 'rate' ->> 'seconds')::double precision)
+    returning l.name, l.rate_seconds
+  loop
+    if v_changed.rate_seconds is not null then
+      perform "app".move_starts(v_changed.name, v_changed.rate_seconds);
+    end if;
+  end loop;
   update "app".limits l set used_at = v_now
   where l.name = any ("app".limit_names(p_settings)) and l.used_at < v_now - interval '10 minutes';
 end $$;
@@ -3034,6 +3042,50 @@ language sql immutable as $$
   select greatest(p_at, to_timestamp(
     ceil(extract(epoch from p_at) / (p_rate_seconds / 20)::numeric) * (p_rate_seconds / 20)::numeric))
 $$;
+
+-- Counts the starts of a limit whose period has become shorter as of now, where they would count for longer than that: each
+-- is counted by the end of a twentieth of the period that it was in. So none is forgotten, and a new rate counts at once.
+-- Locks: the rows of the starts.
+create or replace function "app".move_starts(p_name text, p_rate_seconds double precision) returns void
+language plpgsql as $$
+declare
+  v_ends_at timestamptz := "app".end_of_start("app".clock(), p_rate_seconds);
+begin
+  with moved as (
+    delete from "app".limit_starts e where e.limit_name = p_name and e.ends_at > v_ends_at returning e.count
+  )
+  insert into "app".limit_starts as e (limit_name, ends_at, count)
+  select p_name, v_ends_at, sum(m.count)::integer from moved m having count(*) > 0
+  on conflict (limit_name, ends_at) do update set count = e.count + excluded.count;
+end $$;
+
+-- Lets tasks that were scheduled for the time at which a limit's old rate had room wait for their turn again, ahead of
+-- what is in line; their messages find that they run, have ended, or wait still.
+-- Locks: the limit's is held by the caller; task rows by id.
+create or replace function "app".forget_scheduled_starts(p_name text) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_places tid[];
+begin
+  select array_agg(w.place) into v_places from (
+    select p.job_id, p.run, p.task_id from "app".limit_places p
+    where p.limit_name = p_name and not p.has_begun order by 1, 2, 3
+  ) kept
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = kept.job_id and t.run = kept.run and t.task_id = kept.task_id and t.status = 'pending_retry'
+      and t.held_for = p_name and t.due_at > v_now and t.parked_at is null
+    for update
+  ) w;
+  if v_places is null then
+    return;
+  end if;
+  delete from "app".limit_places s using "app".tasks t
+  where t.ctid = any (v_places) and s.job_id = t.job_id and s.run = t.run and s.task_id = t.task_id
+    and not s.has_begun;
+  update "app".tasks t set due_at = v_now, announced_at = null where t.ctid = any (v_places);
+end $$;
 
 -- Gives claimed tasks their places, and counts their starts.
 -- A start is counted in the twentieth of the period that it is in, by that time's end: so never too early.
@@ -3289,7 +3341,7 @@ end $$;
 
 -- Chooses the numbers of a limit, for all stages that name it, from now on; null: any number.
 -- Tasks that run are left alone where the new number is lower: none begins until fewer run. The change is in the audit
--- log. Locks: the limit's, then its row.
+-- log. Locks: the limit's, then its row, those of its starts, and tasks that were scheduled by its old rate.
 create or replace function "app".set_limit(
   p_name text, p_at_once integer, p_rate_count integer, p_rate_seconds double precision, p_reason text, p_actor text
 ) returns void
@@ -3306,14 +3358,17 @@ begin
   on conflict (name) do update
   set at_once = p_at_once, rate_count = p_rate_count, rate_seconds = p_rate_seconds, is_edited = true,
       edited_at = v_now, edited_by = p_actor, reason = p_reason;
+  if p_rate_seconds is not null then
+    perform "app".move_starts(p_name, p_rate_seconds);
+  end if;
+  perform "app".forget_scheduled_starts(p_name);
   perform "app".record_audit('set_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
     'from', jsonb_strip_nulls(to_jsonb(v_before)), 'to', jsonb_strip_nulls(jsonb_build_object(
       'at_once', p_at_once, 'rate_count', p_rate_count, 'rate_seconds', p_rate_seconds))));
 end $$;
 
 -- Leaves a limit's numbers to its declarations again, and returns whether an operator had chosen any.
--- The next stage that needs it writes those that it declares. The change is in the audit log. Locks: the limit's, then
--- its row.
+-- The next stage that needs it writes those that it declares. The change is in the audit log. Locks: as set_limit.
 create or replace function "app".forget_limit(p_name text, p_reason text, p_actor text) returns boolean
 language plpgsql as $$
 declare
@@ -3329,6 +3384,7 @@ begin
   set at_once = null, rate_count = null, rate_seconds = null, is_edited = false, edited_at = null, edited_by = null,
       reason = null
   where l.name = p_name;
+  perform "app".forget_scheduled_starts(p_name);
   perform "app".record_audit('forget_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
     'from', jsonb_strip_nulls(to_jsonb(v_before))));
   return true;
@@ -3383,6 +3439,8 @@ comment on function "app"."has_numbers"(p_at_once integer, p_rate_count integer)
 comment on function "app"."look_at_limits"(p_names text[], p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How limits are used, one row each: places that are held, places that are kept for announced tasks, how many tasks began in the last period, and how many more may begin now.';
 comment on function "app"."room_in_limits"(p_settings jsonb, p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How many tasks of a stage its limits let begin now, and which of them lets the fewest.';
 comment on function "app"."end_of_start"(p_at timestamptz, p_rate_seconds double precision) is 'When the twentieth of a rate''s period ends that this moment is in.';
+comment on function "app"."move_starts"(p_name text, p_rate_seconds double precision) is 'Counts the starts of a limit whose period has become shorter as of now, where they would count for longer than that: each is counted by the end of a twentieth of the period that it was in.';
+comment on function "app"."forget_scheduled_starts"(p_name text) is 'Lets tasks that were scheduled for the time at which a limit''s old rate had room wait for their turn again, ahead of what is in line; their messages find that they run, have ended, or wait still.';
 comment on function "app"."take_places"(p_settings jsonb, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_now timestamptz) is 'Gives claimed tasks their places, and counts their starts.';
 comment on function "app"."take_back_starts"(p_names text[], p_places tid[]) is 'Takes the starts of claimed tasks back that no handler began: their rates are for those that do.';
 comment on function "app"."hold_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_places tid[], p_limit_name text) is 'Puts tasks whose message came while a limit had no place back to those that wait, without a message.';
@@ -5680,7 +5738,7 @@ language sql immutable as $$
   select ceil(2.5 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
 $$;
 
--- A job's weight among others: how much larger its windows are.
+-- A job's weight among others: how much more it gets of what they share.
 create or replace function "app".window_weight(p_priority text) returns double precision
 language sql immutable as $$
   select case p_priority when 'high' then 4.0 when 'low' then 0.25 else 1.0 end
@@ -5970,6 +6028,8 @@ end $$;
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
 -- What went back into the line is counted apart. first_id: the first of both. size: the mean of what it was and of what
 -- window_size returns now, so that one slow or quick moment changes little; less than 20 ms after the last take it stays.
+-- A stage's share of a queue is its share of the messages there, and the size of its window grows with the root of what it
+-- gets. So a weight counts as its root, but for the first window, whose size is not measured.
 create or replace function "app".look_at_window(
   p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
   p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
@@ -5979,6 +6039,7 @@ declare
   v_now timestamptz := p_now;
   v_seen record;
   v_seconds double precision := extract(epoch from p_now - p_at);
+  v_weight double precision := p_weight;
   v_wanted integer;
   v_waiting integer;
 begin
@@ -5993,12 +6054,15 @@ begin
   back_count := v_seen.back;
   first_id := v_seen.first;
   size := p_size;
+  if p_at is not null then
+    v_weight := sqrt(p_weight);
+  end if;
   if v_seconds >= 0.02 then
     size := greatest(
       (p_size + "app".window_size(v_seen.running, greatest(p_open - open_count, 0) / v_seconds, p_per_message)) / 2,
       p_per_message);
   end if;
-  v_wanted := greatest(ceil(size * p_weight / p_per_message)::integer, 1) * p_per_message;
+  v_wanted := greatest(ceil(size * v_weight / p_per_message)::integer, 1) * p_per_message;
   v_waiting := open_count - v_seen.later - v_seen.running;
   room := v_wanted - v_waiting;
   if p_max_parallel is not null then
@@ -6036,7 +6100,7 @@ $$;
 comment on function "app"."first_window"(p_settings jsonb) is 'How many tasks a stage announces at first, where nothing is known of how long they last.';
 comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage integer, p_tasks integer) is 'Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.';
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
-comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
+comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much more it gets of what they share.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer, p_mean_seconds double precision) is 'Takes the next tasks of a stage into its window, without a lease, and returns them; the caller sends their messages.';
 comment on function "app"."next_message_size"(p_size integer, p_most integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name: p_most, which its author declares, if their work lasts no more than {whole_seconds} seconds; else as many as last {message_seconds}.';
 comment on function "app"."release_tasks_into_line"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_mean_seconds double precision) is 'Releases claimed tasks as give_back_tasks does, and those of a stage that has a window into its line: they are pending, and have no message until somebody takes them again.';

@@ -13,26 +13,34 @@ $$;
 
 -- Writes the rows of a stage's limits that are not there, with the numbers that the stage declares.
 -- A row that is there takes them if no operator chose its numbers, and it has none or p_is_newest: the stage was planned
--- just now. Locks: the limits' rows.
+-- just now. Locks: the limits' rows, then those of their starts.
 create or replace function {schema}.ensure_limits(p_settings jsonb, p_is_newest boolean) returns void
 language plpgsql as $$
 declare
   v_now timestamptz := {schema}.clock();
+  v_changed record;
 begin
   insert into {schema}.limits as l (name, at_once, rate_count, rate_seconds, created_at, used_at)
   select d.value ->> 'name', (d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer,
     (d.value -> 'rate' ->> 'seconds')::double precision, v_now, v_now
   from jsonb_array_elements(p_settings -> 'limits') d order by 1
   on conflict (name) do nothing;
-  update {schema}.limits l
-  set at_once = (d.value ->> 'at_once')::integer, rate_count = (d.value -> 'rate' ->> 'count')::integer,
-      rate_seconds = (d.value -> 'rate' ->> 'seconds')::double precision
-  from jsonb_array_elements(p_settings -> 'limits') d
-  where l.name = d.value ->> 'name' and not l.is_edited
-    and (p_is_newest or not {schema}.has_numbers(l.at_once, l.rate_count))
-    and {schema}.has_numbers((d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer)
-    and (l.at_once, l.rate_count, l.rate_seconds) is distinct from ((d.value ->> 'at_once')::integer,
-      (d.value -> 'rate' ->> 'count')::integer, (d.value -> 'rate' ->> 'seconds')::double precision);
+  for v_changed in
+    update {schema}.limits l
+    set at_once = (d.value ->> 'at_once')::integer, rate_count = (d.value -> 'rate' ->> 'count')::integer,
+        rate_seconds = (d.value -> 'rate' ->> 'seconds')::double precision
+    from jsonb_array_elements(p_settings -> 'limits') d
+    where l.name = d.value ->> 'name' and not l.is_edited
+      and (p_is_newest or not {schema}.has_numbers(l.at_once, l.rate_count))
+      and {schema}.has_numbers((d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer)
+      and (l.at_once, l.rate_count, l.rate_seconds) is distinct from ((d.value ->> 'at_once')::integer,
+        (d.value -> 'rate' ->> 'count')::integer, (d.value -> 'rate' ->> 'seconds')::double precision)
+    returning l.name, l.rate_seconds
+  loop
+    if v_changed.rate_seconds is not null then
+      perform {schema}.move_starts(v_changed.name, v_changed.rate_seconds);
+    end if;
+  end loop;
   update {schema}.limits l set used_at = v_now
   where l.name = any ({schema}.limit_names(p_settings)) and l.used_at < v_now - interval '10 minutes';
 end $$;
@@ -110,6 +118,50 @@ language sql immutable as $$
   select greatest(p_at, to_timestamp(
     ceil(extract(epoch from p_at) / (p_rate_seconds / 20)::numeric) * (p_rate_seconds / 20)::numeric))
 $$;
+
+-- Counts the starts of a limit whose period has become shorter as of now, where they would count for longer than that: each
+-- is counted by the end of a twentieth of the period that it was in. So none is forgotten, and a new rate counts at once.
+-- Locks: the rows of the starts.
+create or replace function {schema}.move_starts(p_name text, p_rate_seconds double precision) returns void
+language plpgsql as $$
+declare
+  v_ends_at timestamptz := {schema}.end_of_start({schema}.clock(), p_rate_seconds);
+begin
+  with moved as (
+    delete from {schema}.limit_starts e where e.limit_name = p_name and e.ends_at > v_ends_at returning e.count
+  )
+  insert into {schema}.limit_starts as e (limit_name, ends_at, count)
+  select p_name, v_ends_at, sum(m.count)::integer from moved m having count(*) > 0
+  on conflict (limit_name, ends_at) do update set count = e.count + excluded.count;
+end $$;
+
+-- Lets tasks that were scheduled for the time at which a limit's old rate had room wait for their turn again, ahead of
+-- what is in line; their messages find that they run, have ended, or wait still.
+-- Locks: the limit's is held by the caller; task rows by id.
+create or replace function {schema}.forget_scheduled_starts(p_name text) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_places tid[];
+begin
+  select array_agg(w.place) into v_places from (
+    select p.job_id, p.run, p.task_id from {schema}.limit_places p
+    where p.limit_name = p_name and not p.has_begun order by 1, 2, 3
+  ) kept
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = kept.job_id and t.run = kept.run and t.task_id = kept.task_id and t.status = 'pending_retry'
+      and t.held_for = p_name and t.due_at > v_now and t.parked_at is null
+    for update
+  ) w;
+  if v_places is null then
+    return;
+  end if;
+  delete from {schema}.limit_places s using {schema}.tasks t
+  where t.ctid = any (v_places) and s.job_id = t.job_id and s.run = t.run and s.task_id = t.task_id
+    and not s.has_begun;
+  update {schema}.tasks t set due_at = v_now, announced_at = null where t.ctid = any (v_places);
+end $$;
 
 -- Gives claimed tasks their places, and counts their starts.
 -- A start is counted in the twentieth of the period that it is in, by that time's end: so never too early.
@@ -365,7 +417,7 @@ end $$;
 
 -- Chooses the numbers of a limit, for all stages that name it, from now on; null: any number.
 -- Tasks that run are left alone where the new number is lower: none begins until fewer run. The change is in the audit
--- log. Locks: the limit's, then its row.
+-- log. Locks: the limit's, then its row, those of its starts, and tasks that were scheduled by its old rate.
 create or replace function {schema}.set_limit(
   p_name text, p_at_once integer, p_rate_count integer, p_rate_seconds double precision, p_reason text, p_actor text
 ) returns void
@@ -382,14 +434,17 @@ begin
   on conflict (name) do update
   set at_once = p_at_once, rate_count = p_rate_count, rate_seconds = p_rate_seconds, is_edited = true,
       edited_at = v_now, edited_by = p_actor, reason = p_reason;
+  if p_rate_seconds is not null then
+    perform {schema}.move_starts(p_name, p_rate_seconds);
+  end if;
+  perform {schema}.forget_scheduled_starts(p_name);
   perform {schema}.record_audit('set_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
     'from', jsonb_strip_nulls(to_jsonb(v_before)), 'to', jsonb_strip_nulls(jsonb_build_object(
       'at_once', p_at_once, 'rate_count', p_rate_count, 'rate_seconds', p_rate_seconds))));
 end $$;
 
 -- Leaves a limit's numbers to its declarations again, and returns whether an operator had chosen any.
--- The next stage that needs it writes those that it declares. The change is in the audit log. Locks: the limit's, then
--- its row.
+-- The next stage that needs it writes those that it declares. The change is in the audit log. Locks: as set_limit.
 create or replace function {schema}.forget_limit(p_name text, p_reason text, p_actor text) returns boolean
 language plpgsql as $$
 declare
@@ -405,6 +460,7 @@ begin
   set at_once = null, rate_count = null, rate_seconds = null, is_edited = false, edited_at = null, edited_by = null,
       reason = null
   where l.name = p_name;
+  perform {schema}.forget_scheduled_starts(p_name);
   perform {schema}.record_audit('forget_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
     'from', jsonb_strip_nulls(to_jsonb(v_before))));
   return true;

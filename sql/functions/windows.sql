@@ -38,7 +38,7 @@ language sql immutable as $$
   select ceil(2.5 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
 $$;
 
--- A job's weight among others: how much larger its windows are.
+-- A job's weight among others: how much more it gets of what they share.
 create or replace function {schema}.window_weight(p_priority text) returns double precision
 language sql immutable as $$
   select case p_priority when 'high' then 4.0 when 'low' then 0.25 else 1.0 end
@@ -328,6 +328,8 @@ end $$;
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
 -- What went back into the line is counted apart. first_id: the first of both. size: the mean of what it was and of what
 -- window_size returns now, so that one slow or quick moment changes little; less than 20 ms after the last take it stays.
+-- A stage's share of a queue is its share of the messages there, and the size of its window grows with the root of what it
+-- gets. So a weight counts as its root, but for the first window, whose size is not measured.
 create or replace function {schema}.look_at_window(
   p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
   p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
@@ -337,6 +339,7 @@ declare
   v_now timestamptz := p_now;
   v_seen record;
   v_seconds double precision := extract(epoch from p_now - p_at);
+  v_weight double precision := p_weight;
   v_wanted integer;
   v_waiting integer;
 begin
@@ -351,12 +354,15 @@ begin
   back_count := v_seen.back;
   first_id := v_seen.first;
   size := p_size;
+  if p_at is not null then
+    v_weight := sqrt(p_weight);
+  end if;
   if v_seconds >= 0.02 then
     size := greatest(
       (p_size + {schema}.window_size(v_seen.running, greatest(p_open - open_count, 0) / v_seconds, p_per_message)) / 2,
       p_per_message);
   end if;
-  v_wanted := greatest(ceil(size * p_weight / p_per_message)::integer, 1) * p_per_message;
+  v_wanted := greatest(ceil(size * v_weight / p_per_message)::integer, 1) * p_per_message;
   v_waiting := open_count - v_seen.later - v_seen.running;
   room := v_wanted - v_waiting;
   if p_max_parallel is not null then

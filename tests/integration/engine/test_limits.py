@@ -460,3 +460,34 @@ def test_the_claim_of_a_stage_without_limits_makes_no_place(engine):
 def test_a_rate_is_written_as_it_is_read():
     for text in ("10/s", "5/30s", "100/min", "7/90s", "1000/h", "3/2day"):
         assert str(Rate.model_validate(Rate.read(text))) == text
+
+
+@pytest.mark.parametrize("is_declared", [False, True])
+def test_a_shorter_period_counts_from_the_change_on(clocked_engine, is_declared):
+    """Starts are counted at the end of a twentieth of their period: three minutes of an hour, an hour of a day."""
+    engine = clocked_engine
+    turn_clock(engine, 1)
+    ref = limited(engine, 40, {"name": "api", "rate": "5/1h"})
+    lease, _ = claim(engine, ref, *ids(5))
+    complete(engine, ref, lease, *ids(5))
+    turn_clock(engine, 10)
+    if is_declared:
+        limited(engine, 1, {"name": "api", "rate": "5/1s"})
+    else:
+        set_limit(engine, "api", count=5, seconds=1)
+    assert Counter(claim(engine, ref, *ids(40)[5:15])[1].values()) == {"held": 10}
+    turn_clock(engine, 11.1)
+    assert Counter(claim(engine, ref, *ids(40)[5:15])[1].values()) == {"claimed": 5, "held": 5}
+    assert starts(engine) == 5
+
+
+def test_a_longer_period_counts_what_the_shorter_one_counted(clocked_engine):
+    engine = clocked_engine
+    turn_clock(engine, 1)
+    ref = limited(engine, 40, {"name": "api", "rate": "5/1s"})
+    lease, _ = claim(engine, ref, *ids(5))
+    set_limit(engine, "api", count=7, seconds=3600)
+    assert Counter(claim(engine, ref, *ids(40)[5:15])[1].values()) == {"claimed": 2, "held": 8}
+    turn_clock(engine, 3500)
+    assert Counter(claim(engine, ref, *ids(40)[5:15])[1].values()) == {"duplicate": 2, "held": 8}
+    complete(engine, ref, lease, *ids(5))

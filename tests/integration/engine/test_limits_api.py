@@ -1,5 +1,6 @@
 """Limits as operators meet them: over HTTP, while jobs run, and in what explains a job."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -44,6 +45,21 @@ def test_a_raised_limit_lets_what_waits_begin_at_once(api, rig, monkeypatch):
         "from": {"at_once": 0},
         "to": {"at_once": 2, "rate_count": 100, "rate_seconds": 60},
     }
+
+
+def test_a_task_that_waits_for_a_rate_waits_no_longer_when_its_numbers_change(api, rig, monkeypatch):
+    """Its message was scheduled by the old rate, up to a minute ahead, and its place was kept until then."""
+    declare(monkeypatch, limits=[{"name": "api", "rate": "3/40s"}])
+    job_id = run_to_tasks(rig, n=4)
+    for _ in range(3):
+        assert rig.queues.deliver(rig.machine)
+    (pilot,) = [task for task in rig.tasks(job_id, 2) if task["status"] == "pending_retry"]
+    assert put(api, "api", rate="4/40s").json()["reserved"] == 1
+    (task,) = [task for task in rig.tasks(job_id, 2) if task["task_id"] == pilot["task_id"]]
+    assert (task["status"], task["held_for"]) == ("pending_retry", None)
+    assert task["due_at"] <= datetime.now(UTC)
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
 
 
 def test_an_odd_name_is_a_name(api, rig):

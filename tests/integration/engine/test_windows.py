@@ -7,13 +7,15 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from core.announcing.windows import LOOK_SECONDS
 from core.basics.canonical import encode_storable
 from core.errors import StoreUnavailable
-from core.models import StageRef
+from core.models import Lease, StageRef
 from core.models.control import AdjustOutcome, AdjustRequest, RerunMode, RerunRequest
 from core.models.message import read_job_message, read_task_message
 from core.models.status import JobPriority
@@ -33,6 +35,7 @@ PER_MESSAGE = ShapesJob.stages[1]["tasks_per_message"]
 # A first window of 32 messages, of which a stage of a thousand tasks has 143.
 FIRST = 32 * PER_MESSAGE
 MANY = 1_000
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def stage_row(rig, job_id, stage=2):
@@ -155,6 +158,41 @@ def test_a_job_of_high_priority_is_ahead_of_one_of_low(rig, monkeypatch):
     assert {rig.job(job_id).status for job_id in (low, high)} == {"completed"}
 
 
+def test_jobs_that_share_a_queue_have_it_by_the_weights_of_their_priorities(clocked_engine):
+    """4, 1 and 1/4. What a stage gets makes its window larger, too: so its share was the square of its weight."""
+    engine, refs = clocked_engine, {}
+    for priority in ("low", "normal", "high"):
+        job_id = engine.submit(stages=1)
+        engine.execute(
+            "update app.jobs set priority = %s, definition = definition #- '{stages,0,tasks_per_message}'"
+            " where job_id = %s",
+            priority,
+            job_id,
+        )
+        engine.plan(job_id, 1, 6_000, first_window=32)
+        refs[priority] = StageRef(job_id, 1, 1)
+    # Sixteen slots, tasks of a tenth of a second, and one queue, first in, first out.
+    queue, ended, running = [], Counter(), []
+    for tick in range(260):
+        engine.execute("select set_config('app.fake_now', %s, false)", str(MIDNIGHT + timedelta(seconds=tick / 10)))
+        for priority, lease_id, ids in running:
+            results = {task_id: {} for task_id in ids}
+            engine.stages.complete_task_and_check_stage(refs[priority], lease_id=lease_id, results=results)
+            ended[priority] += len(ids) if tick >= 100 else 0
+        for priority, ref in refs.items():
+            queue += [(priority, task.task_id) for task in engine.tasks.take_next_tasks(ref, 0.1)]
+        now, queue = queue[:16], queue[16:]
+        running = []
+        for priority, ref in refs.items():
+            if ids := [task_id for each, task_id in now if each == priority]:
+                lease = Lease(uuid4(), "w")
+                engine.tasks.claim_tasks(ref, ids, lease=lease)
+                running.append((priority, lease.lease_id, ids))
+    assert sum(ended.values()) == 16 * 160
+    assert 2.5 <= ended["high"] / ended["normal"] <= 5.5
+    assert 2.5 <= ended["normal"] / ended["low"] <= 5.5
+
+
 def adjust(rig, job_id, *, stage=None, **changes):
     return rig.machine.adjust_job(job_id, AdjustRequest(changes, stage=stage, reason="now", actor="kim"))
 
@@ -172,9 +210,13 @@ def test_a_job_that_gets_a_higher_priority_takes_more_at_once(rig):
     job_id = run_to_tasks(rig, n=MANY)
     assert adjust(rig, job_id, priority="normal").outcome is AdjustOutcome.ADJUSTED
     assert statuses(rig, job_id)["queued"] == FIRST
+    # Until its window is one that was measured.
+    for _ in range(40):
+        assert rig.queues.deliver(rig.machine)
+    before = statuses(rig, job_id)["queued"]
     answer = adjust(rig, job_id, priority="high")
     assert (answer.outcome, answer.priority) == (AdjustOutcome.ADJUSTED, "high")
-    assert statuses(rig, job_id)["queued"] > 1.5 * FIRST
+    assert statuses(rig, job_id)["queued"] > 1.3 * before
     assert adjust(rig, job_id, priority="high").outcome is AdjustOutcome.UNCHANGED
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
