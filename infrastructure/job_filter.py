@@ -50,6 +50,10 @@ def conditions_of(wanted: JobFilter) -> tuple[list[Composable], list[Any]]:
     if wanted.job_ids:
         conditions.append(SQL("job_id = any(%s)"))
         parameters.append(list(wanted.job_ids))
+    if wanted.id_begins is not None:
+        id_condition, id_values = begins_id(wanted.id_begins)
+        conditions.append(id_condition)
+        parameters += id_values
     types = list(wanted.job_types)
     if types:
         conditions.append(SQL("job_type = %s") if len(types) == 1 else SQL("job_type = any(%s)"))

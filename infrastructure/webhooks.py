@@ -117,11 +117,25 @@ class WebhookRepository(PostgreSQLRepository):
         return make_page(rows, WebhookRecord, limit, lambda row: _WEBHOOKS.dump_json(("webhooks", row["name"])))
 
     def list_deliveries(
-        self, name: str, *, statuses: Iterable[DeliveryStatus] = (), limit: int = 50, cursor: str | None = None
+        self,
+        name: str,
+        *,
+        id_begins: str | None = None,
+        statuses: Iterable[DeliveryStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page[DeliveryRecord]:
-        """Deliveries of a webhook, the newest first. Raises as `list_webhooks`."""
+        """Deliveries of a webhook, the newest first. Raises as `list_webhooks`.
+
+        Args:
+            id_begins: Those whose id begins with these digits and hyphens.
+        """
         conditions: list[Composable] = [SQL("webhook = %s")]
         parameters: list[Any] = [name]
+        if id_begins is not None:
+            # A range of the primary key: no character of an id comes after `g`.
+            conditions.append(SQL("delivery_id >= %s and delivery_id < %s || 'g'"))
+            parameters += [id_begins.lower()] * 2
         wanted = [str(status) for status in statuses]
         if wanted:
             conditions.append(SQL("status = any(%s)"))

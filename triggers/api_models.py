@@ -128,6 +128,10 @@ class PageQuery(Query):
 
 
 class JobsQuery(PageQuery):
+    job_id: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9A-Fa-f]{1,64}$", description="The id, or its beginning: 1 to 64 hexadecimal digits."),
+    ] = None
     status: Annotated[list[JobStatus], BeforeValidator(_job_statuses), Field(max_length=_MOST_FILTERS)] = []
     job_type: Annotated[list[JobTypeText], Field(max_length=_MOST_FILTERS)] = []
     paused: Annotated[bool | None, Field(description="Only paused jobs, or only those that are not.")] = None
@@ -154,6 +158,7 @@ class JobsQuery(PageQuery):
 
     def to_filter(self) -> JobFilter:
         return JobFilter(
+            id_begins=self.job_id,
             statuses=tuple(self.status),
             job_types=tuple(self.job_type),
             paused=self.paused,

@@ -106,6 +106,10 @@ class PutWebhook(BaseModel):
 
 
 class DeliveriesQuery(PageQuery):
+    delivery_id: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9A-Fa-f-]{1,36}$", description="The id, or its beginning: hexadecimal digits and hyphens."),
+    ] = None
     status: Annotated[DeliveryStatus | None, BeforeValidator(_status)] = None
 
 

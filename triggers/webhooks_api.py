@@ -36,7 +36,13 @@ class WebhookQueries(Protocol):
     def find_webhook(self, name: str) -> WebhookRecord | None: ...
     def list_webhooks(self, *, limit: int = 50, cursor: str | None = None) -> Page[WebhookRecord]: ...
     def list_deliveries(
-        self, name: str, *, statuses: Iterable[DeliveryStatus] = (), limit: int = 50, cursor: str | None = None
+        self,
+        name: str,
+        *,
+        id_begins: str | None = None,
+        statuses: Iterable[DeliveryStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page[DeliveryRecord]: ...
     def find_delivery(self, name: str, delivery_id: str) -> DeliveryRecord | None: ...
 
@@ -152,7 +158,9 @@ def list_deliveries(
 ) -> api_models.Page[models.Delivery]:
     """Its deliveries, the newest first. Settled ones are kept for 30 days."""
     statuses = () if query.status is None else (query.status,)
-    page = services.webhook_queries.list_deliveries(name, statuses=statuses, limit=query.limit, cursor=query.cursor)
+    page = services.webhook_queries.list_deliveries(
+        name, id_begins=query.delivery_id, statuses=statuses, limit=query.limit, cursor=query.cursor
+    )
     if not page.items:
         _find(services, name)
     return api_models.page_of(map(models.delivery_of, page.items), page.next_cursor, request)

@@ -25,6 +25,7 @@ class JobFilter:
 
     Args:
         job_ids: One of them. So for `statuses` and `job_types`.
+        id_begins: Whose id begins with these digits.
         paused: Only those that are paused, or only those that are not.
         tags: That have all of these; a value of None is any value.
         error: Whose error's type or message contains this text, in any case.
@@ -47,12 +48,15 @@ class JobFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
     visible_types: tuple[str, ...] | None = None
+    id_begins: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What it asks for, and nothing else."""
         told: dict[str, Any] = {
             **{name: [str(each) for each in getattr(self, name)] for name in ("job_ids", "statuses", "job_types")},
-            **{name: getattr(self, name) for name in ("paused", "held", "correlation_id", "error", "text")},
+            **{
+                name: getattr(self, name) for name in ("paused", "held", "correlation_id", "error", "text", "id_begins")
+            },
             **{name: at and at.isoformat() for name, at in self._times()},
             "tags": dict(self.tags),
         }

@@ -1,6 +1,7 @@
 """The HTTP API for commands: `coremachine.client`, with answers as they are printed and errors for people."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from coremachine.local.stack_file import find_folder_of_stack, find_stack_of
 
 DEFAULT_URL = "http://127.0.0.1:7071"
 JOB_ID_LENGTH = 64
+_DELIVERY_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # A read, and a submission that makes no second job, is repeated over an outage of this length.
 _OUTAGE_SECONDS = 30.0
 _PAGE = 200
@@ -36,8 +38,8 @@ _PAGE = 200
 _PATIENCE_SECONDS = 5.0
 # Of a request that follows: shorter than any limit of a proxy.
 _WAIT_SECONDS = 20
-# How many of the newest jobs an abbreviated id is looked for in.
-_PREFIX_SEARCH = 1000
+# Of the ids that an abbreviated one may mean, as many are named.
+_NAMED_IDS = 5
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
@@ -340,8 +342,9 @@ class ApiClient:
     def delete_webhook(self, name: str) -> Json:
         return self._ask(self._call(operations.delete_webhook, name))
 
-    def list_deliveries(self, name: str, *, limit: int, status: str | None = None) -> list[Json]:
-        return self._collect(limit, operations.list_deliveries, name, status=status)
+    def list_deliveries(self, name: str, *, limit: int, **query: Any) -> list[Json]:
+        """`query`: delivery_id, status."""
+        return self._collect(limit, operations.list_deliveries, name, **query)
 
     def redeliver(self, name: str, delivery_id: str) -> Json:
         return self._ask(self._call(operations.redeliver, name, delivery_id), _DELIVERY_SHAPE)
@@ -373,7 +376,7 @@ class ApiClient:
         return failed, names[0] if names and not failed else ""
 
     def resolve_job_id(self, text: str) -> str:
-        """The whole id for the beginning of one, looked for among the newest jobs.
+        """The whole id for the beginning of one.
 
         Raises:
             ApiError: No job is like that (status 404).
@@ -383,14 +386,26 @@ class ApiClient:
             raise UsageProblem(f"expected the id of a job or its beginning, found {text!r}")
         if len(text) >= JOB_ID_LENGTH:
             return text
-        jobs = self.list_jobs(limit=_PREFIX_SEARCH)
-        found = [job["job_id"] for job in jobs if str(job.get("job_id")).startswith(text)]
-        if len(found) == 1:
-            return str(found[0])
-        if found:
-            raise UsageProblem(f"{text!r} begins {len(found)} job ids: {', '.join(item[:16] for item in found[:5])}")
-        detail = f"expected the id of a job or its beginning, found none that begins with {text!r}; see `list`"
+        is_beginning = re.fullmatch("[0-9A-Fa-f]+", text)
+        jobs = self.list_jobs(job_id=text, limit=_NAMED_IDS + 1) if is_beginning else []
+        if found := _only_id(text, [str(job["job_id"]) for job in jobs], "job ids"):
+            return found
+        detail = f"expected the id of a job or its beginning, found none that begins with {text!r:.100}; see `list`"
         raise ApiError(HTTPStatus.NOT_FOUND, {"title": "No such job", "detail": detail})
+
+    def resolve_delivery_id(self, name: str, text: str) -> str:
+        """The whole id of a webhook's delivery for the beginning of one. Raises as `resolve_job_id`."""
+        if re.fullmatch(_DELIVERY_ID, text):
+            return text
+        is_beginning = re.fullmatch("[0-9A-Fa-f-]{1,36}", text)
+        sent = self.list_deliveries(name, delivery_id=text, limit=_NAMED_IDS + 1) if is_beginning else []
+        if found := _only_id(text, [str(each["id"]) for each in sent], "ids of deliveries"):
+            return found
+        detail = (
+            f"expected the id of a delivery or its beginning, found none that begins with {text!r:.100}; see "
+            f"`coremachine webhooks deliveries {name}`"
+        )
+        raise ApiError(HTTPStatus.NOT_FOUND, {"title": "No such delivery", "detail": detail})
 
     def wait_for_job(self, job_id: str, timeout_seconds: float | None, say: Say) -> Json:
         """Wait until the job has ended, with long polls.
@@ -530,6 +545,16 @@ def _checked_key(server: Server, variable: str, key: str | None) -> str | None:
     """Raises WrongArgument for what no header can hold."""
     place = server.origin or ""
     return header_of(place if place.startswith("profile ") else variable, key) if key else None
+
+
+def _only_id(text: str, found: Sequence[str], kind: str) -> str | None:
+    """The id that was found, None if there is none. Raises UsageProblem for several."""
+    if len(found) > 1:
+        count = str(len(found)) if len(found) <= _NAMED_IDS else f"more than {_NAMED_IDS}"
+        # A few characters more than were given distinguish most; all of them distinguish any.
+        named = ", ".join(each[: max(16, len(text) + 4)] for each in found[:_NAMED_IDS])
+        raise UsageProblem(f"{text!r} begins {count} {kind}: {named}; give more of it")
+    return found[0] if found else None
 
 
 def _credential() -> Any:

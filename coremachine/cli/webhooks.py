@@ -1,15 +1,13 @@
 """Commands about webhooks: addresses that receive events."""
 
-import re
 import sys
-from http import HTTPStatus
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from coremachine.cli.client import ApiClient, Json, choose_server
-from coremachine.cli.errors import ApiError, UsageProblem
+from coremachine.cli.errors import UsageProblem
 from coremachine.cli.options import LimitOption, Output, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import SHORT_ID, console, has_no_width, print_fields, print_json, print_rows, say
 
@@ -18,9 +16,6 @@ webhooks = typer.Typer(help="Addresses that receive events.", no_args_is_help=Tr
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name.")]
 _DELIVERY_COLUMNS = ["id", "event", "subject", "status", "attempts", "http_status", "reason", "created_at"]
 _SHOWN_DELIVERIES = 10
-_DELIVERY_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-# How many of the newest deliveries an abbreviated id is looked for in.
-_PREFIX_SEARCH = 1000
 
 
 @webhooks.command("list")
@@ -180,7 +175,7 @@ def redeliver(
     For example: coremachine webhooks redeliver team-geo 0b0c3f0e-0000
     """
     with ApiClient(choose_server(url)) as client:
-        _print_delivery(client.redeliver(name, _whole_id(client, name, delivery_id)), output)
+        _print_delivery(client.redeliver(name, client.resolve_delivery_id(name, delivery_id)), output)
 
 
 @webhooks.command()
@@ -200,28 +195,6 @@ def delete(name: NameArgument, output: OutputOption = None, url: UrlOption = Non
 def _row(delivery: Json) -> Json:
     """Its id, where a line has a width, as `redeliver` takes it."""
     return delivery if has_no_width(sys.stdout) else {**delivery, "id": delivery["id"][:SHORT_ID]}
-
-
-def _whole_id(client: ApiClient, name: str, text: str) -> str:
-    """The id of a delivery for the beginning of one, looked for among the newest.
-
-    Raises:
-        ApiError: None is like that (status 404).
-        UsageProblem: Several are.
-    """
-    if re.fullmatch(_DELIVERY_ID, text):
-        return text
-    ids = [str(each["id"]) for each in client.list_deliveries(name, limit=_PREFIX_SEARCH)]
-    found = [each for each in ids if text and each.startswith(text.lower())]
-    if len(found) > 1:
-        raise UsageProblem(f"{text!r} begins {len(found)} ids of deliveries: {', '.join(found[:5])}")
-    if not found:
-        detail = (
-            f"expected the id of a delivery or its beginning, found none that begins with {text!r:.100}; see "
-            f"`coremachine webhooks deliveries {name}`"
-        )
-        raise ApiError(HTTPStatus.NOT_FOUND, {"title": "No such delivery", "detail": detail})
-    return found[0]
 
 
 def _print_delivery(delivery: Json, output: Output | None) -> None:

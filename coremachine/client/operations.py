@@ -124,6 +124,7 @@ def get_job(job_id: str, *, wait: float | None = None) -> "Call[models.JobAnswer
 
 def list_jobs(
     *,
+    job_id: str | None = None,
     status: Texts | None = None,
     job_type: Texts | None = None,
     paused: bool | None = None,
@@ -141,6 +142,7 @@ def list_jobs(
     """Jobs, the newest first. What several parameters ask for counts together.
 
     Args:
+        job_id: The id, or its beginning.
         status: One or several: any of them. So with `job_type`.
         tag: `team=geo`, or `team` for any value of it; several: all of them.
         error: A part of the error's type or message, in any case.
@@ -149,6 +151,7 @@ def list_jobs(
         limit: The number per page, at most 1,000.
     """
     query = query_of(
+        job_id=job_id,
         status=status,
         job_type=job_type,
         paused=paused,
@@ -582,10 +585,19 @@ def test_webhook(name: str) -> "Call[models.Delivery]":
 
 
 def list_deliveries(
-    name: str, *, status: str | None = None, limit: int | None = None, cursor: str | None = None
+    name: str,
+    *,
+    delivery_id: str | None = None,
+    status: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
 ) -> "Call[models.Page[models.Delivery]]":
-    """A webhook's deliveries, the newest first."""
-    query = query_of(status=status, limit=limit, cursor=cursor)
+    """A webhook's deliveries, the newest first.
+
+    Args:
+        delivery_id: The id, or its beginning.
+    """
+    query = query_of(delivery_id=delivery_id, status=status, limit=limit, cursor=cursor)
     return _list(path_of("webhooks", name, "deliveries"), "Delivery", query)
 
 

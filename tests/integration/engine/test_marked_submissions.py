@@ -258,3 +258,6 @@ class TestLists:
         third = rig.job(ended[2]).created_at
         assert found(created_after=third) == ended[:1:-1]
         assert found(created_before=third) == ended[1::-1]
+        assert found(id_begins=ended[2]) == [ended[2]]
+        begun = ended[2][:2]
+        assert found(id_begins=begun.upper()) == [each for each in ended[::-1] if each.startswith(begun)]

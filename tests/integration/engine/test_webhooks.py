@@ -125,6 +125,19 @@ class TestWhatIsWritten:
         desk.engine.query("select app.end_job(%s, 1, %s, %s)", job_id, status, ERROR)
         assert [(str(each.event), each.subject) for each in desk.deliveries()] == [(f"job.{status}", job_id)]
 
+    def test_a_delivery_is_found_by_the_beginning_of_its_id(self, desk):
+        desk.put()
+        for _ in range(3):
+            desk.end_job("failed")
+        ids = [each.delivery_id for each in desk.deliveries()]
+
+        def found(begins):
+            return [each.delivery_id for each in desk.store.list_deliveries("team", id_begins=begins).items]
+
+        assert found(ids[1][:20].upper()) == [ids[1]]
+        assert sorted(found(ids[0][0])) == sorted(each for each in ids if each[0] == ids[0][0])
+        assert found(ids[0] + "0") == []
+
     def test_what_was_rolled_back_is_not_told_of(self, desk):
         desk.put()
         job_id = desk.engine.submit()

@@ -421,16 +421,26 @@ def test_watch_says_each_change_once(api: FakeApi, run: Run, capsys: pytest.Capt
 
 
 def test_beginning_of_an_id_is_enough(api: FakeApi, run: Run) -> None:
-    api.answer("GET /api/jobs", {"value": [{"job_id": "ab" * 32}, {"job_id": JOB_ID}]})
+    """An id was looked for among the newest 1,000 jobs: an older one was not found, or another job was taken."""
+    api.answer("GET /api/jobs", {"value": [{"job_id": JOB_ID}]})
     api.answer(f"GET /api/jobs/{JOB_ID}", job())
     assert run("status", "3f2a") == 0
+    asked = [query for call, query, _ in api.requests if call == "GET /api/jobs"]
+    assert asked == [{"job_id": "3f2a", "limit": "6"}]
 
 
 def test_ambiguous_and_unknown_ids_are_told_apart(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     api.answer("GET /api/jobs", {"value": [{"job_id": "ab" * 32}, {"job_id": "ac" * 32}]})
     assert run("status", "a") == 2
     assert "begins 2 job ids" in capsys.readouterr().err
+    api.answer("GET /api/jobs", {"value": [{"job_id": f"a{digit}" * 32} for digit in "012345"]})
+    assert run("status", "a") == 2
+    assert "begins more than 5 job ids" in capsys.readouterr().err
+    api.answer("GET /api/jobs", {"value": []})
     assert run("status", "f") == 3
+    asked = len(api.requests)
+    assert run("status", "no-id") == 3
+    assert len(api.requests) == asked
     assert run("status", JOB_ID) == 3
 
 

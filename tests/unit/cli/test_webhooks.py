@@ -85,10 +85,16 @@ def test_a_tag_without_a_value_is_refused(answers, run, capsys):
 )
 def test_a_delivery_that_is_not_the_only_one(answers, run, capsys, text, code, told):
     """The error was a regular expression."""
-    others = [{**DELIVERY, "id": f"{ID[:-1]}2"}, {**DELIVERY, "id": "1" + ID[1:]}]
-    answers.answer("GET /api/webhooks/team/deliveries", {"value": [DELIVERY, *others]})
+    answers.answer("GET /api/webhooks/team/deliveries", {"value": [DELIVERY, {**DELIVERY, "id": f"{ID[:-1]}2"}]})
     assert run("webhooks", "redeliver", "team", text) == code
     assert told in capsys.readouterr().err
+
+
+def test_the_server_looks_for_the_beginning_of_an_id(answers, run):
+    assert run("webhooks", "redeliver", "team", ID[:12]) == 0
+    assert [query for call, query, _ in answers.requests if call.startswith("GET")] == [
+        {"delivery_id": ID[:12], "limit": "6"}
+    ]
 
 
 def test_a_delivery_is_a_line_on_a_terminal_and_whole_in_a_pipe(answers, run, capsys, monkeypatch):

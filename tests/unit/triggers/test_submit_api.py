@@ -179,6 +179,13 @@ class TestFilters:
         assert wanted.created_before == datetime(2026, 1, 31, 23, tzinfo=UTC)
         assert (wanted.error, wanted.correlation_id, asked["sort"]) == ("no space", "order-7", JobSort.FIRST_ENDED)
 
+    def test_beginning_of_an_id_is_passed_on_if_it_can_be_one(self):
+        api = Api()
+        assert api.get("/api/jobs?job_id=29E4acb3d8").status_code == 200
+        assert api.services.calls[0][1]["wanted"].id_begins == "29E4acb3d8"
+        for text in ("", "29e4x", "a" * 65):
+            assert "job_id" in errors_of(assert_problem(api.get(f"/api/jobs?job_id={text}"), 400, "invalid_request"))
+
     def test_order_that_is_not_known_is_refused_with_the_nearest(self):
         errors = errors_of(assert_problem(Api().get("/api/jobs?sort=createdat"), 400, "invalid_request"))
         assert errors["sort"]["hint"] == "did you mean 'created_at'?"

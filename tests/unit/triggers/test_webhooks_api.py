@@ -69,7 +69,9 @@ class MemoryStore:
     def list_webhooks(self, **_):
         return Page((self.row,) if self.row else (), None)
 
-    def list_deliveries(self, name, *, statuses=(), **_):
+    def list_deliveries(self, name, *, id_begins=None, statuses=(), **_):
+        if not self.delivery.delivery_id.startswith(id_begins or ""):
+            return Page((), None)
         wanted = self.find_webhook(name) is not None and self.delivery.status in (statuses or DeliveryStatus)
         return Page((self.delivery,) if wanted else (), None)
 
@@ -176,6 +178,10 @@ def test_deliveries_are_listed_and_sent_again(api):
     assert (found["id"], found["status"], found["attempts"], found["http_status"]) == (ID, "dead", 9, 500)
     assert found["due_at"] is None
     assert api.get("/api/webhooks/team/deliveries", params={"status": "delivered"}).json()["value"] == []
+    for begins, count in ((ID[:12], 1), ("f", 0)):
+        listed = api.get("/api/webhooks/team/deliveries", params={"delivery_id": begins})
+        assert len(listed.json()["value"]) == count
+    assert api.get("/api/webhooks/team/deliveries", params={"delivery_id": "no-id"}).status_code == 400
     again = api.post(f"/api/webhooks/team/deliveries/{ID}/redeliver")
     assert (again.status_code, again.json()["status"]) == (202, "pending")
     assert api.post("/api/webhooks/team/test").status_code == 202
