@@ -8,30 +8,50 @@ from core.models import JobStatus
 from coremachine.cli.client import ApiClient, Json
 from coremachine.cli.render import SHORT_ID
 
-# The newest jobs that are looked at, of the open ones and of those that failed within a day.
+# Jobs that are looked at: the oldest of the open ones, and the newest of those that failed within a day.
 MOST_JOBS = 500
 # Each is a request.
 MOST_SCHEDULES = 50
 _DAY = timedelta(days=1)
 _OPEN = [status.value for status in JobStatus if not status.is_terminal]
 _SHOWN_IDS = 3
+_NOT_ALL = "not_all_looked_at"
 _ORDER = {"error": 0, "warning": 1}
 
 
 def find_troubles(client: ApiClient) -> list[Json]:
     """Findings as `explain` has them, errors first: of queues and apps, dead letters, schedules, and jobs.
 
-    What goes on by itself is left out.
+    What goes on by itself is left out. A last one says which of them were not looked at, where there are too many.
     """
-    found = [*client.list_queues()["findings"], *_dead_letters(client), *_schedules(client)]
-    found += _of_jobs(client.list_jobs(status=_OPEN, reasons=True, limit=MOST_JOBS))
+    open_jobs = client.list_jobs(status=_OPEN, sort="created_at", reasons=True, limit=MOST_JOBS + 1)
     since = datetime.now(UTC) - _DAY
-    found += _of_jobs(client.list_jobs(status="failed", created_after=since, reasons=True, limit=MOST_JOBS))
-    return sorted((each for each in found if each["severity"] in _ORDER), key=lambda each: _ORDER[each["severity"]])
+    failed = client.list_jobs(status="failed", created_after=since, reasons=True, limit=MOST_JOBS + 1)
+    letters = client.group_dead_letters(limit=MOST_JOBS + 1)
+    schedules = client.list_schedules(limit=MOST_SCHEDULES + 1)
+    found = [*client.list_queues()["findings"], *_dead_letters(letters[:MOST_JOBS])]
+    found += _schedules(client, schedules[:MOST_SCHEDULES])
+    found += [*_of_jobs(open_jobs[:MOST_JOBS]), *_of_jobs(failed[:MOST_JOBS])]
+    told = [each for each in found if each["severity"] in _ORDER]
+    parts = (
+        (open_jobs, MOST_JOBS, "oldest open jobs"),
+        (failed, MOST_JOBS, "newest jobs that failed within a day"),
+        (letters, MOST_JOBS, "first groups of dead letters"),
+        (schedules, MOST_SCHEDULES, "first schedules by name"),
+    )
+    return [
+        *sorted(told, key=lambda each: _ORDER[each["severity"]]),
+        *(_not_all(most, what) for rows, most, what in parts if len(rows) > most),
+    ]
 
 
-def _dead_letters(client: ApiClient) -> Iterator[Json]:
-    for group in client.group_dead_letters(limit=MOST_JOBS):
+def _not_all(most: int, what: str) -> Json:
+    message = f"looked at the {most} {what} only; there are more"
+    return {"code": _NOT_ALL, "severity": "info", "message": message, "advice": None}
+
+
+def _dead_letters(groups: Iterable[Json]) -> Iterator[Json]:
+    for group in groups:
         why = ": ".join(filter(None, (group["reason"], group["description"]))) or "the broker gave no reason"
         letters = "dead letter" if group["count"] == 1 else "dead letters"
         yield {
@@ -42,8 +62,8 @@ def _dead_letters(client: ApiClient) -> Iterator[Json]:
         }
 
 
-def _schedules(client: ApiClient) -> Iterator[Json]:
-    for schedule in client.list_schedules(limit=MOST_SCHEDULES):
+def _schedules(client: ApiClient, schedules: Iterable[Json]) -> Iterator[Json]:
+    for schedule in schedules:
         name = schedule["name"]
         for finding in client.explain_schedule(name)["findings"]:
             yield {**finding, "message": f"schedule {name}: {finding['message']}"}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from coremachine.cli import overview
 from tests.unit.cli.conftest import JOB_ID, FakeApi
 
 Run = Callable[..., int]
@@ -111,6 +112,26 @@ def test_whole_server_is_explained_by_cause(api: FakeApi, run: Run, capsys: pyte
         f"! 5 jobs of type tiles ({'0' * 12}, {'1' * 12}, {'2' * 12} and others): No app reads the queue raster",
         f"  → coremachine explain {'0' * 12}",
     ]
+
+
+def test_oldest_jobs_are_looked_at_first_and_what_was_not_is_said(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest 500 were, without a word of the others: what does not move is usually old."""
+    monkeypatch.setattr(overview, "MOST_JOBS", 2)
+    monkeypatch.setattr(overview, "MOST_SCHEDULES", 1)
+    api.answer("GET /api/queues", {"value": [], "findings": []})
+    api.answer("GET /api/dead-letters", {"value": []})
+    api.answer("GET /api/schedules", {"value": [{"name": "a"}, {"name": "b"}]})
+    api.answer("GET /api/schedules/a/explain", {"findings": []})
+    api.answer("GET /api/jobs", {"value": [waiting(f"{number}" * 64) for number in range(3)]}, {"value": []})
+    assert run("explain", "-o", "table") == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "· looked at the 2 oldest open jobs only; there are more",
+        "· looked at the 1 first schedules by name only; there are more",
+    ]
+    (asked, _) = [query for call, query, _ in api.requests if call == "GET /api/jobs"]
+    assert (asked["sort"], asked["limit"]) == ("created_at", "3")
 
 
 def test_server_where_all_goes_well_has_nothing_to_explain(
