@@ -123,11 +123,11 @@ def _tasks(brief: JobBrief, sample: OpenSample, find_missing: FindMissing) -> Br
 
 
 def _waiting_tasks(brief: JobBrief, sample: OpenSample, find_missing: FindMissing) -> BriefReason | None:
+    if sample.running:
+        return None
     if sample.retry_at is not None:
         text = f"Tries again after {_error_text(sample.retry_error)}"
         return BriefReason("waiting_for_retry", Severity.WARNING, text, sample.retry_at)
-    if sample.running:
-        return None
     if sample.held_for or sample.limits:
         return _limit(sample)
     return _in_queue(brief, sample, find_missing)

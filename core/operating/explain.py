@@ -459,7 +459,8 @@ def _retries(facts: JobFacts) -> Iterator[Finding]:
     )
     yield Finding(
         "waiting_for_retry",
-        Severity.WARNING,
+        # While others are at work, the job moves: the retry is not what it waits for.
+        Severity.INFO if _is_at_work(facts) else Severity.WARNING,
         f"{message} ({shown})" if shown else message,
         next_at=facts.retries.next_at,
         advice="nothing is to be done if the cause passes by itself",
@@ -473,6 +474,14 @@ def _retries(facts: JobFacts) -> Iterator[Finding]:
             since=facts.retries.next_at,
             advice="the janitor sends it at its next sweep",
         )
+
+
+def _is_at_work(facts: JobFacts) -> bool:
+    """Whether tasks of its stage run, or one began a moment ago."""
+    starts = (queue.last_start for queue in facts.queues if queue.last_start is not None)
+    return any(lease.count > lease.expired for lease in facts.leases) or any(
+        _seconds(start, facts.now) <= QUEUE_PATIENCE_SECONDS for start in starts
+    )
 
 
 def _unannounced(facts: JobFacts) -> Iterator[Finding]:

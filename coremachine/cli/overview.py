@@ -22,7 +22,7 @@ _ORDER = {"error": 0, "warning": 1}
 def find_troubles(client: ApiClient) -> list[Json]:
     """Findings as `explain` has them, errors first: of queues and apps, dead letters, schedules, and jobs.
 
-    What goes on by itself is left out. A last one says which of them were not looked at, where there are too many.
+    What goes on by itself is left out. A last one names which of them were not looked at, where there are too many.
     """
     open_jobs = client.list_jobs(status=_OPEN, sort="created_at", reasons=True, limit=MOST_JOBS + 1)
     since = datetime.now(UTC) - _DAY

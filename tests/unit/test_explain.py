@@ -302,6 +302,21 @@ CASES = {
             )
         ],
     ),
+    "one of many waits for another attempt": (
+        facts("processing", retries=RETRY, leases=(lease(),), **OPEN),
+        [
+            ("waiting_for_retry", "info", "waiting for another attempt: 2 tasks"),
+            ("tasks_running", "info", "running in"),
+        ],
+    ),
+    "another attempt, between short tasks": (
+        facts("processing", retries=RETRY, queues=(queue(last_start=ago(2)),), **OPEN),
+        [("waiting_in_queue", "info", "on queue 'raster'"), ("waiting_for_retry", "info", "2 tasks")],
+    ),
+    "another attempt, and no worker": (
+        facts("processing", retries=RETRY, queues=(queue(last_start=ago(200)),), **OPEN),
+        [("no_worker_seen", "warning", "on queue 'raster'"), ("waiting_for_retry", "warning", "2 tasks")],
+    ),
     "due again without a message": (
         facts("processing", retries=DUE, **OPEN),
         [("waiting_for_retry", "warning", ""), ("retry_not_announced", "info", "1 task")],

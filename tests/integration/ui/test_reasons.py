@@ -65,14 +65,14 @@ def submit_to_stage(services: AppServices, stage: int) -> str:
     return job_id
 
 
-def lease(services: AppServices, job_id: str, *, minutes: int = 1) -> None:
-    """Its second stage's first task, by a process whose lease ends that many minutes from now."""
+def lease(services: AppServices, job_id: str, *, minutes: int = 1, index: int = 0) -> None:
+    """A task of its second stage, by a process whose lease ends that many minutes from now."""
     execute(
         services,
         "update app.tasks set status = 'processing', attempt = 1, lease_id = gen_random_uuid(), lease_owner = %s,"
         " started_at = now(), lease_expires_at = now() + %s * interval '1 minute'"
-        " where job_id = %s and stage = 2 and task_index = 0",
-        *(APP, minutes, job_id),
+        " where job_id = %s and stage = 2 and task_index = %s",
+        *(APP, minutes, job_id, index),
     )
 
 
@@ -200,6 +200,24 @@ def test_failing_handler_is_tried_again(services):
         assert services.queues.deliver(services.machine)
     text = "Tries again after RetryableTaskError: the storage account did not answer within 30 s"
     expect(services, job_id, "waiting_for_retry", text)
+
+
+def test_a_retry_is_not_the_reason_of_a_job_whose_other_tasks_run(services):
+    """200 tasks were at work, and the list said of the job that one of them is tried again."""
+    job_id = submit_to_stage(services, 2)
+    lease(services, job_id, index=1)
+    execute(
+        services,
+        "update app.tasks set status = 'pending_retry', lease_id = null, lease_expires_at = null,"
+        " due_at = now() + interval '1 minute' where job_id = %s and stage = 2 and task_index = 1",
+        job_id,
+    )
+    lease(services, job_id)
+    row, findings = look_at_both(services, job_id)
+    assert row.reason is None
+    assert [(each.code, each.severity) for each in findings if each.code == "waiting_for_retry"] == [
+        ("waiting_for_retry", "info")
+    ]
 
 
 def test_job_is_paused(services):
