@@ -90,7 +90,8 @@ _PULSE = SQL(
     "select stage, greatest(0, least(%(cells)s - 1, floor(%(cells)s * extract(epoch from finished_at - %(begin)s)"
     " / %(seconds)s)))::integer as cell, count(*) filter (where status = 'completed')::integer as completed,"
     " count(*) filter (where status = 'failed')::integer as failed,"
-    " count(*) filter (where finished_at > %(end)s - interval '1 minute')::integer as recent"
+    " count(*) filter (where finished_at > %(end)s - interval '1 minute')::integer as recent,"
+    " coalesce(sum(extract(epoch from finished_at - started_at)), 0)::double precision as seconds"
     " from {tasks} where job_id = %(job_id)s and run = %(run)s and finished_at is not null and from_run is null"
     " group by 1, 2 order by 1, 2"
 )

@@ -78,13 +78,17 @@ class AttemptMark:
 
 @dataclass(frozen=True)
 class PulseCell:
-    """How many tasks of a stage ended in one part of a run's time. `recent`: in the last minute of it."""
+    """How many tasks of a stage ended in one part of a run's time, and what their attempts took together.
+
+    `recent`: in the last minute of it.
+    """
 
     stage: int
     cell: int
     completed: int
     failed: int
     recent: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ MOST_BARS = 200
 CELLS = 100
 # Lanes of a stage that are seen at once; the others are folded if they are more than a few.
 _SEEN, _FEW = 12, 6
-# A task is slow if it took this many times what half of its stage did not take; the three slowest are named.
+# A task is slow if it took this many times what half of its stage did not take, or, where a run is drawn as heat strips,
+# what the ended tasks of its stage took on average. The three slowest are named.
 _SLOW_TIMES, _SLOWEST = 2.0, 3
 _MOST_TICKS = 6
 _LEAST_WIDTH = 0.35
@@ -124,7 +125,8 @@ def draw(times: RunTimes) -> Timeline:
         bars = [bar for bar in times.bars if bar.stage == stage.stage]
         # Of a few tasks, all are seen: none is slow beside others.
         has_many = (stage.expected_count or 0) > _SEEN
-        found = _find_unusual(bars, marks, place.end, is_chosen=bool(times.pulse) and has_many)
+        usual_seconds = _mean_seconds(heat) if times.pulse and has_many else None
+        found = _find_unusual(bars, marks, place.end, usual_seconds)
         usual = [bar for bar in bars if bar.task_id not in found]
         # What runs now is looked for more often than what has ended.
         usual.sort(key=lambda bar: bar.status is not TaskStatus.PROCESSING)
@@ -142,18 +144,18 @@ def draw(times: RunTimes) -> Timeline:
 
 
 def _find_unusual(
-    bars: Sequence[TaskBar], marks: Mapping[str, Sequence[AttemptMark]], end: datetime, *, is_chosen: bool
+    bars: Sequence[TaskBar], marks: Mapping[str, Sequence[AttemptMark]], end: datetime, usual_seconds: float | None
 ) -> dict[str, tuple[tuple[float, ...], str]]:
     """By task id, where it comes among the unusual ones, and what is unusual.
 
     Args:
-        is_chosen: The bars are the unusual ones already: the slowest are those without another reason.
+        usual_seconds: What a task of the stage takes, 0 where none has ended; None: what half of these bars take.
     """
     own = [bar for bar in bars if bar.from_run is None]
     seconds = {bar.task_id: seconds_between(bar.started_at, bar.finished_at or end) or 0.0 for bar in own}
-    slowest = sorted(own, key=lambda bar: -seconds[bar.task_id])[: len(own) if is_chosen else _SLOWEST]
-    middle = median(seconds.values()) if seconds else 0.0
-    slow = {bar.task_id for bar in slowest if is_chosen or seconds[bar.task_id] > _SLOW_TIMES * middle > 0}
+    slowest = sorted(own, key=lambda bar: -seconds[bar.task_id])[:_SLOWEST]
+    usual = usual_seconds if usual_seconds is not None else median(seconds.values()) if seconds else 0.0
+    slow = {bar.task_id for bar in slowest if seconds[bar.task_id] > _SLOW_TIMES * usual > 0}
     found: dict[str, tuple[tuple[float, ...], str]] = {}
     for bar in own:
         interruptions = max(bar.interruptions, sum(m.event == "task_interrupted" for m in marks.get(bar.task_id, ())))
@@ -169,6 +171,13 @@ def _find_unusual(
                 found[bar.task_id] = ((rank, second, -seconds[bar.task_id]), why)
                 break
     return found
+
+
+def _mean_seconds(cells: Iterable[PulseCell]) -> float:
+    """What the attempts of tasks that ended took on average; 0 where none has."""
+    counted = [(cell.completed + cell.failed, cell.seconds) for cell in cells]
+    count = sum(each for each, _ in counted)
+    return sum(seconds for _, seconds in counted) / count if count else 0.0
 
 
 class _Scale:

@@ -2,11 +2,13 @@
 
 import json
 import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from core.models import JobStatus
+from core.models.dashboard import PulseWindow
 from core.models.job_filter import JobFilter
 from core.models.refs import JobRef
 from core.models.view import JobSummary
@@ -131,6 +133,21 @@ def test_a_search_goes_on_where_it_came_to_its_bound(engine, reads, monkeypatch)
     assert sorted(seen) == sorted(jobs)
     with pytest.raises(InvalidCursor):
         reads.search.find_jobs("late", JobFilter(), limit=3, cursor="bm90aGluZw")
+
+
+@pytest.mark.breaks_invariants
+def test_the_pulse_of_a_run_has_the_time_of_the_attempts_that_ended(engine, reads):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 3)
+    engine.claim(job_id, 1, "s1-00000", "s1-00001", "s1-00002")
+    engine.execute(
+        "update app.tasks set status = 'completed', finished_at = started_at + interval '4 seconds', lease_id = null,"
+        " lease_expires_at = null where job_id = %s and task_id <> 's1-00002'",
+        job_id,
+    )
+    created_at = summaries(engine)[job_id].created_at
+    (cell,) = reads.read_pulse(JobRef(job_id, 1), PulseWindow(created_at, created_at + timedelta(seconds=9), 1))
+    assert (cell.completed, cell.failed, cell.seconds) == (2, 0, pytest.approx(8.0))
 
 
 def test_the_latest_events_come_first_in_pages(engine, reads):

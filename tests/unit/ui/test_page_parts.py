@@ -367,11 +367,26 @@ class TestTimeline:
         assert {lane.why for lane in drawn.tasks} == {""}
 
     def test_beside_a_heat_strip_are_the_unusual_tasks_alone(self):
-        pulse = [PulseCell(1, 3, 90, 1, 0)]
-        bars = self.many(2, n1={"status": TaskStatus.FAILED})
-        (drawn,) = timeline.draw(timeline.RunTimes(self.WINDOW, [stage()], bars, pulse=pulse)).stages
+        pulse = [PulseCell(1, 3, 90, 1, 0, 91.0)]
+        bars = self.many(2, n0={"finished_at": NOW + timedelta(seconds=8)}, n1={"status": TaskStatus.FAILED})
+        (drawn,) = timeline.draw(timeline.RunTimes(self.WINDOW, [stage(expected_count=500)], bars, pulse=pulse)).stages
         assert drawn.heat is not None
         assert [(lane.name, lane.why) for lane in drawn.tasks] == [("1", "failed"), ("0", "slow")]
+
+    @pytest.mark.parametrize("ended", [0, 90])
+    def test_a_task_that_has_just_begun_is_not_slow(self, ended):
+        """It was named as slow, with 0 ms: it was one of the three that had run longest."""
+        pulse = [PulseCell(1, 3, ended, 0, 0, 0.5 * ended), PulseCell(2, 3, 9, 0, 0, 9.0)]
+        begun = {"status": TaskStatus.PROCESSING, "finished_at": None, "started_at": self.WINDOW.end}
+        bars = self.many(3, n0=begun, n1=begun, n2=begun)
+        (drawn,) = timeline.draw(timeline.RunTimes(self.WINDOW, [stage(expected_count=500)], bars, pulse=pulse)).stages
+        assert [(lane.name, lane.why) for lane in drawn.tasks] == [("0", ""), ("1", ""), ("2", "")]
+
+    def test_beside_a_heat_strip_of_few_tasks_none_is_slow(self):
+        pulse = [PulseCell(1, 3, 9, 1, 0, 20.0)]
+        bars = self.many(2, n1={"status": TaskStatus.FAILED})
+        (drawn,) = timeline.draw(timeline.RunTimes(self.WINDOW, [stage(expected_count=10)], bars, pulse=pulse)).stages
+        assert [(lane.name, lane.why) for lane in drawn.tasks] == [("1", "failed"), ("0", "")]
 
     def test_a_kept_task_took_no_time_in_this_run(self):
         own = stage(created_at=NOW, planned_at=NOW)
