@@ -12,7 +12,7 @@ from coremachine.cli.render import print_json, print_rows
 
 _APP_COLUMNS = ["app", "mode", "release", "version", "status", "queues", "slots", "started_at", "seen_at", "instance"]
 _SPARE_APP_COLUMNS = ["instance", "started_at", "version", "slots"]
-_QUEUE_COLUMNS = ["queue", "waiting", "oldest_at", "running", "dead", "consumers", "slots", "apps"]
+_QUEUE_COLUMNS = ["queue", "waiting", "oldest_at", "claimed", "dead", "consumers", "slots", "apps"]
 
 
 def list_apps(
@@ -38,6 +38,8 @@ def list_apps(
 def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
     """List the queues: what waits on each and since when, dead messages, and who reads it.
 
+    Claimed tasks, which JSON has as `running`, run in a process or wait there for one of its slots.
+
     For example: coremachine queues
     """
     with ApiClient(choose_server(url)) as client:
@@ -45,7 +47,7 @@ def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
     if wants_json(output):
         print_json(answer)
         return
-    rows = [{**each, "apps": ", ".join(each["apps"])} for each in answer["value"]]
+    rows = [{**each, "claimed": each["running"], "apps": ", ".join(each["apps"])} for each in answer["value"]]
     print_rows(rows, _QUEUE_COLUMNS, empty="No queues.", spare=["slots"])
     show_findings(answer["findings"])
 

@@ -18,7 +18,7 @@ MOST_BARS = 200
 CELLS = 100
 # Lanes of a stage that are seen at once; the others are folded if they are more than a few.
 _SEEN, _FEW = 12, 6
-# A task is slow if it took this many times what half of its stage did not take, or, where a run is drawn as heat strips,
+# A task is slow if it took this many times what half of its stage did not take; where a run is drawn as heat strips,
 # what the ended tasks of its stage took on average. The three slowest are named.
 _SLOW_TIMES, _SLOWEST = 2.0, 3
 _MOST_TICKS = 6

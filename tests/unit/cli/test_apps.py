@@ -50,7 +50,7 @@ def test_queues_are_listed_with_their_readers(api: FakeApi, run: Run, capsys: py
     api.answer("GET /api/queues", QUEUES)
     assert run("queues", "-o", "table") == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["queue", "waiting", "oldest", "at", "running", "dead", "consumers", "slots", "apps"]
+    assert head.split() == ["queue", "waiting", "oldest", "at", "claimed", "dead", "consumers", "slots", "apps"]
     assert row.split()[-6:] == ["2", "1", "1", "8", "raster,", "spare"]
 
 
