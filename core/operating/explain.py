@@ -563,11 +563,15 @@ def _limits(facts: JobFacts) -> Iterator[Finding]:
         yield _full_limit(facts, limit, what)
     if not full:
         names = ", ".join(limit.name for limit in facts.limits)
-        stages = max(limit.waiting for limit in facts.limits)
-        message = (
-            f"waiting for its turn at the limit {names}: {what}; {_count(stages, 'stage waits', 'stages wait')} there"
-        )
-        advice = "stages that share a limit are served in turn, by their priority: coremachine adjust changes it"
+        # Its own stage is one of them.
+        others = max(limit.waiting for limit in facts.limits) - 1
+        message = f"waiting for its turn at the limit {names}: {what}; "
+        if others > 0:
+            message += f"{_count(others, 'other stage waits', 'other stages wait')} there"
+            advice = "stages that share a limit are served in turn, by their priority: coremachine adjust changes it"
+        else:
+            message += "no other stage waits there, and there is room: more begin as others end, or at the next sweep"
+            advice = None
         about = {"limit": facts.limits[0].name}
         yield Finding("waits_for_turn", Severity.INFO, message, advice=advice, about=about)
 

@@ -117,7 +117,19 @@ def test_explain_names_the_limit_its_numbers_and_who_holds_it(rig):
     assert "it lets none begin, as was chosen" in closed.message
     set_limit(rig.engine, "api", 5)
     turn = findings(rig, ref.job_id)["waits_for_turn"]
-    assert "waiting for its turn at the limit api: 4 tasks of stage 1" in turn.message
+    assert "waiting for its turn at the limit api: 4 tasks of stage 1; 1 other stage waits there" in turn.message
+    assert "by their priority" in (turn.advice or "")
+
+
+def test_a_stage_that_waits_alone_for_its_turn_waits_for_no_other(rig):
+    """It was one of the stages that wait there, and was advised to change its priority."""
+    ref = limited(rig.engine, 3, {"name": "api", "at_once": 1})
+    for task_id in take(rig.engine, ref):
+        claim(rig.engine, ref, task_id)
+    set_limit(rig.engine, "api", 5)
+    turn = findings(rig, ref.job_id)["waits_for_turn"]
+    assert "2 tasks of stage 1; no other stage waits there, and there is room" in turn.message
+    assert turn.advice is None
 
 
 def test_explain_says_when_a_rate_lets_the_next_begin(rig, monkeypatch):
