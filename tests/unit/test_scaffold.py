@@ -118,6 +118,15 @@ def test_the_readme_has_the_files_for_azure_where_they_are(tmp_path):
         assert ("azure.sh" in (folder / "README.md").read_text()) is azure
 
 
+def test_a_new_environment_finds_the_wheel_beside_the_project(tmp_path):
+    """The package is on no index: `pip install -e .` failed in each environment that had not the wheel already."""
+    write_project(tmp_path / "mine", azure=False)
+    for name in ("README.md", ".github/workflows/ci.yml"):
+        text = (tmp_path / "mine" / name).read_text()
+        assert "pip install --find-links . -e '.[dev]'" in text
+        assert "no package index" in text
+
+
 def test_a_job_is_added_once(tmp_path):
     write_project(tmp_path / "mine", azure=False)
     assert write_job(tmp_path / "mine", "resize-images") == [
