@@ -62,7 +62,12 @@ class JobRun(FrozenModel):
 
 
 class TaskSummary(FrozenModel):
-    """A task in a list. Its lease id is nobody else's business. `from_run`: it ran there, and a rerun kept it."""
+    """A task in a list. Its lease id is nobody else's business.
+
+    Args:
+        held_for: The limit that it waits for since its message came.
+        from_run: It ran there, and a rerun kept it.
+    """
 
     task_id: str
     run: int
@@ -85,6 +90,7 @@ class TaskSummary(FrozenModel):
     started_at: datetime | None
     finished_at: datetime | None
     timed_out_at: datetime | None = None
+    held_for: str | None = None
     from_run: int | None
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from core.models import JobStatus
+from core.models import JobStatus, TaskStatus
 from core.models.control import IfEnded
 from core.models.job_filter import JobSort
 from core.models.status import JobPriority
@@ -425,6 +425,8 @@ def places_of(job: Json) -> dict[str, str]:
 
 
 def _remark(task: Json) -> str:
+    if task.get("held_for") and not TaskStatus.stored(str(task["status"])).is_terminal:
+        return f"waits for limit {task['held_for']}"
     if task.get("error"):
         return error_text(task["error"])
     progress = task.get("progress")

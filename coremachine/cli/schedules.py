@@ -43,7 +43,7 @@ def list_schedules(
         print_json({"value": found})
         return
     columns = ["name", "job_type", "cron", "time_zone", "next_tick_at", "state"]
-    print_rows([{**each, "state": _state_of(each)} for each in found], columns, empty="No schedules.")
+    print_rows([{**_row(each), "state": _state_of(each)} for each in found], columns, empty="No schedules.")
 
 
 @schedules.command()
@@ -63,7 +63,7 @@ def show(
     if wants_json(output):
         print_json({**found, "ticks": ticks})
         return
-    print_fields(found, without={"paused"})
+    print_fields(_row(found), without={"paused"})
     print_rows(map(_tick_row, ticks), _TICK_COLUMNS, empty="No ticks yet.")
 
 
@@ -218,6 +218,11 @@ def _print_answer(answer: Json, output: Any) -> None:
     following = answer.get("next_tick_at")
     after = f", next tick {local_time(following)}" if following and not answer.get("paused") else ""
     console().print(f"{escape(str(answer['name']))} {_state_of(answer)}{after}", soft_wrap=True, highlight=False)
+
+
+def _row(schedule: Json) -> Json:
+    """A paused one has no next tick: the one that is kept in its row may be long over."""
+    return {**schedule, "next_tick_at": None} if schedule.get("paused") else schedule
 
 
 def _tick_row(tick: Json) -> Json:

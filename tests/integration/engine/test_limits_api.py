@@ -6,9 +6,11 @@ from urllib.parse import quote
 
 import pytest
 
+from core.models import TaskStatus
 from core.operating.explain import explain
 from infrastructure.insight import InsightQueries
 from infrastructure.limits import LimitRepository
+from infrastructure.queries import JobQueries
 from tests.unit.triggers.fakes import Api
 
 from .test_janitor import run_to_tasks
@@ -141,5 +143,7 @@ def test_explain_says_when_a_rate_lets_the_next_begin(rig, monkeypatch):
     assert set(found) == {"waits_for_limit"}
     (pilot,) = [task for task in rig.tasks(job_id, 2) if task["status"] == "pending_retry"]
     assert found["waits_for_limit"].next_at == pilot["due_at"]
+    listed = JobQueries(rig.engine.pool).list_tasks(job_id, statuses=[TaskStatus.PENDING_RETRY])
+    assert [task.held_for for task in listed.items] == [pilot["held_for"]] == ["api"]
     assert "(2/30s): 2 tasks of stage 2" in found["waits_for_limit"].message
     assert "next start by the rate" in found["waits_for_limit"].message

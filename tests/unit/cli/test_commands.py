@@ -408,6 +408,13 @@ def test_interruptions_are_shown_where_there_are_any(
         assert ("interruptions" in capsys.readouterr().out) is bool(interruptions)
 
 
+def test_a_task_that_a_limit_holds_back_says_so(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    task = {"task_id": "s1-0", "stage": 1, "task_type": "t", "status": "pending_retry", "attempt": 0}
+    api.answer(f"GET /api/jobs/{JOB_ID}/tasks", {"value": [{**task, "held_for": "api"}]})
+    assert run("tasks", JOB_ID, "-o", "table") == 0
+    assert "waits for limit api" in capsys.readouterr().out
+
+
 def test_watch_says_each_change_once(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     api.answer(f"GET /api/jobs/{JOB_ID}", job(), job(), job("failed", error={"type": "Boom", "message": "no disk"}))
     assert run("watch", JOB_ID, "-o", "table") == 1

@@ -38,6 +38,18 @@ def answers(api: FakeApi) -> FakeApi:
     return api
 
 
+def test_a_paused_schedule_has_no_next_tick(answers, run, capsys):
+    """It had the one that was the next when it was paused, which may be long over."""
+    paused = {**SCHEDULE, "paused": True}
+    answers.answer("GET /api/schedules", {"value": [paused]})
+    answers.answer("GET /api/schedules/nightly", paused)
+    for words in (["list"], ["show", "nightly", "--limit", "0"]):
+        assert run("--utc", "schedules", *words, "-o", "table") == 0
+        shown = capsys.readouterr().out
+        assert "30 2 * * *" in shown
+        assert "2026-01-02" not in shown
+
+
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
