@@ -27,7 +27,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def away(monkeypatch):
-    """Let a call of a repository meet an outage so many times; who called it how often."""
+    """Let a call of a repository meet an outage that many times; the calls of it."""
     met = []
 
     def away(repository, name, times=3):
