@@ -20,7 +20,7 @@ REST = 3.0
 # The log of one call has no more jobs that the database refuses to delete.
 _MOST_TOLD = 5
 # After a piece of many small jobs, which writes less of the log for its time: most of it is looks by keys.
-REST_AFTER_SMALL = 1.0
+REST_AFTER_SMALL = 0.7
 
 
 @dataclass(frozen=True)

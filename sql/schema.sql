@@ -590,6 +590,24 @@ begin
   perform pg_advisory_xact_lock_shared("app".stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
+-- Whether tasks of a stage may wait for an attempt, now and until this transaction ends. A function that lets tasks wait
+-- again asks this when it has locked them: the end of a job skips rows that others hold, and no message may come for them.
+-- p_decides: the transaction may end tasks, and with them the stage; else it shares the stage's lock.
+create or replace function "app".keep_stage_open(p_job_id text, p_run integer, p_stage integer, p_decides boolean)
+returns boolean
+language plpgsql as $$
+begin
+  if p_decides then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+  else
+    perform "app".share_stage(p_job_id, p_run, p_stage);
+  end if;
+  return exists (
+    select from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing')
+  );
+end $$;
+
 -- Takes a stage's lock without waiting: false when another transaction has it.
 create or replace function "app".try_lock_stage(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
@@ -641,6 +659,7 @@ comment on function "app"."stage_lock_key"(p_job_id text, p_run integer, p_stage
 comment on function "app"."refuse_isolation"() is 'Raises CM005: the transaction is not read committed.';
 comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.';
 comment on function "app"."share_stage"(p_job_id text, p_run integer, p_stage integer) is 'Holds off decisions about a stage, side by side with others who share its lock.';
+comment on function "app"."keep_stage_open"(p_job_id text, p_run integer, p_stage integer, p_decides boolean) is 'Whether tasks of a stage may wait for an attempt, now and until this transaction ends.';
 comment on function "app"."try_lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Takes a stage''s lock without waiting: false when another transaction has it.';
 comment on function "app"."lock_window"(p_job_id text, p_run integer, p_stage integer) is 'Serializes those who take tasks into a stage''s window.';
 comment on function "app"."lock_limits"(p_names text[]) is 'Serializes claims under limits, and those who announce for them: all of a stage''s at once, in one order.';
@@ -2099,7 +2118,7 @@ create or replace function "app".release_tasks(
 ) returns text[]
 language plpgsql as $$
 begin
-  return "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, null);
+  return "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, p_started, null);
 end $$;
 
 -- Fails those of the tasks, which a process that drains has just released, that seem to end their processes.
@@ -2141,11 +2160,14 @@ end $$;
 -- interruption, of a process that drains, and it fails nothing: a deployment is nobody's fault. But a task that sends its
 -- process the signal to end would end one after the other: one that was interrupted twice as often as its stage allows
 -- (10 times at least), and again within a minute of its begin, has failed as InterruptedTooOften.
+-- p_decides: tasks may fail in this transaction, as those that p_started names may.
 -- p_until: up to this id they wait in their stage's line again; null: none does.
--- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
--- job row.
+-- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage (shared
+-- without p_decides), then the job row.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function "app".give_back_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
+  p_decides boolean, p_until text
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -2173,6 +2195,9 @@ begin
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     for update
   ) h;
+  if v_open and cardinality(v_ids) > 0 and not "app".keep_stage_open(p_job_id, p_run, p_stage, p_decides) then
+    raise exception 'stage % of job % run % ended meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+  end if;
   if v_limits is not null then
     perform "app".take_back_starts(v_limits, v_places);
   end if;
@@ -2213,7 +2238,7 @@ comment on function "app"."note_step_unwritten"(p_job_id text, p_run integer, p_
 comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_places tid[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
 comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again: give_back_tasks.';
 comment on function "app"."fail_enders"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_most integer) is 'Fails those of the tasks, which a process that drains has just released, that seem to end their processes.';
-comment on function "app"."give_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text) is 'Gives claimed tasks back before their lease runs out, and returns those that are pending again.';
+comment on function "app"."give_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_decides boolean, p_until text) is 'Gives claimed tasks back before their lease runs out, and returns those that are pending again.';
 
 -- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
 -- is one statement, skips rows that another transaction holds, and is bounded, so that any number of janitors may sweep
@@ -2423,21 +2448,38 @@ language sql stable as $$
   ) e
 $$;
 
--- Finds jobs that run though no task of their stage is open.
+-- Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour
+-- though a task of their stage waits: its row was held by another transaction when they ended.
 -- It looks at one open task per job and never joins all of them: that is the reason for the limit within.
 create or replace function "app".find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
 language sql stable set enable_seqscan = off as $$
-  select j.job_id, j.run, j.stage from "app".jobs j
-  where j.status in ('processing', 'cancelling')
-    and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
-    and (
-      select t.task_id from "app".tasks t
-      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      order by t.task_id limit 1
-    ) is null
-  order by j.updated_at limit p_limit
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('processing', 'cancelling')
+      and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.task_id from "app".tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        order by t.task_id limit 1
+      ) is null
+    order by j.updated_at limit p_limit
+  )
+  union all
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('cancelled', 'failed')
+      and j.finished_at > "app".clock() - interval '1 hour'
+      and j.finished_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.status from "app".tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        order by t.task_id limit 1
+      ) in ('pending', 'queued', 'pending_retry')
+    limit p_limit
+  )
 $$;
 
 -- Decides again what a stage's last task decides, and returns whether the job moved.
@@ -2543,7 +2585,7 @@ comment on function "app"."find_unannounced_jobs"(p_limit integer, p_grace_secon
 comment on function "app"."find_lost_tasks"(p_queue text, p_limit integer, p_before timestamptz) is 'Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.';
 comment on function "app"."find_lost_jobs"(p_limit integer, p_before timestamptz) is 'Finds jobs whose step''s message is lost, as find_lost_tasks does for tasks.';
 comment on function "app"."find_expired_stages"(p_limit integer) is 'Finds stages with tasks whose lease has run out.';
-comment on function "app"."find_stalled_jobs"(p_limit integer, p_grace_seconds double precision) is 'Finds jobs that run though no task of their stage is open.';
+comment on function "app"."find_stalled_jobs"(p_limit integer, p_grace_seconds double precision) is 'Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour though a task of their stage waits: its row was held by another transaction when they ended.';
 comment on function "app"."resume_stalled_job"(p_job_id text, p_run integer, p_stage integer) is 'Decides again what a stage''s last task decides, and returns whether the job moved.';
 comment on function "app"."find_overdue_cancels"(p_limit integer) is 'Finds jobs that have been cancelling for longer than their grace.';
 comment on function "app"."bring_times_back"(p_limit integer) is 'Brings times back that are later than they can be, since the database''s clock was ahead when they were written: leases of tasks and of steps, and when a retry, or a job without a message, is due.';
@@ -3611,7 +3653,8 @@ language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := "app".clock();
-  v_ids text[] := "app".release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false);
+  v_ids text[] := "app".give_back_tasks(
+    p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false, true, null);
   v_failed text[];
   v_is_last boolean := false;
 begin
@@ -4210,7 +4253,7 @@ $$;
 -- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
 -- is_in_line: it needs no message, if its stage is looked at after it is due: take_next_tasks takes it then. Not where
 -- max_parallel or limits count what is announced, nor of a task that its stage's window has not come to.
--- Fence: the lease. Locks: the task row.
+-- Fence: the lease. Locks: the task row, then the stage, shared.
 create or replace function "app".increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision, p_knows_lines boolean
@@ -4239,6 +4282,8 @@ begin
     outcome := 'closed';
   elsif v_task.spent >= v_task.allowed then
     outcome := 'exhausted';
+  elsif not "app".keep_stage_open(p_job_id, p_run, p_stage, false) then
+    outcome := 'closed';
   else
     update "app".tasks t
     set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second',
@@ -5768,6 +5813,7 @@ $$;
 -- for next_message_size, as in take_next_tasks.
 -- In the line they are known by a time in announced_at, since their ids are not above window_after.
 -- Fence: the lease. Locks: the window's, those of the stage's limits, then those of give_back_tasks and the stage row.
+-- Raises CM001 as give_back_tasks does.
 create or replace function "app".release_tasks_into_line(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
   p_mean_seconds double precision
@@ -5782,7 +5828,7 @@ begin
   if v_stage.limits is not null then
     perform "app".lock_limits(v_stage.limits);
   end if;
-  released_ids := "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started,
+  released_ids := "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, p_started,
     case when v_stage.limits is null then v_stage.window_after end);
   is_in_line := v_stage.window_after is not null and cardinality(released_ids) > 0;
   if is_in_line and v_stage.limits is not null then

@@ -19,12 +19,8 @@ class Drain:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[Attempts, OutcomeWriter] = {}
-        self._is_draining = False
+        self.is_draining = False
         self._begun = threading.Event()
-
-    @property
-    def is_draining(self) -> bool:
-        return self._is_draining
 
     def refuse(self) -> None:
         """Keep a message from a process that is about to end.
@@ -32,7 +28,7 @@ class Drain:
         Raises:
             Draining: The message must stay with the broker.
         """
-        if self._is_draining:
+        if self.is_draining:
             raise Draining
 
     def wait(self, seconds: float) -> bool:
@@ -43,7 +39,7 @@ class Drain:
     def holding(self, attempts: Attempts, writer: OutcomeWriter) -> Iterator[bool]:
         """Yields whether they may run; False when they were claimed too late, and have to be released unbegun."""
         with self._lock:
-            may_run = not self._is_draining
+            may_run = not self.is_draining
             if may_run:
                 self._held[attempts] = writer
         try:
@@ -59,7 +55,7 @@ class Drain:
         Leases of tasks that cannot be released, since the database is away, expire.
         """
         with self._lock:
-            self._is_draining = True
+            self.is_draining = True
             held, self._held = self._held, {}
         self._begun.set()
         abandoned = [(writer, *attempts.abandon()) for attempts, writer in held.items()]

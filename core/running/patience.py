@@ -66,6 +66,9 @@ class PatientResults:
     def stream_failures(self, ref: StageRef) -> Iterator[FailedTask]:
         return self._stream(partial(self._store.stream_failures, ref))
 
+    def expected_count(self, ref: StageRef) -> int:
+        return self._store.expected_count(ref)
+
     def mean_task_seconds(self, job_type: str, stage: int) -> float | None:
         return self._store.mean_task_seconds(job_type, stage)
 

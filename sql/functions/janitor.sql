@@ -206,21 +206,38 @@ language sql stable as $$
   ) e
 $$;
 
--- Finds jobs that run though no task of their stage is open.
+-- Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour
+-- though a task of their stage waits: its row was held by another transaction when they ended.
 -- It looks at one open task per job and never joins all of them: that is the reason for the limit within.
 create or replace function {schema}.find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
 language sql stable set enable_seqscan = off as $$
-  select j.job_id, j.run, j.stage from {schema}.jobs j
-  where j.status in ({running_jobs})
-    and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
-    and (
-      select t.task_id from {schema}.tasks t
-      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ({open_tasks})
-      order by t.task_id limit 1
-    ) is null
-  order by j.updated_at limit p_limit
+  (
+    select j.job_id, j.run, j.stage from {schema}.jobs j
+    where j.status in ({running_jobs})
+      and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.task_id from {schema}.tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ({open_tasks})
+        order by t.task_id limit 1
+      ) is null
+    order by j.updated_at limit p_limit
+  )
+  union all
+  (
+    select j.job_id, j.run, j.stage from {schema}.jobs j
+    where j.status in ({aborted_jobs})
+      and j.finished_at > {schema}.clock() - interval '1 hour'
+      and j.finished_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.status from {schema}.tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ({open_tasks})
+        order by t.task_id limit 1
+      ) in ({waiting_tasks})
+    limit p_limit
+  )
 $$;
 
 -- Decides again what a stage's last task decides, and returns whether the job moved.
