@@ -44,7 +44,7 @@ def measure(root: Path, server_url: str) -> Found:
     found: Found = {}
     for name in ("engine1", "engine2", "stack"):
         with _running(name, server_url, root) as (process, url):
-            roots = [process.pid, _server_pid(url)]
+            roots = [process.pid, server_pid(url)]
             for n in SIZES:
                 found |= _timed(f"{name}: stage of {n:,}", roots, 3, lambda n=n: process.call("run_fan", n))
             found |= _timed(f"{name}: chain", roots, CHAINS, lambda: process.call("run_chain"))
@@ -55,7 +55,7 @@ def measure(root: Path, server_url: str) -> Found:
                 found |= _measure_load(str(process.call("address")), url)
     with _running("engine8", server_url, root) as (process, url):
         single = f"engine8: {SINGLES:,} single messages"
-        roots = [process.pid, _server_pid(url)]
+        roots = [process.pid, server_pid(url)]
         found |= _timed(single, roots, 1, lambda: process.call("run_job", "bench_fan_single", SINGLES))
     limits = _ask(root, "measure_limits", server_url)
     found |= {f"limits: {name}": 1 / rate for name, rate in limits.items()}
@@ -65,12 +65,12 @@ def measure(root: Path, server_url: str) -> Found:
 
 def _timed(name: str, roots: list[int], times: int, call: Callable[[], Any]) -> Found:
     """The median of what the call returns, in seconds, and the processor time of a call on average."""
-    before = _processor_seconds(roots)
+    before = processor_seconds(roots)
     seconds = [float(call()) for _ in range(times)]
-    return {name: median(seconds), f"{name}, processor": (_processor_seconds(roots) - before) / times}
+    return {name: median(seconds), f"{name}, processor": (processor_seconds(roots) - before) / times}
 
 
-def _processor_seconds(roots: list[int]) -> float:
+def processor_seconds(roots: list[int]) -> float:
     """Of these processes and all below them, with those that have ended."""
     spent = 0.0
     for root in map(psutil.Process, roots):
@@ -80,7 +80,8 @@ def _processor_seconds(roots: list[int]) -> float:
     return spent
 
 
-def _server_pid(url: str) -> int:
+def server_pid(url: str) -> int:
+    """The first process of the PostgreSQL that has the database."""
     with psycopg.connect(url) as connection:
         return psutil.Process(connection.info.backend_pid).ppid()
 

@@ -171,6 +171,10 @@ def _own(report: Report) -> Iterator[Goal]:
         ("list of jobs beside 1,000,000 task rows, over HTTP, p95", "read_list_p95_ms", 50, "{:.1f} ms"),
         ("detail of a job of 100,000 tasks, p95", "read_large_detail_p95_ms", 50, "{:.1f} ms"),
         ("a waiting client sees the end, p95", "end_lag_p95_ms", 100, "{:.1f} ms"),
+        ("detail of a running job of 100,000 tasks, p50", "look_large_ms", 20, "{:.1f} ms"),
+        ("retention of 100,000 jobs of one task", "prune_jobs_seconds", 20, "{:.0f} s"),
+        ("idle stack, of a core", "idle_share", 0.01, "{:.1%}"),
+        ("memory of planning 1,000 tasks with 100 KB each", "heavy_plan_megabytes", 64, "{:.0f} MB"),
     ):
         values = report.measures.get(name)
         found = form.format(median(values)) if values else "-"
@@ -183,6 +187,7 @@ def _own(report: Report) -> Iterator[Goal]:
     for label, above, below in (
         ("three-stage job beside 1,000,000 task rows, against none", "chain_million_ms", "chain_empty_ms"),
         ("stage of 10,000, the same", "fan_million_seconds", "fan_empty_seconds"),
+        ("`db verify`, per job of 10,000, against of 1,000", "verify_many_ms", "verify_few_ms"),
     ):
         ratio = _ratio(report, above, below)
         found = "-" if ratio is None else f"{ratio:.2f}"

@@ -1,5 +1,6 @@
 """The workload as CoreMachine's job classes; COREMACHINE_JOBS=bench.jobs:build_registry gives an app these alone."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -34,6 +35,13 @@ class FanJob(JobBaseMixin, JobBase):
         "nonce": _NONCE,
         "n": {"type": "int", "required": True, "min": 1, "description": "tasks of the second stage"},
         "fail_every": {"type": "int", "default": 0, "min": 0, "description": "each so many tasks one fails; 0: none"},
+        "seconds": {
+            "type": "float",
+            "default": 0,
+            "min": 0,
+            "description": "what a task of the second stage lasts",
+        },
+        "padding": {"type": "int", "default": 0, "min": 0, "description": "characters in the parameters of each"},
     }
 
     @staticmethod
@@ -45,8 +53,9 @@ class FanJob(JobBaseMixin, JobBase):
             yield TaskDefinition(parameters={"n": job_params["n"]})
         else:
             (seed,) = previous_results
+            more = {"text": "x" * job_params["padding"]} if job_params["padding"] else {}
             for index in range(seed.result["n"]):
-                yield TaskDefinition(parameters={"index": index})
+                yield TaskDefinition(parameters={"index": index, **more})
 
     @staticmethod
     def finalize_job(context: JobExecutionContext) -> dict[str, Any]:
@@ -90,6 +99,13 @@ class ChainJob(JobBaseMixin, JobBase):
         return {"completed": sum(stage.completed for stage in context.stages)}
 
 
+class OneJob(ChainJob):
+    """One stage of one task."""
+
+    job_type = "bench_one"
+    stages: ClassVar = ChainJob.stages[:1]
+
+
 def seed(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     del context
     return {"n": params["n"]}
@@ -99,6 +115,8 @@ def work(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     every = context.job_parameters.get("fail_every", 0)
     if every and params["index"] % every == 0:
         raise PermanentTaskError("failed, as fail_every asked for")
+    if seconds := context.job_parameters.get("seconds", 0):
+        time.sleep(seconds)
     return RESULT
 
 
@@ -116,4 +134,4 @@ HANDLERS = (
 
 def build_registry(queues: Iterable[str]) -> Registry:
     """The bench's own jobs and nothing else."""
-    return Registry([FanJob, SingleFanJob, FailingFanJob, ChainJob], HANDLERS, queues)
+    return Registry([FanJob, SingleFanJob, FailingFanJob, ChainJob, OneJob], HANDLERS, queues)

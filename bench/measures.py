@@ -273,7 +273,7 @@ def _reads(address: str) -> dict[str, float]:
         chain = http.get("/api/jobs", params={"limit": 1, "job_type": "bench_chain"}).raise_for_status()
         paths["read_small_detail"] = f"/api/jobs/{chain.json()['value'][0]['job_id']}"
         for name, path in paths.items():
-            times = [_timed(lambda path=path: http.get(path).raise_for_status()) for _ in range(READS)]
+            times = [timed(lambda path=path: http.get(path).raise_for_status()) for _ in range(READS)]
             found |= {f"{name}_p50_ms": percentile(times, 0.5) * 1e3, f"{name}_p95_ms": percentile(times, 0.95) * 1e3}
     return found
 
@@ -291,14 +291,15 @@ def measure_cold_start() -> dict[str, float]:
         "import_first_message": (f"{_LATE} core.machine, infrastructure.factory, jobs.all_jobs", {}),
         "import_first_request": (f"{_LATE} triggers.api, core.machine, infrastructure.factory, jobs.all_jobs", {}),
     }
-    return {name: _timed(lambda case=case: _python(*case)) for name, case in cases.items()}
+    return {name: timed(lambda case=case: _python(*case)) for name, case in cases.items()}
 
 
 def _python(code: str, environment: dict[str, str]) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, **environment})
 
 
-def _timed(call: Callable[[], Any]) -> float:
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

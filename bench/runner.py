@@ -13,7 +13,7 @@ from os import cpu_count, getloadavg
 from statistics import median
 from typing import Any
 
-from bench import measures
+from bench import growth, measures
 from bench.contender import ContenderFailed, ContenderProcess, running
 from bench.latency import cloud_broker, cloud_database
 from bench.peers import CONTENDERS
@@ -174,6 +174,8 @@ def _measures(url: str, plan: Plan, *, is_first: bool) -> dict[str, Callable[[],
     if is_first:
         found["waits"] = lambda: measures.measure_waits(url, is_cloud=False)
         found["HTTP"] = lambda: measures.measure_stack(url, 10_000)
+        found["costs that grow"] = lambda: growth.measure_growth(url)
+        found["planning of large parameters"] = lambda: growth.measure_heavy_plan(url)
     return found
 
 

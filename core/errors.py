@@ -24,6 +24,7 @@ Exception
     |   +-- StoreBusy            the connections of this process to the database are all in use
     |   +-- StoreCancelled       the database stopped the statement, and may do so each time
     |   +-- StoreReadOnly        the database takes no writes
+    |   +-- StoreShort           the database answers, and lacks room, memory or a lock for the statement
     +-- DataRefused              the database will never take these values: what they belong to has failed
 """
 
@@ -238,6 +239,12 @@ class StoreCancelled(StoreUnavailable):
 
 class StoreReadOnly(StoreUnavailable):
     """The database takes no writes: it is a standby by now, or somebody made its transactions read-only."""
+
+
+class StoreShort(StoreUnavailable):
+    """The database answers, and has not what a statement needs now: room, memory or a lock. `condition` names it."""
+
+    condition: str
 
 
 class DataRefused(CoreMachineError):

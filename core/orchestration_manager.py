@@ -265,7 +265,7 @@ class OrchestrationManager:
         """
         count = 0
         for queue, group in itertools.groupby(sorted(tasks, key=_queue_of), key=_queue_of):
-            messages = _marked(_task_messages(job, stage, tasks_per_message, group, cause), mark_each)
+            messages = _task_messages(job, stage, tasks_per_message, group, cause, mark_each)
             for chunk in _chunks(messages, MESSAGES_PER_SEND):
                 try:
                     self._sender.send_messages(queue, chunk)
@@ -375,32 +375,28 @@ def task_message(
 
 
 def _task_messages(
-    job: AnnouncedJob, stage: int, tasks_per_message: int, tasks: Iterable[UnannouncedTask], cause: str | None
+    job: AnnouncedJob,
+    stage: int,
+    tasks_per_message: int,
+    tasks: Iterable[UnannouncedTask],
+    cause: str | None,
+    mark_each: int | None,
 ) -> Iterator[TaskQueueMessage]:
-    for chunk in _chunks(iter(tasks), tasks_per_message):
+    """Messages for tasks of one queue; `announce_tasks` has the meaning of `mark_each`."""
+    groups = list(_chunks(iter(tasks), tasks_per_message))
+    for number, group in enumerate(groups, start=1):
+        if mark_each is not None:
+            takes_next: bool | None = number % mark_each == 0 or number == len(groups)
+        else:
+            takes_next = None if cause is None else True
         yield task_message(
             job,
             stage,
-            [task.task_id for task in chunk],
-            attempt=max([task.attempt for task in chunk]) + 1,
+            [task.task_id for task in group],
+            attempt=max([task.attempt for task in group]) + 1,
             cause=cause,
-            takes_next=None if cause is None else True,
+            takes_next=takes_next,
         )
-
-
-def _marked(messages: Iterator[TaskQueueMessage], mark_each: int | None) -> Iterator[TaskQueueMessage]:
-    """The messages, of which one in `mark_each` and the last are to take the next tasks of their window."""
-    if mark_each is None:
-        yield from messages
-        return
-    waiting = next(messages, None)
-    for number in itertools.count(1):
-        if waiting is None:
-            return
-        following = next(messages, None)
-        is_marked = following is None or number % mark_each == 0
-        yield waiting.model_copy(update={"takes_next": is_marked})
-        waiting = following
 
 
 def _chunks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:

@@ -365,10 +365,6 @@ class StateManager(JobTransitions):
             self._note_if_large(ref, "parameters", {task.task_id: task.parameters for task in planned.tasks})
         return outcome
 
-    def expected_count(self, ref: StageRef) -> int:
-        """How many tasks a planned stage has."""
-        return self._stages.expected_count(ref)
-
     def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
         """A queue has the messages for these tasks: pending becomes queued."""
         return self._tasks.mark_tasks_announced(ref, task_ids)

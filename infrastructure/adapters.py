@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from json import JSONDecoder, dumps
+from operator import attrgetter
 from typing import Any, cast
 from uuid import UUID
 
@@ -42,45 +43,44 @@ _LENGTH = struct.Struct("!i")
 _NULL = _LENGTH.pack(-1)
 
 
-def _packed(element_oid: int, values: Sequence[bytes | None]) -> bytes:
+class _ArrayDumper(Dumper):
     """The binary format of an array with one dimension."""
-    if not values:
-        return _EMPTY.pack(0, 0, element_oid)
-    parts = [_HEAD.pack(1, None in values, element_oid, len(values), 1)]
-    for value in values:
-        parts += (_NULL,) if value is None else (_LENGTH.pack(len(value)), value)
-    return b"".join(parts)
 
-
-class _JsonbArrayDumper(Dumper):
     format = Format.BINARY
-    oid = adapters.types["jsonb"].array_oid
+    _element_oid: int
+    _encode: Callable[[Any], bytes]
 
-    _OID = adapters.types["jsonb"].oid
-
-    def dump(self, obj: JsonbArray) -> bytes:
-        texts = [value if value is None or isinstance(value, EncodedJson) else dumps(dict(value)) for value in obj]
-        return _packed(self._OID, [None if text is None else b"\x01" + text.encode() for text in texts])
-
-
-class _TextArrayDumper(Dumper):
-    format = Format.BINARY
-    oid = adapters.types["text"].array_oid
-
-    _OID = adapters.types["text"].oid
-
-    def dump(self, obj: TextArray) -> bytes:
-        return _packed(self._OID, [None if text is None else text.encode() for text in obj])
+    def dump(self, obj: Sequence[Any]) -> bytes:
+        if not obj:
+            return _EMPTY.pack(0, 0, self._element_oid)
+        parts = [_HEAD.pack(1, None in obj, self._element_oid, len(obj), 1)]
+        for value in obj:
+            if value is None:
+                parts.append(_NULL)
+            else:
+                encoded = self._encode(value)
+                parts += (_LENGTH.pack(len(encoded)), encoded)
+        return b"".join(parts)
 
 
-class _UuidArrayDumper(Dumper):
-    format = Format.BINARY
-    oid = adapters.types["uuid"].array_oid
+def _jsonb_of(value: Mapping[str, Any] | EncodedJson) -> bytes:
+    text = value if isinstance(value, EncodedJson) else dumps(dict(value))
+    return b"\x01" + text.encode()
 
-    _OID = adapters.types["uuid"].oid
 
-    def dump(self, obj: UuidArray) -> bytes:
-        return _packed(self._OID, [value.bytes for value in obj])
+class _JsonbArrayDumper(_ArrayDumper):
+    oid, _element_oid = adapters.types["jsonb"].array_oid, adapters.types["jsonb"].oid
+    _encode = staticmethod(_jsonb_of)
+
+
+class _TextArrayDumper(_ArrayDumper):
+    oid, _element_oid = adapters.types["text"].array_oid, adapters.types["text"].oid
+    _encode = staticmethod(str.encode)
+
+
+class _UuidArrayDumper(_ArrayDumper):
+    oid, _element_oid = adapters.types["uuid"].array_oid, adapters.types["uuid"].oid
+    _encode = attrgetter("bytes")
 
 
 class _EncodedJsonDumper(Dumper):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from core.errors import DataRefused, StoreBusy, StoreCancelled, StoreReadOnly, StoreUnavailable
+from core.errors import DataRefused, StoreBusy, StoreCancelled, StoreReadOnly, StoreShort, StoreUnavailable
 from core.safety.safe_log import safe_logger
 
 
@@ -33,6 +33,10 @@ class ConnectionsInUse(DatabaseUnavailable, StoreBusy):
         super().__init__(operation, f"{expected}, {found}")
 
 
+class DatabaseSilent(DatabaseUnavailable):
+    """A server, or a pooler in front of it, took a statement and has not answered for long."""
+
+
 class DatabaseUnsuitable(DatabaseUnavailable):
     """The engine cannot work on this database as it is set up: somebody must change that."""
 
@@ -43,6 +47,18 @@ class StatementCancelled(DatabaseUnavailable, StoreCancelled):
 
 class DatabaseReadOnly(DatabaseUnavailable, StoreReadOnly):
     """The server takes no writes."""
+
+
+class DatabaseShort(DatabaseUnavailable, StoreShort):
+    """The server answers, and a limit of its own keeps it from the statement.
+
+    Args:
+        condition: Its SQLSTATE with the name of that.
+    """
+
+    def __init__(self, operation: str, reason: str, condition: str) -> None:
+        self.condition = condition
+        super().__init__(operation, reason)
 
 
 class ChangeRefused(RepositoryError):

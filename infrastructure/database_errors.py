@@ -17,6 +17,9 @@ CANCELLED = frozenset({"57014", "25P04"})
 # Raised by a trigger; by us, since one left out a row; for a statement that a table with rules does not take.
 REFUSED_BY_OTHERS = frozenset({"P0001", "CM006", "0A000"})
 NOT_GRANTED = "42501"
+# Of disk, memory, connections, a limit of the server's; and a lock_timeout.
+SHORTAGES = "53"
+LOCK_NOT_GIVEN = "55P03"
 PROTOCOL_VIOLATION = "08P01"
 
 
@@ -47,7 +50,7 @@ _BY_SQLSTATE = {
     # The server is a standby by now, or its disk is so full that it takes no writes.
     READ_ONLY: Fault.OUTAGE,
     # Limits of the operator: on waiting for a lock, on idling in a transaction, on a transaction's duration.
-    "55P03": Fault.OUTAGE,
+    LOCK_NOT_GIVEN: Fault.OUTAGE,
     "25P03": Fault.OUTAGE,
     "25P04": Fault.OUTAGE,
 }
@@ -81,6 +84,14 @@ def fault_of(error: Exception, *, is_broken: bool) -> Fault:
     # Refused before it was sent, over a connection that works: NUL in a text, or more than libpq can hold.
     is_data = isinstance(error, psycopg.DataError | psycopg.OperationalError)
     return Fault.DATA if is_data else Fault.OTHER
+
+
+def shortage_of(error: BaseException | None) -> str | None:
+    """What the server lacks for a statement, with its SQLSTATE; None where that is not why it was refused."""
+    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if sqlstate is None or not (sqlstate.startswith(SHORTAGES) or sqlstate == LOCK_NOT_GIVEN):
+        return None
+    return f"{sqlstate} {type(error).__name__}"
 
 
 def reason_of(error: BaseException | None) -> str:

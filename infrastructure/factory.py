@@ -9,11 +9,13 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, cast
 
+from core.basics.shared_look import NoAnswer, SharedLook
 from core.basics.version import VERSION
 from core.models.app import AppProfile
 from core.ports import JobCatalog
 from infrastructure.apps import AppRepository
 from infrastructure.audit import AuditRepository
+from infrastructure.base import DatabaseSilent
 from infrastructure.dashboard import DashboardQueries
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.entra import EntraTokens, default_credential
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 
 # Who asks whether the database is there wants to hear soon that it is not.
 _PROBE_SECONDS = 3.0
+# A probe of the database waits no longer for its answer: its caller has a limit, too.
+_ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class RepositoryFactory:
         self._lock = RLock()
         self._pool: Pool | None = None
         self._repositories: Repositories | None = None
-        self._migrator: Migrator | None = None
+        self._status_look: SharedLook[SchemaStatus] | None = None
         self._stand_ins: list[LeaseStandIn] = []
 
     def create_repositories(self) -> Repositories:
@@ -187,22 +191,31 @@ class RepositoryFactory:
         """Which migrations of this release the database has.
 
         Raises:
-            StoreUnavailable: It cannot be reached.
+            StoreUnavailable: It cannot be reached, or does not answer.
             MigrationError: Its schema is none of ours, or was edited.
         """
         with self._lock:
             self.create_repositories()
-            if self._migrator is None:
-                self._migrator = Migrator(cast("Pool", self._pool), self.settings.schema_name)
-            migrator = self._migrator
-        return migrator.status(patience_seconds=_PROBE_SECONDS)
+            if self._status_look is None:
+                migrator = Migrator(cast("Pool", self._pool), self.settings.schema_name)
+                look = partial(migrator.status, patience_seconds=_PROBE_SECONDS)
+                self._status_look = SharedLook("database-look", look, _ANSWER_SECONDS)
+            status = self._status_look
+        try:
+            return status.ask()
+        except NoAnswer as silence:
+            reason = (
+                f"expected an answer within {_ANSWER_SECONDS:g} s, found none for {silence.seconds:.0f} s; the server, "
+                "or a pooler in front of it, takes statements and does not answer: look whether it is paused or stopped"
+            )
+            raise DatabaseSilent("schema_status", reason) from silence
 
     def close(self) -> None:
         """Close all connections. Repositories cannot be used afterwards."""
         with self._lock:
             repositories, self._repositories = self._repositories, None
             pool, self._pool = self._pool, None
-            self._migrator = None
+            self._status_look = None
             stand_ins, self._stand_ins = self._stand_ins, []
         for stand_in in stand_ins:
             stand_in.close()

@@ -60,6 +60,11 @@ class JanitorRepository(PostgreSQLRepository):
         [row] = self._call("note_stalled_jobs", (limit,))
         return int(row["note_stalled_jobs"])
 
+    def bring_times_back(self, limit: int) -> int:
+        """Times that are later than they can be, since the database's clock was ahead: how many rows begin anew."""
+        [row] = self._call("bring_times_back", (limit,))
+        return int(row["bring_times_back"])
+
     def read_clock(self) -> datetime:
         """The database's time."""
         [row] = self._call("clock", ())

@@ -504,14 +504,6 @@ class StageCompletionRepository(PostgreSQLRepository):
         outcome = RetryOutcome.stored(row["outcome"])
         return RetryAnswer(outcome, row["attempt"], row["due_at"], delay_seconds, is_in_line=row["is_in_line"])
 
-    def expected_count(self, ref: StageRef) -> int:
-        """How many tasks a planned stage has; 0 for one that is not planned."""
-        query = SQL("select expected_count from {} where job_id = %s and run = %s and stage = %s").format(
-            Identifier(self._schema, "stages")
-        )
-        rows = self._execute_query("expected_count", query, ref)
-        return (rows[0]["expected_count"] or 0) if rows else 0
-
     def count_lost_processes(self, ref: JobRef, task_ids: Sequence[str]) -> dict[str, int]:
         """How often each was taken back from a process that was lost.
 

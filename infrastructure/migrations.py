@@ -1,11 +1,12 @@
 """Brings a database's schema to this release: one transaction, one process at a time, nothing destroyed."""
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import Connection, Cursor
@@ -18,10 +19,17 @@ from core.safety.safe_log import safe_logger
 from core.schema.migration import Migration, in_order, load_migrations, text_checksum
 from core.schema.sql_generator import generate_replaceable
 from core.schema.tables import TABLES
-from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable, RepositoryError
+from infrastructure.base import (
+    ConnectionsInUse,
+    DatabaseShort,
+    DatabaseUnavailable,
+    DatabaseUnsuitable,
+    RepositoryError,
+)
 from infrastructure.connections import at_read_committed
-from infrastructure.database_errors import Fault, fault_of, reason_of
+from infrastructure.database_errors import Fault, fault_of, reason_of, shortage_of
 from infrastructure.foreign_facts import find_foreign_facts
+from infrastructure.schema_parts import ReplaceableParts, find_missing_parts
 
 VERSIONS_TABLE = "schema_versions"
 # The row of the functions and guards that were applied last; migrations count from 1.
@@ -134,7 +142,14 @@ class Migrator:
         self._database = database
         self._schema = schema
         self._migrations = load_migrations() if migrations is None else in_order(migrations)
+        if sys.flags.optimize > 1:
+            raise MigrationError(
+                "migrate",
+                "expected Python with docstrings, which describe the tables, found -OO or PYTHONOPTIMIZE=2: start it "
+                "with -O, or without",
+            )
         self._functions = tuple((functions or generate_replaceable)(schema))
+        self._parts = ReplaceableParts(self._functions, schema)
         self._checksum = text_checksum(statement.as_string(None) for statement in self._functions)
         self._lock_timeout_seconds = lock_timeout_seconds
         self._attempts = attempts
@@ -150,11 +165,11 @@ class Migrator:
         """
         with self._transaction(patience_seconds) as cursor:
             self._expect_all_rows(cursor)
-            return replace(
-                self._status(self._history(cursor)),
-                refuses_writes=_why_read_only(cursor),
-                foreign=find_foreign_facts(cursor, self._schema),
-            )
+            status = self._status(cursor, self._history(cursor))
+            foreign = find_foreign_facts(cursor, self._schema)
+            if not status.pending and not status.is_newer:
+                foreign = replace(foreign, missing=find_missing_parts(cursor, self._schema))
+            return replace(status, refuses_writes=_why_read_only(cursor), foreign=foreign)
 
     def _expect_all_rows(self, cursor: Cursor[DictRow]) -> None:
         rows = cursor.execute(
@@ -252,16 +267,20 @@ class Migrator:
             with self._database.connection(patience_seconds) as connection:
                 yield connection
         except PoolTimeout as error:
-            raise self._explain(error) from error
+            raise self._explain(patience_seconds) from error
         except PoolClosed as error:
             raise DatabaseUnavailable("migrate", str(error)) from error
 
-    def _explain(self, error: PoolTimeout) -> DatabaseUnavailable:
-        """Why no connection came: that of a plain pool, or what ours found wrong with the database."""
-        found = getattr(self._database, "connect_error", None)
+    def _explain(self, patience_seconds: float | None) -> DatabaseUnavailable:
+        """Why no connection came: all are in use, or what a pool of ours found wrong with the database."""
+        pool = cast("ConnectionPool[Any]", self._database)
+        found = getattr(pool, "connect_error", None)
         if isinstance(found, DatabaseUnsuitable):
             return DatabaseUnsuitable("migrate", found.reason)
-        return DatabaseUnavailable("migrate", str(error if found is None else found))
+        if found is not None:
+            return DatabaseUnavailable("migrate", str(found))
+        seconds = pool.timeout if patience_seconds is None else patience_seconds
+        return ConnectionsInUse("migrate", f"expected a connection within {seconds:g} s", pool.max_size)
 
     def _history(self, cursor: Cursor[DictRow]) -> dict[int, DictRow]:
         """What was applied here, by version, each with its name and checksum."""
@@ -283,17 +302,19 @@ class Migrator:
                 raise MigrationChanged(migration.version, row["name"], migration.name)
         return history
 
-    def _status(self, history: Mapping[int, DictRow]) -> SchemaStatus:
+    def _status(self, cursor: Cursor[DictRow], history: Mapping[int, DictRow]) -> SchemaStatus:
         functions = history.get(FUNCTIONS_VERSION)
+        is_applied = functions is not None and functions["checksum"] == self._checksum
         return SchemaStatus(
             database_version=max(history, default=0),
             code_version=len(self._migrations),
             pending=tuple(migration.label for migration in self._migrations if migration.version not in history),
-            functions_current=functions is not None and functions["checksum"] == self._checksum,
+            # Somebody may have dropped one.
+            functions_current=is_applied and not self._parts.is_any_missing(cursor),
         )
 
     def _steps(self, cursor: Cursor[DictRow], history: Mapping[int, DictRow]) -> list[_Step]:
-        if self._status(history).is_current:
+        if self._status(cursor, history).is_current:
             return []
         steps = self._foundation(cursor) if not history else []
         for migration in self._migrations:
@@ -386,6 +407,8 @@ class Migrator:
 def _translated(label: str | None, error: psycopg.Error, connection: Connection[Any]) -> RepositoryError:
     """An outage, or what a person must look at; `label` is the step's, None for a look at the schema."""
     fault = fault_of(error, is_broken=connection.closed)
+    if (shortage := shortage_of(error)) is not None:
+        return DatabaseShort("migrate", str(error), shortage)
     if fault is Fault.OUTAGE:
         return DatabaseUnavailable("migrate", str(error))
     if label is None and fault is Fault.UNSUITABLE:

@@ -28,6 +28,7 @@ from infrastructure.base import (
     ChangeRefused,
     ConnectionsInUse,
     DatabaseReadOnly,
+    DatabaseShort,
     DatabaseUnavailable,
     DatabaseUnsuitable,
     PreconditionFailed,
@@ -53,6 +54,7 @@ from infrastructure.database_errors import (
     fault_of,
     first_line,
     reason_of,
+    shortage_of,
 )
 from infrastructure.migrations import Migrator
 
@@ -136,17 +138,17 @@ class PooledConnection(PreparedConnection):
         super().prepare(is_pooled=is_pooled, needs_transaction=needs_transaction)
 
     @property
-    def is_at_rest(self) -> bool:
-        """Whether the next statement is a transaction of its own, as all of the engine's are."""
-        return self.autocommit and self.pgconn.transaction_status == TransactionStatus.IDLE
+    def is_usable(self) -> bool:
+        """Whether the next statement is a transaction of its own, and the server is not about to close the connection.
 
-    @property
-    def has_input(self) -> bool:
-        """While nothing was asked, the server only speaks to say that it goes: nothing is sent to it any more."""
+        It announces that unasked, and nothing else: that is a look, and no call.
+        """
+        if not self.autocommit or self.pgconn.transaction_status != TransactionStatus.IDLE:
+            return False
         if self._input is not None:
-            return bool(self._input.poll(0))
+            return not self._input.poll(0)
         with socket.fromfd(self.fileno(), socket.AF_INET, socket.SOCK_STREAM) as copy:
-            return bool(select.select([copy], [], [], 0)[0])
+            return not select.select([copy], [], [], 0)[0]
 
 
 class Pool(ConnectionPool[PooledConnection]):
@@ -176,7 +178,7 @@ class Pool(ConnectionPool[PooledConnection]):
             raise NotThisProcess(self._pid)
         while True:
             connection = super().getconn(timeout)
-            if connection.connected_at >= self._used_from and connection.is_at_rest and not connection.has_input:
+            if connection.connected_at >= self._used_from and connection.is_usable:
                 return connection
             connection.close()
             # It makes another one in its place.
@@ -351,28 +353,27 @@ class PostgreSQLRepository(BaseRepository):
         Nobody knows then whether the first was committed. Each of our statements either only reads, or is fenced so
         that the second finds the first done and changes nothing; docs/reference/operations.md has the answers.
         """
-        try:
-            return self._execute_once(text, parameters, timeout)
-        except Exception as error:  # noqa: BLE001 - raised again as what it means
-            if not (isinstance(error, Refused) and error.is_again):
-                self._raise_translated(operation, error)
-            details = {"operation": operation, "reason": first_line(error.__cause__)}
-            self._log.info("called_over_another_connection", extra=details)
-        with self._error_context(operation):
-            return self._execute_once(text, parameters, timeout)
-
-    def _execute_once(self, text: str, parameters: Parameters, timeout: float | None) -> list[DictRow]:
-        # Without the pool's own `with`, which also commits: this connection has no open transaction.
-        connection = self._pool.getconn(timeout)
-        try:
-            rows = connection.run(text, parameters)
-        except _REFUSALS as error:
-            raise self._pool.judge(connection, error) from error
-        finally:
-            self._pool.putconn(connection)
-        if outage.is_on:
-            outage.end()
-        return rows
+        is_second = False
+        while True:
+            try:
+                # Without the pool's own `with`, which also commits: this connection has no open transaction.
+                connection = self._pool.getconn(timeout)
+                try:
+                    rows = connection.run(text, parameters)
+                except _REFUSALS as error:
+                    raise self._pool.judge(connection, error) from error
+                finally:
+                    self._pool.putconn(connection)
+            except Exception as error:  # noqa: BLE001 - raised again as what it means
+                if is_second or not (isinstance(error, Refused) and error.is_again):
+                    self._raise_translated(operation, error)
+                details = {"operation": operation, "reason": first_line(error.__cause__)}
+                self._log.info("called_over_another_connection", extra=details)
+                is_second = True
+            else:
+                if outage.is_on:
+                    outage.end()
+                return rows
 
     def _table(self, name: str) -> Identifier:
         """A table, or a function, of the schema."""
@@ -415,6 +416,8 @@ class PostgreSQLRepository(BaseRepository):
         if not isinstance(error, Refused):
             return error
         cause = error.__cause__
+        if (shortage := shortage_of(cause)) is not None:
+            return DatabaseShort(operation, str(cause), shortage)
         is_short = error.fault in {Fault.CHANGED, Fault.NOT_AS_EXPECTED}
         return _meaning_of(error.fault, cause)(operation, first_line(cause) if is_short else reason_of(cause))
 

@@ -31,6 +31,14 @@ class ResultRepository(PostgreSQLRepository):
         for row in self._pages(ref, "failed", "error"):
             yield FailedTask(row["task_id"], row["task_index"], row["name"], row["parameters"], row["error"] or {})
 
+    def expected_count(self, ref: StageRef) -> int:
+        """How many tasks a planned stage has; 0 for one that is not planned."""
+        query = SQL("select expected_count from {} where job_id = %s and run = %s and stage = %s").format(
+            Identifier(self._schema, "stages")
+        )
+        rows = self._execute_query("expected_count", query, ref)
+        return (rows[0]["expected_count"] or 0) if rows else 0
+
     def mean_task_seconds(self, job_type: str, stage: int) -> float | None:
         """How long tasks of this stage lasted in the last job of the type that ended well: the mean of the first."""
         query = SQL(

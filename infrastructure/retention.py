@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from core.models.upkeep import Pruned
+from infrastructure.base import ChangeRefused, ValuesRefused
 from infrastructure.postgresql import PostgreSQLRepository
 
 JOBS_PER_FIND = 500
@@ -16,8 +17,10 @@ LIMITS_PER_CALL = 1000
 AUDIT_ROWS_PER_CALL = 2000
 # After a piece, this many times as long as it took: old rows have time, running work has not.
 REST = 3.0
+# The log of one call has no more jobs that the database refuses to delete.
+_MOST_TOLD = 5
 # After a piece of many small jobs, which writes less of the log for its time: most of it is looks by keys.
-REST_AFTER_SMALL = 1.0
+REST_AFTER_SMALL = 0.7
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,23 @@ class RetentionRepository(PostgreSQLRepository):
             on_progress: Called after each piece with what went so far.
         """
         pruned = Pruned()
-        while jobs := self.find_prunable_jobs(older_than_seconds):
-            before = pruned.jobs
-            left = [job.job_id for job in jobs]
+        # Those that the database refuses to delete, and so the first that are found each time.
+        refused: set[str] = set()
+        while jobs := self.find_prunable_jobs(older_than_seconds, JOBS_PER_FIND + len(refused)):
+            before = pruned.jobs + len(refused)
+            left = [job.job_id for job in jobs if job.job_id not in refused]
             while gone := self._prune_small(left, pruned):
                 left = [job_id for job_id in left if job_id not in gone]
                 on_progress(pruned)
                 if most_tasks is not None and pruned.tasks >= most_tasks:
                     return pruned
             for job_id in left:
-                while self._prune_piece(job_id, pruned):
+                while self._prune_piece(job_id, pruned, refused):
                     on_progress(pruned)
                     if most_tasks is not None and pruned.tasks >= most_tasks:
                         return pruned
                 on_progress(pruned)
-            if pruned.jobs == before:
+            if pruned.jobs + len(refused) == before:
                 break  # all of them are locked by others
         return pruned
 
@@ -111,9 +116,15 @@ class RetentionRepository(PostgreSQLRepository):
         return count
 
     def _prune_small(self, job_ids: list[str], pruned: Pruned) -> frozenset[str]:
-        """Delete the first of these jobs that make one piece together: which are gone. Rests afterwards."""
+        """Delete the first of these jobs that make one piece together: which are gone. Rests afterwards.
+
+        None of them, if the database refuses to delete one: each is asked for alone then.
+        """
         started = time.monotonic()
-        (row,) = self._call("prune_small_jobs", (job_ids, TASKS_PER_CALL))
+        try:
+            (row,) = self._call("prune_small_jobs", (job_ids, TASKS_PER_CALL))
+        except (ChangeRefused, ValuesRefused):
+            return frozenset()
         gone = frozenset(row["pruned_job_ids"])
         if gone:
             time.sleep(REST_AFTER_SMALL * (time.monotonic() - started))
@@ -121,10 +132,22 @@ class RetentionRepository(PostgreSQLRepository):
         pruned.jobs += len(gone)
         return gone
 
-    def _prune_piece(self, job_id: str, pruned: Pruned) -> bool:
-        """Whether tasks of the job are left. Rests afterwards: others have the database for most of the time."""
+    def _prune_piece(self, job_id: str, pruned: Pruned, refused: set[str]) -> bool:
+        """Whether tasks of the job are left. Rests afterwards: others have the database for most of the time.
+
+        Args:
+            refused: Gets the job's id if the database refuses to delete it, such as for a foreign key of another table.
+        """
         started = time.monotonic()
-        (row,) = self._call("prune_job", (job_id, TASKS_PER_CALL))
+        try:
+            (row,) = self._call("prune_job", (job_id, TASKS_PER_CALL))
+        except (ChangeRefused, ValuesRefused) as error:
+            if len(refused) < _MOST_TOLD:
+                self._log.warning(
+                    "job_not_pruned", extra={"checkpoint": "PRUNE", "job_id": job_id, "reason": error.reason}
+                )
+            refused.add(job_id)
+            return False
         time.sleep(REST * (time.monotonic() - started))
         pruned.tasks += row["pruned_tasks"]
         pruned.jobs += row["is_job_pruned"]

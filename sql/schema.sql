@@ -389,6 +389,9 @@ begin
   insert into "app".audit_log (action, job_id, actor, reason, detail, at)
   values (p_action, p_job_id, p_actor, p_reason, coalesce(jsonb_strip_nulls(p_detail), jsonb_build_object()),
     "app".clock());
+  if not found then
+    perform "app".report_left_out('audit_log');
+  end if;
 end $$;
 
 -- Deletes up to p_limit rows that are older than p_older_than_seconds; returns how many.
@@ -487,15 +490,25 @@ language sql immutable parallel safe as $$
     coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
 $$;
 
+-- Raises CM006: rows that were to be inserted or changed are not, so a trigger or a rule that is not ours left them out.
+-- What relies on them would go wrong later, and silently.
+create or replace function "app".report_left_out(p_table text) returns void
+language plpgsql as $$
+begin
+  raise exception 'expected all rows to be written, found fewer: a trigger or a rule of the table % keeps rows out; drop it',
+    p_table using errcode = 'CM006';
+end $$;
+
 comment on function "app"."stored_error"(p_type text, p_message text, p_retryable boolean, p_attempt integer, p_at timestamptz) is 'An error as rows keep it: every error that SQL writes is made here.';
 comment on function "app"."error_of_attempt"(p_error jsonb, p_attempt integer) is 'The error of a task''s attempt, as a handler''s process gave it, with the number of that attempt.';
 comment on function "app"."cancelled_error"(p_reason text) is 'The error that a cancelled job''s row keeps.';
 comment on function "app"."normalised_message"(p_message text) is 'A message without what distinguishes one occurrence of an error from another.';
 comment on function "app"."error_fingerprint"(p_type text, p_message text) is 'The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.';
+comment on function "app"."report_left_out"(p_table text) is 'Raises CM006: rows that were to be inserted or changed are not, so a trigger or a rule that is not ours left them out.';
 
 -- Events: the job's timeline. A task's plain success has none, since its own row shows it.
 
--- Writes one line of the job's timeline. Locks: none but the new row's.
+-- Writes one line of the job's timeline. Raises CM006 where it is left out. Locks: none but the new row's.
 create or replace function "app".record_event(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
 ) returns void
@@ -503,6 +516,9 @@ language plpgsql as $$
 begin
   insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
   values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock());
+  if not found then
+    perform "app".report_left_out('job_events');
+  end if;
 end $$;
 
 comment on function "app"."record_event"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb) is 'Writes one line of the job''s timeline.';
@@ -574,6 +590,24 @@ begin
   perform pg_advisory_xact_lock_shared("app".stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
+-- Whether tasks of a stage may wait for an attempt, now and until this transaction ends. A function that lets tasks wait
+-- again asks this when it has locked them: the end of a job skips rows that others hold, and no message may come for them.
+-- p_decides: the transaction may end tasks, and with them the stage; else it shares the stage's lock.
+create or replace function "app".keep_stage_open(p_job_id text, p_run integer, p_stage integer, p_decides boolean)
+returns boolean
+language plpgsql as $$
+begin
+  if p_decides then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+  else
+    perform "app".share_stage(p_job_id, p_run, p_stage);
+  end if;
+  return exists (
+    select from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing')
+  );
+end $$;
+
 -- Takes a stage's lock without waiting: false when another transaction has it.
 create or replace function "app".try_lock_stage(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
@@ -612,16 +646,25 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_key, 0));
 end $$;
 
+-- Whether this statement has waited long, as for a lock that somebody has on a whole table: what it read of the clock
+-- when it began is old.
+create or replace function "app".has_waited() returns boolean
+language sql volatile as $$
+  select clock_timestamp() > statement_timestamp() + interval '1 second'
+$$;
+
 comment on function "app"."ids_in_order"(p_task_ids text[]) is 'The ids that name task rows, each once, in the order in which the rows are locked.';
 comment on function "app"."places_of_tasks"(p_job_id text, p_run integer, p_task_ids text[]) is 'The places of task rows that the caller has locked, after it has written them.';
 comment on function "app"."stage_lock_key"(p_job_id text, p_run integer, p_stage integer) is 'The key of a stage''s advisory lock.';
 comment on function "app"."refuse_isolation"() is 'Raises CM005: the transaction is not read committed.';
 comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.';
 comment on function "app"."share_stage"(p_job_id text, p_run integer, p_stage integer) is 'Holds off decisions about a stage, side by side with others who share its lock.';
+comment on function "app"."keep_stage_open"(p_job_id text, p_run integer, p_stage integer, p_decides boolean) is 'Whether tasks of a stage may wait for an attempt, now and until this transaction ends.';
 comment on function "app"."try_lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Takes a stage''s lock without waiting: false when another transaction has it.';
 comment on function "app"."lock_window"(p_job_id text, p_run integer, p_stage integer) is 'Serializes those who take tasks into a stage''s window.';
 comment on function "app"."lock_limits"(p_names text[]) is 'Serializes claims under limits, and those who announce for them: all of a stage''s at once, in one order.';
 comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes submissions that carry the same idempotency key.';
+comment on function "app"."has_waited"() is 'Whether this statement has waited long, as for a lock that somebody has on a whole table: what it read of the clock when it began is old.';
 
 -- Advance: whether a stage has ended is decided here, and its job advances to the next stage or to its own summary.
 
@@ -663,6 +706,9 @@ begin
     update "app".stages s set failed_count = s.failed_count + cardinality(p_failed_ids)
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     returning s.failed_count into v_stage.failed_count;
+    if not found then
+      perform "app".report_left_out('stages');
+    end if;
     for v_task in
       select named.id as task_id, w.error from "app".ids_in_order(p_failed_ids) as named
       cross join lateral (
@@ -769,6 +815,9 @@ begin
   if v_job.status = 'queued' then
     insert into "app".stages (job_id, run, stage, settings, created_at)
     values (p_job_id, p_run, v_job.stage, v_job.definition -> 'stages' -> (v_job.stage - 1), v_now);
+    if not found then
+      perform "app".report_left_out('stages');
+    end if;
   end if;
   return v_job.status;
 end $$;
@@ -1020,6 +1069,9 @@ begin
     where t.ctid = any (v_places)
     returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
       0::double precision;
+    if "app".has_waited() then
+      perform "app".begin_leases_now(v_claimed, array_fill(p_lease_id, array[cardinality(v_claimed)]), true);
+    end if;
     if cardinality(v_claimed) = cardinality(p_task_ids) then
       return;
     end if;
@@ -1089,6 +1141,9 @@ begin
     0::double precision;
   if found then
     perform set_config('synchronous_commit', 'off', true);
+    if "app".has_waited() then
+      perform "app".begin_leases_now(array[p_task_id], array[p_lease_id], true);
+    end if;
   end if;
 end $$;
 
@@ -1133,6 +1188,10 @@ begin
     and (least(j.deadline_at, s.deadline_at, s.queue_deadline_at) <= v_now) is not true
     and (coalesce((s.settings ->> 'tasks_per_message')::integer, 1) = 1 and s.settings ->> 'max_parallel' is null and s.settings ->> 'limits' is null) and t.ctid = any (v_places) and t.task_id > s.window_after
   returning t.task_id, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters;
+  if "app".has_waited() then
+    perform "app".begin_leases_now(array_agg(o.task_id), array_agg(p_lease_id), true)
+    from "app".tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) o;
+  end if;
 end $$;
 
 comment on function "app"."claim_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text) is 'Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.';
@@ -1461,6 +1520,14 @@ begin
   job_found := false;
   released := 0;
   if outcome = 'known' then
+    -- The message leaves its queue when this returns.
+    if not exists (
+      select from "app".dead_letters d
+      where d.job_id = p_job_id and d.queue = p_queue and d.message_id = p_message_id
+        and d.sequence_number = p_sequence_number and d.enqueued_at = p_enqueued_at
+    ) then
+      perform "app".report_left_out('dead_letters');
+    end if;
     return next;
     return;
   end if;
@@ -1755,12 +1822,18 @@ begin
   end if;
   insert into "app".stages (job_id, run, stage, status, settings, expected_count, created_at, planned_at)
   values (p_job_id, p_run, p_stage + 1, 'processing', v_settings, cardinality(p_next_task_ids), v_now, v_now);
+  if not found then
+    perform "app".report_left_out('stages');
+  end if;
   perform "app".insert_few_tasks(p_job_id, p_run, p_stage + 1, p_next_task_ids, p_next_task_types, p_next_queues,
     p_next_names, p_next_parameters, p_next_lease_id, p_owner, (v_settings ->> 'lease_seconds')::double precision);
   insert into "app".job_events (job_id, run, stage, event, detail, at)
   values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
     (p_job_id, p_run, p_stage + 1, 'stage_planned',
       jsonb_build_object('expected_count', cardinality(p_next_task_ids)), v_now);
+  if not found then
+    perform "app".report_left_out('job_events');
+  end if;
 end $$;
 
 -- Ends the last stage with all its tasks and the job with its summary. Returns the job's final status.
@@ -1790,6 +1863,9 @@ begin
   insert into "app".job_events (job_id, run, stage, event, detail, at)
   values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
     (p_job_id, p_run, null, 'job_' || v_status, jsonb_build_object(), v_now);
+  if not found then
+    perform "app".report_left_out('job_events');
+  end if;
   perform "app".note_job_event(p_job_id, p_run, 'job.' || v_status);
   return v_status;
 end $$;
@@ -2042,7 +2118,7 @@ create or replace function "app".release_tasks(
 ) returns text[]
 language plpgsql as $$
 begin
-  return "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, null);
+  return "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, p_started, null);
 end $$;
 
 -- Fails those of the tasks, which a process that drains has just released, that seem to end their processes.
@@ -2084,11 +2160,14 @@ end $$;
 -- interruption, of a process that drains, and it fails nothing: a deployment is nobody's fault. But a task that sends its
 -- process the signal to end would end one after the other: one that was interrupted twice as often as its stage allows
 -- (10 times at least), and again within a minute of its begin, has failed as InterruptedTooOften.
+-- p_decides: tasks may fail in this transaction, as those that p_started names may.
 -- p_until: up to this id they wait in their stage's line again; null: none does.
--- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
--- job row.
+-- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage (shared
+-- without p_decides), then the job row.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function "app".give_back_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
+  p_decides boolean, p_until text
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -2116,6 +2195,9 @@ begin
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     for update
   ) h;
+  if v_open and cardinality(v_ids) > 0 and not "app".keep_stage_open(p_job_id, p_run, p_stage, p_decides) then
+    raise exception 'stage % of job % run % ended meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+  end if;
   if v_limits is not null then
     perform "app".take_back_starts(v_limits, v_places);
   end if;
@@ -2156,7 +2238,7 @@ comment on function "app"."note_step_unwritten"(p_job_id text, p_run integer, p_
 comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_places tid[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
 comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again: give_back_tasks.';
 comment on function "app"."fail_enders"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_most integer) is 'Fails those of the tasks, which a process that drains has just released, that seem to end their processes.';
-comment on function "app"."give_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text) is 'Gives claimed tasks back before their lease runs out, and returns those that are pending again.';
+comment on function "app"."give_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_decides boolean, p_until text) is 'Gives claimed tasks back before their lease runs out, and returns those that are pending again.';
 
 -- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
 -- is one statement, skips rows that another transaction holds, and is bounded, so that any number of janitors may sweep
@@ -2366,21 +2448,38 @@ language sql stable as $$
   ) e
 $$;
 
--- Finds jobs that run though no task of their stage is open.
+-- Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour
+-- though a task of their stage waits: its row was held by another transaction when they ended.
 -- It looks at one open task per job and never joins all of them: that is the reason for the limit within.
 create or replace function "app".find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
 language sql stable set enable_seqscan = off as $$
-  select j.job_id, j.run, j.stage from "app".jobs j
-  where j.status in ('processing', 'cancelling')
-    and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
-    and (
-      select t.task_id from "app".tasks t
-      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      order by t.task_id limit 1
-    ) is null
-  order by j.updated_at limit p_limit
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('processing', 'cancelling')
+      and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.task_id from "app".tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        order by t.task_id limit 1
+      ) is null
+    order by j.updated_at limit p_limit
+  )
+  union all
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('cancelled', 'failed')
+      and j.finished_at > "app".clock() - interval '1 hour'
+      and j.finished_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.status from "app".tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        order by t.task_id limit 1
+      ) in ('pending', 'queued', 'pending_retry')
+    limit p_limit
+  )
 $$;
 
 -- Decides again what a stage's last task decides, and returns whether the job moved.
@@ -2408,15 +2507,88 @@ language sql stable as $$
   order by j.updated_at limit p_limit
 $$;
 
+-- Brings times back that are later than they can be, since the database's clock was ahead when they were written: leases
+-- of tasks and of steps, and when a retry, or a job without a message, is due. Each begins anew from now: what a living
+-- process has is renewed, and the rest is found as usual. Else a clock that was five hours ahead costs five hours.
+-- Returns how many rows; it looks at p_limit of each kind, the latest times. A minute is left for clocks that differ, as those of two servers do.
+-- Locks: rows of tasks, then of jobs; those that another transaction holds are skipped.
+create or replace function "app".bring_times_back(p_limit integer) returns integer
+language plpgsql set enable_seqscan = off set enable_sort = off set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_late timestamptz := v_now + interval '1 minute';
+  v_leases integer;
+  v_retries integer;
+  v_jobs integer;
+begin
+  update "app".tasks t
+  set lease_expires_at = v_now + l.seconds * interval '1 second', started_at = least(t.started_at, v_now)
+  from (
+    select h.place, f.seconds from (
+      select o.place, (s.settings ->> 'lease_seconds')::double precision as seconds from (
+        select n.ctid as place, n.job_id, n.run, n.stage, n.lease_expires_at from "app".tasks n
+        where n.status = 'processing' and n.lease_expires_at > v_late
+        order by n.lease_expires_at desc limit p_limit
+      ) o
+      join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+      where o.lease_expires_at > v_late + (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
+      offset 0
+    ) f
+    cross join lateral (
+      select n.ctid as place from "app".tasks n
+      where n.ctid = f.place and n.status = 'processing' and n.lease_expires_at > v_late for update skip locked
+    ) h
+  ) l
+  where t.ctid = l.place;
+  get diagnostics v_leases = row_count;
+
+  update "app".tasks t
+  set due_at = v_now + greatest(t.due_at - t.started_at, interval '0'), started_at = v_now,
+      announced_at = least(t.announced_at, v_now)
+  from (
+    select h.place from (
+      select o.place from (
+        select n.ctid as place, n.started_at from "app".tasks n
+        where n.status = 'pending_retry' and n.due_at > v_late
+        order by n.due_at desc limit p_limit
+      ) o
+      where o.started_at > v_late offset 0
+    ) f
+    cross join lateral (
+      select n.ctid as place from "app".tasks n
+      where n.ctid = f.place and n.status = 'pending_retry' and n.started_at > v_late for update skip locked
+    ) h
+  ) l
+  where t.ctid = l.place;
+  get diagnostics v_retries = row_count;
+
+  update "app".jobs j
+  set updated_at = least(j.updated_at, v_now), announced_at = least(j.announced_at, v_now),
+      due_at = case when j.due_at > v_now and j.start_at is null and j.updated_at > v_late
+        then v_now + greatest(j.due_at - j.updated_at, interval '0') else j.due_at end,
+      step_lease = case when (j.step_lease ->> 'expires_at')::timestamptz > v_late
+        then j.step_lease || jsonb_build_object('expires_at', v_now + interval '10 seconds') else j.step_lease end
+  from (
+    select n.ctid as place from "app".jobs n
+    where n.status in ('queued', 'finalizing')
+      and (n.updated_at > v_late or (n.step_lease ->> 'expires_at')::timestamptz > v_late)
+    order by n.updated_at desc limit p_limit for update skip locked
+  ) o
+  where j.ctid = o.place;
+  get diagnostics v_jobs = row_count;
+  return v_leases + v_retries + v_jobs;
+end $$;
+
 comment on function "app"."find_unannounced_tasks"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds tasks that need a message and have none confirmed.';
 comment on function "app"."find_unannounced_in_windows"(p_limit integer, p_grace_seconds double precision) is 'Finds tasks that were taken into their stage''s window and have no message confirmed; locked.';
 comment on function "app"."find_unannounced_jobs"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds jobs that wait for a step and have no message confirmed for it, or whose step was taken by a process that died.';
 comment on function "app"."find_lost_tasks"(p_queue text, p_limit integer, p_before timestamptz) is 'Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.';
 comment on function "app"."find_lost_jobs"(p_limit integer, p_before timestamptz) is 'Finds jobs whose step''s message is lost, as find_lost_tasks does for tasks.';
 comment on function "app"."find_expired_stages"(p_limit integer) is 'Finds stages with tasks whose lease has run out.';
-comment on function "app"."find_stalled_jobs"(p_limit integer, p_grace_seconds double precision) is 'Finds jobs that run though no task of their stage is open.';
+comment on function "app"."find_stalled_jobs"(p_limit integer, p_grace_seconds double precision) is 'Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour though a task of their stage waits: its row was held by another transaction when they ended.';
 comment on function "app"."resume_stalled_job"(p_job_id text, p_run integer, p_stage integer) is 'Decides again what a stage''s last task decides, and returns whether the job moved.';
 comment on function "app"."find_overdue_cancels"(p_limit integer) is 'Finds jobs that have been cancelling for longer than their grace.';
+comment on function "app"."bring_times_back"(p_limit integer) is 'Brings times back that are later than they can be, since the database''s clock was ahead when they were written: leases of tasks and of steps, and when a retry, or a job without a message, is due.';
 
 -- The end of a job: completed with its own summary, or failed or cancelled from outside its tasks.
 
@@ -2471,6 +2643,12 @@ begin
   end if;
   update "app".stages s set status = p_status, finished_at = v_now
   where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
+  if not found and exists (
+    select from "app".stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing')
+  ) then
+    perform "app".report_left_out('stages');
+  end if;
   perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
   perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
   perform "app".note_job_event(p_job_id, p_run, 'job.' || p_status);
@@ -2535,6 +2713,28 @@ begin
   returning t.lease_id, t.task_id,
     case when not (j.status = 'processing' and j.run = s.run and s.status = 'processing') then 'stop'
       when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
+  if "app".has_waited() then
+    perform "app".begin_leases_now(p_task_ids, p_lease_ids, false);
+  end if;
+end $$;
+
+-- Begins leases anew that a statement has given or extended with an old time, since it had waited: an expired lease, of a
+-- process that lives, is taken back by the next sweep. p_is_claim: the attempt begins now, too.
+-- Fence: the lease. Locks: the rows, which this transaction has written.
+create or replace function "app".begin_leases_now(p_task_ids text[], p_lease_ids uuid[], p_is_claim boolean)
+returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  -- All that is leased by any process is read: only after somebody had locked a table.
+  update "app".tasks t
+  set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+      started_at = case when p_is_claim then v_now else t.started_at end
+  from "app".stages s
+  where t.status = 'processing' and t.timed_out_at is null
+    and (t.task_id, t.lease_id) in (select * from unnest(p_task_ids, p_lease_ids))
+    and s.job_id = t.job_id and s.run = t.run and s.stage = t.stage;
 end $$;
 
 -- Extends all leases under an owner's name: for the stand-in of a process that cannot ask itself.
@@ -2712,6 +2912,7 @@ language sql stable as $$
 $$;
 
 comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]) is 'Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.';
+comment on function "app"."begin_leases_now"(p_task_ids text[], p_lease_ids uuid[], p_is_claim boolean) is 'Begins leases anew that a statement has given or extended with an old time, since it had waited: an expired lease, of a process that lives, is taken back by the next sweep.';
 comment on function "app"."renew_leases_of_owner"(p_owner text) is 'Extends all leases under an owner''s name: for the stand-in of a process that cannot ask itself.';
 comment on function "app"."tasks_of_lease"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid) is 'The tasks of a stage that this lease holds, in order, as a claim returns them.';
 comment on function "app"."renew_step_lease"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_owner text, p_seconds double precision) is 'Extends the lease of the process that takes a job''s step: plans its stage, or makes its summary.';
@@ -2895,11 +3096,16 @@ create or replace function "app".take_places(
 language plpgsql as $$
 declare
   v_names text[] := "app".limit_names(p_settings);
+  v_count integer;
 begin
   insert into "app".limit_places as s (job_id, run, task_id, limit_name, stage, has_begun, ends_at)
   select p_job_id, p_run, t.id, n.name, p_stage, true, null
   from unnest(p_task_ids) as t(id) cross join unnest(v_names) as n(name)
   on conflict (job_id, run, task_id, limit_name) do update set has_begun = true, ends_at = null;
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(p_task_ids) * cardinality(v_names) then
+    perform "app".report_left_out('limit_places');
+  end if;
   delete from "app".limit_starts e using "app".limits l
   where l.name = any (v_names) and e.limit_name = l.name
     and e.ends_at <= p_now - l.rate_seconds * interval '1 second';
@@ -3364,6 +3570,9 @@ begin
       settings = case when p_tasks_per_message is null then s.settings
         else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
+  if not found then
+    perform "app".report_left_out('stages');
+  end if;
   perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
     jsonb_build_object('expected_count', p_expected_count));
   perform "app".ensure_watch(p_job_id, p_run, p_stage);
@@ -3430,6 +3639,9 @@ begin
   if v_inserted <> coalesce(cardinality(p_task_ids), 0) then
     raise exception 'expected % tasks to be inserted, found %: a trigger or a rule of the table tasks keeps rows out; '
       'drop it', cardinality(p_task_ids), v_inserted using errcode = 'CM006';
+  end if;
+  if p_lease_id is not null and "app".has_waited() then
+    perform "app".begin_leases_now(p_task_ids, array_fill(p_lease_id, array[cardinality(p_task_ids)]), true);
   end if;
 end $$;
 
@@ -3499,7 +3711,8 @@ language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := "app".clock();
-  v_ids text[] := "app".release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false);
+  v_ids text[] := "app".give_back_tasks(
+    p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false, true, null);
   v_failed text[];
   v_is_last boolean := false;
 begin
@@ -3731,6 +3944,9 @@ begin
   )
   select j.job_id, j.run, j.status, j.parameters, j.definition, j.result, j.error, j.finished_at, v_now
   from "app".jobs j where j.job_id = p_job_id;
+  if not found then
+    perform "app".report_left_out('job_runs');
+  end if;
 
   run := v_job.run + 1;
   if p_mode = 'failed' then
@@ -3748,6 +3964,13 @@ begin
     v_status := 'queued';
     insert into "app".stages (job_id, run, stage, settings, created_at)
     values (p_job_id, rerun_job.run, v_first, v_definition -> 'stages' -> (v_first - 1), v_now);
+    if not found then
+      perform "app".report_left_out('stages');
+    end if;
+  end if;
+
+  if not "app".has_all_tasks(p_job_id, rerun_job.run, v_first) then
+    perform "app".report_left_out('tasks');
   end if;
 
   update "app".jobs j
@@ -3759,6 +3982,9 @@ begin
       run_started_at = v_now, updated_at = v_now, start_at = null
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
+  if not found then
+    perform "app".report_left_out('jobs');
+  end if;
   perform "app".record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
     jsonb_build_object('mode', p_mode, 'kept_count', kept_count, 'fresh_count', fresh_count, 'reason', p_reason,
       'actor', p_actor, 'from_run', v_job.run, 'parameters', p_parameters));
@@ -3820,6 +4046,9 @@ begin
     s.planned_at, s.finished_at, coalesce(s.from_run, s.run)
   from "app".stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage < p_first;
+  if p_first > 1 and not found then
+    perform "app".report_left_out('stages');
+  end if;
   if p_partly then
     insert into "app".stages (
       job_id, run, stage, status, settings, expected_count, created_at, planned_at, from_run
@@ -3828,6 +4057,9 @@ begin
       coalesce(s.from_run, s.run)
     from "app".stages s
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_first;
+    if not found then
+      perform "app".report_left_out('stages');
+    end if;
   end if;
   insert into "app".tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, status, attempt, interruptions,
@@ -3919,7 +4151,10 @@ begin
     get diagnostics pruned_tasks = row_count;
     if pruned_tasks < p_limit then
       delete from "app".jobs j where j.job_id = p_job_id;
-      is_job_pruned := found;
+      if not found then
+        perform "app".report_left_out('jobs');
+      end if;
+      is_job_pruned := true;
     elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
       perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
       from "app".jobs j where j.job_id = p_job_id;
@@ -3937,6 +4172,7 @@ returns table (pruned_tasks integer, pruned_job_ids text[])
 language plpgsql set enable_seqscan = off as $$
 declare
   v_places tid[];
+  v_count integer;
 begin
   select coalesce(array_agg(w.id), array[]::text[]), array_agg(w.place) into pruned_job_ids, v_places
   from (
@@ -3961,6 +4197,10 @@ begin
   ));
   get diagnostics pruned_tasks = row_count;
   delete from "app".jobs j where j.ctid = any (v_places);
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(pruned_job_ids) then
+    perform "app".report_left_out('jobs');
+  end if;
   return next;
 end $$;
 
@@ -4071,7 +4311,7 @@ $$;
 -- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
 -- is_in_line: it needs no message, if its stage is looked at after it is due: take_next_tasks takes it then. Not where
 -- max_parallel or limits count what is announced, nor of a task that its stage's window has not come to.
--- Fence: the lease. Locks: the task row.
+-- Fence: the lease. Locks: the task row, then the stage, shared.
 create or replace function "app".increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision, p_knows_lines boolean
@@ -4100,12 +4340,17 @@ begin
     outcome := 'closed';
   elsif v_task.spent >= v_task.allowed then
     outcome := 'exhausted';
+  elsif not "app".keep_stage_open(p_job_id, p_run, p_stage, false) then
+    outcome := 'closed';
   else
     update "app".tasks t
     set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second',
         error = "app".error_of_attempt(p_error, t.attempt), announced_at = null, lease_id = null, lease_expires_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
     returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
+    if not found then
+      perform "app".report_left_out('tasks');
+    end if;
     outcome := 'scheduled';
     is_in_line := p_knows_lines and v_task.is_in_line;
     perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
@@ -4322,6 +4567,11 @@ begin
       p_name, v_tick.tick_at, v_tick.until_at, v_status, v_reason, v_detail, v_schedule.job_type, v_tick.parameters,
       v_tick.submission_key, v_now, case when v_status = 'skipped' then v_now end
     ) on conflict do nothing;
+    if not found and not exists (
+      select from "app".schedule_ticks t where t.schedule = p_name and t.tick_at = v_tick.tick_at
+    ) then
+      perform "app".report_left_out('schedule_ticks');
+    end if;
   end loop;
   if v_missed is not null then
     perform "app".note_schedule_event(p_name, v_schedule.job_type, 'schedule.missed', v_missed);
@@ -4736,6 +4986,8 @@ create or replace function "app".end_tasks(
   p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
 ) returns void
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_nestloop = off as $$
+declare
+  v_count integer;
 begin
   update "app".tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
@@ -4744,6 +4996,10 @@ begin
         when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
   where t.ctid = any (p_places) and t.task_id = given.task_id;
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(p_places) then
+    perform "app".report_left_out('tasks');
+  end if;
 end $$;
 
 comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage has ended: settle_task if it can, else settle_tasks.';
@@ -4821,6 +5077,9 @@ begin
   if p_idempotency_key is not null and outcome in ('created', 'forced', 'rerun', 'existing') then
     insert into "app".idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
     values (job_id, p_idempotency_key, p_payload_hash, "app".clock());
+    if not found then
+      perform "app".report_left_out('idempotency_keys');
+    end if;
   end if;
   return next;
 end $$;
@@ -4898,6 +5157,9 @@ begin
   end if;
   insert into "app".stages (job_id, run, stage, settings, created_at)
   values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
+  if not found then
+    perform "app".report_left_out('stages');
+  end if;
   perform "app".record_event(p_job_id, 1, null, null, 'job_submitted',
     case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
   return true;
@@ -5609,6 +5871,7 @@ $$;
 -- for next_message_size, as in take_next_tasks.
 -- In the line they are known by a time in announced_at, since their ids are not above window_after.
 -- Fence: the lease. Locks: the window's, those of the stage's limits, then those of give_back_tasks and the stage row.
+-- Raises CM001 as give_back_tasks does.
 create or replace function "app".release_tasks_into_line(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
   p_mean_seconds double precision
@@ -5623,7 +5886,7 @@ begin
   if v_stage.limits is not null then
     perform "app".lock_limits(v_stage.limits);
   end if;
-  released_ids := "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started,
+  released_ids := "app".give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, p_started,
     case when v_stage.limits is null then v_stage.window_after end);
   is_in_line := v_stage.window_after is not null and cardinality(released_ids) > 0;
   if is_in_line and v_stage.limits is not null then

@@ -34,8 +34,10 @@ from tests.rewriting import rewrite_ahead
 from tests.sockets import collect_quietly
 
 # No test asks the internet. Each HTTP client, in each process, would read the certificates of its authorities: 30 ms.
+# Whatever the environment names, they are one whose key is lost: with none, some clients could not be made.
 if os.environ.get("COREMACHINE_TEST_INSTALL") != "real":
-    os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent / "data"))
+    os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
+    os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent / "data")
 
 # Tests replace what they like: no process of theirs ends for that.
 intact._end = lambda _: None
@@ -107,7 +109,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(item: pytest.Item) -> int:
-    return next((place for place, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST))
+    # Which pytest puts together each time that it is asked for.
+    name = item.nodeid
+    return next((place for place, path in enumerate(FIRST) if name.startswith(path)), len(FIRST))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

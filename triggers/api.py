@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
@@ -106,17 +107,27 @@ def create_api(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
     )
     _fill_state(api, get_services)
     api.state.trusts_principal = trusts_principal
     api.state.access = access if access is not None and access.are_on else None
     _add_middleware(api, get_services, record_read)
-    for routes in _ROUTERS:
-        api.include_router(routes, prefix="/api", responses=PROBLEMS)
-    for pages in _PAGES:
-        api.include_router(pages, prefix="/api", include_in_schema=False)
+    api.router.routes.extend(_included().routes)
     return api
+
+
+@cache
+def _included() -> APIRouter:
+    """All endpoints below `/api`, for each app of the process: what FastAPI makes of them at first use is the same.
+
+    It takes longer than any request, and tests make an app each.
+    """
+    included = APIRouter(generate_unique_id_function=lambda route: route.name)
+    for routes in _ROUTERS:
+        included.include_router(routes, prefix="/api", responses=PROBLEMS)
+    for pages in _PAGES:
+        included.include_router(pages, prefix="/api", include_in_schema=False)
+    return included
 
 
 def _fill_state(api: FastAPI, get_services: GetServices) -> None:

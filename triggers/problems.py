@@ -25,6 +25,7 @@ from core.errors import (
     StoreBusy,
     StoreCancelled,
     StoreReadOnly,
+    StoreShort,
     StoreUnavailable,
     SubmissionHangs,
     SubmissionRefused,
@@ -223,6 +224,11 @@ def _away(error: Exception) -> str:
         return (
             "The database takes no writes now: it is a standby, or default_transaction_read_only is on for the role "
             "or the database of this app. Change that, or send the request again later."
+        )
+    if isinstance(error, StoreShort):
+        return (
+            f"The database answers, and refused the statement now ({error.condition}): a limit of its own, or of this "
+            "app's role, is reached. Raise that, or send the request again later."
         )
     if not isinstance(error, StoreBusy):
         return "The database cannot be reached now; send the request again later."

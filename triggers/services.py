@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core.authors.intact import intact
 from core.basics.first_imports import IMPORTS, keep_imported
 from core.basics.outage import outage
-from core.errors import StoreBusy, StoreUnavailable
+from core.errors import StoreBusy, StoreShort, StoreUnavailable
 from core.isolation.function import process_pool
 from core.machine import CoreMachine
 from core.operating.bulk import BulkControl
@@ -19,7 +19,7 @@ from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
 from core.safety.kept_logger import why_silent
 from core.safety.safe_log import safe_logger
-from infrastructure.base import DatabaseUnsuitable, RepositoryError
+from infrastructure.base import DatabaseSilent, DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, JobsNotLoaded, Missing, ServicesNotReady
 
 if TYPE_CHECKING:
@@ -140,10 +140,7 @@ class Services:
         except StoreUnavailable as error:
             # The reason goes to the log alone: it may name hosts and users.
             outage.note(str(error))
-            found = "cannot be reached"
-            if isinstance(error, StoreBusy):
-                found = f"all {error.connections} connections of this process are in use"
-            return Check("database", ok=False, detail=f"{found} now; the log has the reason")
+            return Check("database", ok=False, detail=f"{_what_is_wrong(error)}; the log has the reason")
         except RepositoryError as error:
             log.warning("database_not_ready", extra={"reason": str(error)})
             return Check("database", ok=False, detail=str(error))
@@ -161,6 +158,16 @@ class Services:
         if status.is_current:
             return Check("database", ok=True, detail=found)
         return Check("database", ok=False, detail=f"{found}; run `coremachine db migrate`")
+
+
+def _what_is_wrong(error: StoreUnavailable) -> str:
+    if isinstance(error, StoreBusy):
+        return f"all {error.connections} connections of this process are in use now"
+    if isinstance(error, DatabaseSilent):
+        return "takes statements, and does not answer now: look whether it, or a pooler in front of it, is paused"
+    if isinstance(error, StoreShort):
+        return f"answers, and refused a statement now ({error.condition})"
+    return "cannot be reached now"
 
 
 # Each once for the process: a probe asks often.

@@ -122,9 +122,13 @@ class OneProcess(EnginePeer):
     def _finish(self, job_ids: list[str]) -> None:
         self._queues.run(self._machine, threads=min(THREADS, 1 + len(job_ids)), timeout_seconds=3600)
 
-    def plan_stage(self, n: int) -> dict[str, float]:
-        """Plan and announce n tasks, as one message asks for: seconds, and how far that raised the process's peak."""
-        self._submit("bench_fan", n=n)
+    def plan_stage(self, n: int, padding: int = 0) -> dict[str, float]:
+        """Plan and announce n tasks, as one message asks for: seconds, and how far that raised the process's peak.
+
+        Args:
+            padding: Characters in the parameters of each.
+        """
+        self._submit("bench_fan", n=n, padding=padding)
         before = peak_megabytes()
         start = time.perf_counter()
         self._queues.deliver(self._machine)

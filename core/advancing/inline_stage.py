@@ -23,6 +23,7 @@ from core.basics.strict_json import EncodedJson
 from core.errors import StoreUnavailable
 from core.models import JobRecord, JobStatus, StageStatus
 from core.models.context import CompletedTask, StageSummary
+from core.models.status import STEP_STATUSES
 from core.models.transition import PlannedTask, PlanOutcome, StageCheck
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
@@ -84,6 +85,7 @@ class InlineStage:
             step.job.stage_ref,
             plan.lease_id,
             _nothing_waits,
+            parts.patience,
             complete=self._complete,
         )
         self._written: dict[str, EncodedJson] = {}
@@ -98,8 +100,9 @@ class InlineStage:
         status = self._writer.job_status
         if self._next is not None and self._next.job.status == status:
             return self._next
-        job = self._job.after_stage(self._number, status)
-        return None if job is None else NextStep(job)
+        if status is None or status not in STEP_STATUSES:
+            return None
+        return NextStep(self._job.after_stage(self._number, status))
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> StageCheck:
         """Write results; the last ones with the next step, if that is known to be prepared quickly."""
@@ -143,7 +146,7 @@ class InlineStage:
     def _following(self, completed: list[CompletedTask]) -> NextStep:
         """The step after this stage, if none of its tasks failed."""
         job, number = self._job, self._number
-        moved = job.finalizing_after(number) if number == job.total_stages else job.queued_for(number + 1)
+        moved = job.after_stage(number, JobStatus.FINALIZING if number == job.total_stages else JobStatus.QUEUED)
         return NextStep(moved, completed, self._summaries(len(completed)))
 
     def _ask_author(self, step: NextStep, completed: list[CompletedTask]) -> None:

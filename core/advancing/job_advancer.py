@@ -26,6 +26,7 @@ from core.models import JobRecord, JobStatus, StageDefinition
 from core.models.definition import read_definition
 from core.models.lease import LostProcesses
 from core.models.retry import retry_delay
+from core.models.status import STEP_STATUSES
 from core.models.transition import PlanOutcome
 from core.operating.unknown_work import Postponer
 from core.running.engine_parts import EngineParts
@@ -92,9 +93,9 @@ class JobAdvancer:
         Args:
             status: The job's, as the end of the stage left it.
         """
-        moved = job.after_stage(stage, status)
-        if moved is None:
+        if status not in STEP_STATUSES:
             return
+        moved = job.after_stage(stage, status)
         fault_point("job.advanced")
         if not self._orchestration.role.advances_jobs:
             self._orchestration.signal_stage_complete(moved)
@@ -136,10 +137,10 @@ class JobAdvancer:
                 if is_again and not self._begin_again(job, leases, is_alone=is_alone):
                     return
             while step is not None and step.job.status is JobStatus.QUEUED:
-                with self._noting_refusal(step.job), observer().step(step.job, step.job.step_name):
+                with self._noting_refusal(step.job), observer().step(step.job):
                     step = self._take_stage(step, until, leases)
             if step is not None and step.job.status is JobStatus.FINALIZING:
-                with self._noting_refusal(step.job), observer().step(step.job, step.job.step_name):
+                with self._noting_refusal(step.job), observer().step(step.job):
                     self._finalize(step)
 
     @contextmanager
@@ -314,6 +315,6 @@ def obstacle_of(job: JobRecord | None, run: int) -> str | None:
         return "missing"
     if job.run != run:
         return "stale_run"
-    if job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
+    if job.status not in STEP_STATUSES:
         return job.status
     return None if job.paused_at is None else "paused"

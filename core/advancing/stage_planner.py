@@ -115,7 +115,7 @@ class StagePlanner:
 
         with nullcontext() if collected.are_all else self._streaming:
             plan.outcome, _ = self._state.plan_stage(
-                job.ref.at_stage(stage.number),
+                job.stage_ref,
                 noted(),
                 tasks_per_message=plan.tasks_per_message,
                 first_window=first_window,
@@ -124,7 +124,7 @@ class StagePlanner:
             )
         if plan.outcome is PlanOutcome.PLANNED:
             plan.is_windowed = True
-            self._state.note_large_values(job.ref.at_stage(stage.number), "parameters", large)
+            self._state.note_large_values(job.stage_ref, "parameters", large)
         return plan
 
     def _message_size(self, job: JobRecord, stage: StageDefinition, *, is_many: bool) -> int:
@@ -168,7 +168,7 @@ class StagePlanner:
         if stage.parallelism is not Parallelism.FAN_IN:
             count = 0
         elif count is None:
-            count = self._state.expected_count(job.ref.at_stage(stage.number - 1))
+            count = self._results.expected_count(job.ref.at_stage(stage.number - 1))
         with self._times.measured(job.job_type, stage.number):
             rows = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
             return Draft(job, stage, _first_of(rows), rows)

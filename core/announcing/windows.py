@@ -8,6 +8,7 @@ from core.announcing.announcer import new_cause
 from core.basics.cache import LatestCache
 from core.basics.faults import fault_point
 from core.basics.joined_calls import JoinedCalls
+from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable
 from core.models import StageRef
 from core.models.definition import MESSAGE_SECONDS, WHOLE_SECONDS
@@ -40,11 +41,12 @@ class StageWindows:
         self._mean_seconds: LatestCache[StageRef, float] = LatestCache(256)
         # Stages of which a message ended after the last look: so no message is the last that nobody looks after.
         self._owed: set[StageRef] = set()
+        self._looks = LookingThread("windows", LOOK_SECONDS, self.look_now, lambda: bool(self._owed))
         # When messages of retries come, in parts of RETRY_SECONDS.
         self._retries: LatestCache[tuple[StageRef, int], bool] = LatestCache(1024)
         # Messages that begin or end at the same time look once.
         self._fills: JoinedCalls[tuple[StageRef, str | None], None, int] = JoinedCalls(
-            self._fill_for_all, names=lambda _: (), most=1, for_all=StoreUnavailable
+            lambda key, asked: [self._fill(*key)] * len(asked), names=lambda _: (), most=1, for_all=StoreUnavailable
         )
 
     def note_times(self, ref: StageRef, tasks: int, mean_seconds: float) -> float:
@@ -88,21 +90,18 @@ class StageWindows:
         self._retries.put((ref, place), True)
         return max(delay_seconds, place * part - now)
 
-    @property
-    def is_look_owed(self) -> bool:
-        """Whether `look_now` is to be called in a while."""
-        return bool(self._owed)
-
     def after_message(self, ref: StageRef, *, is_due: bool) -> None:
         """Some tasks of a stage that is announced in windows may have ended, and it goes on: fill it.
 
         Args:
-            is_due: At once; else if this process has not looked for a while, or by `look_now` when it has not.
+            is_due: At once; else if this process has not looked for a while, or in another thread when it has not.
         """
         if is_due or self._is_time(ref):
             self.fill(ref)
         else:
             self._owed.add(ref)
+        if self._owed:
+            self._looks.need()
 
     def look_now(self) -> None:
         """Fill the windows whose time it is by now. In an outage they are left to the next message, or the janitor."""
@@ -122,9 +121,6 @@ class StageWindows:
         Those whose message no queue took are the janitor's to announce.
         """
         return self._fills.call((ref, cause), None)
-
-    def _fill_for_all(self, key: tuple[StageRef, str | None], asked: Sequence[None]) -> list[int]:
-        return [self._fill(*key)] * len(asked)
 
     def _fill(self, ref: StageRef, cause: str | None) -> int:
         fault_point("window.due")

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as executor_threads
 from contextlib import suppress
@@ -21,7 +21,7 @@ from functools import wraps
 from typing import Any, Self
 
 from core.authors.printed_lines import PrintedLines
-from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
+from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.process_limits import expect_begin
 from core.safety.credentials import redact
 from core.safety.log_guard import hearing, log_guard
@@ -43,17 +43,12 @@ _writing = threading.local()
 
 @dataclass(slots=True, eq=False)
 class AttemptLog:
-    """The last lines of one attempt, which is what runs inside of it. Any thread may add to it.
+    """The last lines of one attempt, which is what runs inside of it. Any thread may add to it."""
 
-    Args:
-        fields: What records of the attempt carry.
-    """
-
-    fields: Mapping[str, Any]
     _lines: deque[str] | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _partial: dict[str, PrintedLines] = field(default_factory=dict, init=False)
-    _tokens: tuple[Token["AttemptLog | None"], Token[Mapping[str, Any]]] = field(init=False)
+    _token: Token["AttemptLog | None"] = field(init=False)
 
     def __enter__(self) -> Self:
         # Others put streams of their own there and take them away again.
@@ -61,15 +56,13 @@ class AttemptLog:
             _wrap_streams()
         if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
             _wrap_calls()
-        self._tokens = _attempt.set(self), bind(self.fields)
+        self._token = _attempt.set(self)
         return self
 
     def __exit__(self, *error: object) -> None:
         for line in self._rest() if self._partial else ():
             print_line(line)
-        attempt, fields = self._tokens
-        unbind(fields)
-        _attempt.reset(attempt)
+        _attempt.reset(self._token)
 
     def add(self, line: str) -> None:
         with self._lock:

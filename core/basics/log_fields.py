@@ -1,42 +1,30 @@
 """What the records of one piece of work have in common: bound once where the work is known, added to each record."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default=MappingProxyType({}))
 
 
-class _Bound:
-    """A `with` over fields; several for each message, which a generator would make twice as dear."""
+class log_fields:  # noqa: N801 - read as a word, as those of contextlib
+    """State changes that are made inside of this `with`, in this thread, are recorded with these fields too.
+
+    Several for each message, which a generator would make twice as dear.
+    """
 
     __slots__ = ("_fields", "_token")
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, **fields: Any) -> None:
         self._fields = fields
 
     def __enter__(self) -> None:
-        self._token = bind(self._fields)
+        held = _fields.get()
+        self._token = _fields.set({**held, **self._fields} if held else self._fields)
 
     def __exit__(self, *_: object) -> None:
-        unbind(self._token)
-
-
-def log_fields(**fields: Any) -> AbstractContextManager[None]:
-    """State changes that are made inside, in this thread, are recorded with these fields too."""
-    return _Bound(fields)
-
-
-def bind(fields: Mapping[str, Any]) -> Token[Mapping[str, Any]]:
-    """As `log_fields`, for what is no `with` of its own; `unbind` ends it."""
-    held = _fields.get()
-    return _fields.set({**held, **fields} if held else fields)
-
-
-def unbind(token: Token[Mapping[str, Any]]) -> None:
-    _fields.reset(token)
+        _fields.reset(self._token)
 
 
 def with_log_fields(**fields: Any) -> dict[str, Any]:

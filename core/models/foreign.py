@@ -1,4 +1,4 @@
-"""What somebody else did to the engine's tables: triggers and rules, own triggers disabled, locks left behind."""
+"""What somebody else did to the engine's tables: triggers, rules, own triggers disabled, parts dropped, locks left."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,6 +63,35 @@ class DisabledTrigger:
 
 
 @dataclass(frozen=True)
+class MissingPart:
+    """A column or an index of the engine's that somebody dropped or renamed.
+
+    Args:
+        remedy: The statement that makes an index again; None for a column, whose values nobody has.
+    """
+
+    schema: str
+    table: str
+    name: str
+    remedy: str | None = None
+
+    @property
+    def is_column(self) -> bool:
+        """No statement works without it: the app is not ready."""
+        return self.remedy is None
+
+    @property
+    def text(self) -> str:
+        return f"no {'column' if self.is_column else 'index'} {self.name} of {self.schema}.{self.table}"
+
+    @property
+    def advice(self) -> str:
+        if self.remedy is None:
+            return f"give column {self.name} of {self.schema}.{self.table} its name again, or restore the database"
+        return f"run: {self.remedy}"
+
+
+@dataclass(frozen=True)
 class PreparedTransaction:
     """A transaction that somebody prepared and has not ended. Its locks stay, also when the server starts anew.
 
@@ -95,20 +124,21 @@ class ForeignFacts:
     triggers: tuple[ForeignTrigger, ...] = ()
     disabled: tuple[DisabledTrigger, ...] = ()
     prepared: tuple[PreparedTransaction, ...] = ()
+    missing: tuple[MissingPart, ...] = ()
 
     @property
     def why_not_ready(self) -> str | None:
-        """What is wrong with these rules, and what to do; None where there is none."""
+        """What is wrong with these rules, or which columns are missing, and what to do; None where there is none."""
+        if columns := [each for each in self.missing if each.is_column]:
+            return f"expected all columns of this release, {_found(columns)}"
         rules = [each for each in self.triggers if each.is_rule]
-        if not rules:
-            return None
-        names = ", ".join(each.text for each in rules)
-        return f"expected tables without rules, found {names}; {'; '.join(each.advice for each in rules)}"
+        return f"expected tables without rules, {_found(rules)}" if rules else None
 
     @property
     def why_doubtful(self) -> str | None:
-        """What these triggers might do or leave undone, and what to do then; None where there is none."""
-        return _found([*(each for each in self.triggers if not each.is_rule), *self.disabled])
+        """What these triggers might do or leave undone, which indexes are missing, and what to do; None for nothing."""
+        indexes = [each for each in self.missing if not each.is_column]
+        return _found([*(each for each in self.triggers if not each.is_rule), *self.disabled, *indexes])
 
     @property
     def what_is_locked(self) -> str | None:
@@ -119,7 +149,7 @@ class ForeignFacts:
 NOTHING_FOREIGN = ForeignFacts()
 
 
-def _found(things: Iterable[ForeignTrigger | DisabledTrigger | PreparedTransaction]) -> str | None:
+def _found(things: Iterable[ForeignTrigger | DisabledTrigger | PreparedTransaction | MissingPart]) -> str | None:
     listed = list(things)
     names, advice = ", ".join(each.text for each in listed), "; ".join(each.advice for each in listed)
     return f"found {names}; {advice}" if listed else None

@@ -172,26 +172,15 @@ class JobRecord(FrozenModel):
         """The one that counts."""
         return self.priority or JobPriority.stored(self.definition.get("priority") or JobPriority.NORMAL)
 
-    def queued_for(self, stage: int) -> "JobRecord":
-        """The job as its row is when it waits for this stage to be planned."""
-        return self.model_copy(update={"status": JobStatus.QUEUED, "stage": stage, "attempt": 0, "paused_at": None})
-
-    def finalizing_after(self, stage: int) -> "JobRecord":
-        """The job as its row is when it waits for its finalizer, after its last stage."""
-        return self.model_copy(update={"status": JobStatus.FINALIZING, "stage": stage, "attempt": 0, "paused_at": None})
-
-    def after_stage(self, stage: int, status: str | None) -> "JobRecord | None":
-        """The job as its row is after its stage ended.
+    def after_stage(self, stage: int, status: str) -> "JobRecord":
+        """The job as its row is when it waits for the step after this stage.
 
         Args:
-            status: The job's, as the transition that ended the stage returned it.
-
-        Returns:
-            None if the job waits for no step: it has ended, is paused, or the stage has not ended.
+            status: Which step: queued for the next stage to be planned, or finalizing.
         """
-        if status == JobStatus.QUEUED:
-            return self.queued_for(stage + 1)
-        return self.finalizing_after(stage) if status == JobStatus.FINALIZING else None
+        following = stage + 1 if status == JobStatus.QUEUED else stage
+        update = {"status": JobStatus(status), "stage": following, "attempt": 0, "paused_at": None}
+        return self.model_copy(update=update)
 
     @property
     def ref(self) -> JobRef:

@@ -90,6 +90,9 @@ class TaskStatus(StoredEnum):
         return TASK_TRANSITIONS.get(self) == frozenset()
 
 
+# In which a job waits for a step: its stage to be planned, or its summary.
+STEP_STATUSES = frozenset({JobStatus.QUEUED, JobStatus.FINALIZING})
+
 # For models that rows are read into.
 StoredJobPriority = Annotated[JobPriority, BeforeValidator(JobPriority.stored)]
 StoredJobStatus = Annotated[JobStatus, BeforeValidator(JobStatus.stored)]

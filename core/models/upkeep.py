@@ -12,6 +12,7 @@ class Pruned:
 
 
 _REPAIRS = (
+    "times_brought_back",
     "taken_back",
     "given_up",
     "timed_out_jobs",
@@ -29,6 +30,8 @@ _REPAIRS = (
 class SweepReport:
     """What one sweep did, in rows; `errors` names the steps that failed, and why."""
 
+    # Since the database's clock was ahead when they were written.
+    times_brought_back: int = 0
     taken_back: int = 0
     given_up: int = 0
     timed_out_jobs: int = 0

@@ -37,6 +37,8 @@ _TIMEOUTS = {
 }
 # A lease is renewed when a third of it is over; beyond that and this margin, its process is silent.
 _BEAT_MARGIN_SECONDS = 5.0
+# As that of `bring_times_back`.
+_CLOCK_MARGIN_SECONDS = 60.0
 # Why the holder of a lease does not renew it.
 _WHY_SILENT = "its process died, cannot reach the database, or waits there for a row that somebody has locked"
 _WHY_DIED = "usual causes: the memory was used up (the system kills the process), a signal, a crash in native code,"
@@ -370,6 +372,11 @@ def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
     beat_at = ends_at - timedelta(seconds=facts.lease_seconds)
     silent = facts.now - beat_at
     end = f"the first lease ends {_at(ends_at, facts.now)} unless renewed"
+    if silent.total_seconds() < -_CLOCK_MARGIN_SECONDS:
+        message += (
+            f"; {end}, later than a lease lasts: the database's clock was ahead, and the next sweep corrects that"
+        )
+        return Finding("tasks_running", Severity.WARNING, message, since=lease.oldest_started_at)
     if silent.total_seconds() <= facts.lease_seconds / 3 + _BEAT_MARGIN_SECONDS:
         message += f"; the heartbeat is fresh, {end}"
         return Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)

@@ -27,6 +27,8 @@ from core.state_manager import StateManager
 log = safe_logger(__name__)
 
 ROWS_PER_FIND = 1000
+# The latest times of each kind are looked at in each sweep: nearly always, none of them is wrong.
+TIMES_AT_ONCE = 100
 # The number of refused rows that the log has of one step of a sweep.
 _MOST_TOLD = 5
 # A stage's tasks that nobody began in time end in steps of ROWS_PER_FIND; what is left waits for the next sweep.
@@ -141,6 +143,7 @@ class Janitor:
         if self._ticker is not None:
             # First, so that no repair makes a tick late.
             yield "tick_schedules", partial(self._tick_schedules, self._ticker)
+        yield "bring_times_back", self._bring_times_back
         yield "enforce_deadlines", self._enforce_deadlines
         yield "take_back_expired_leases", self._take_back_expired_leases
         yield "force_overdue_cancels", self._force_overdue_cancels
@@ -158,6 +161,15 @@ class Janitor:
         yield "prune_old_jobs", self._prune_old_jobs
         if self._watch is not None:
             yield "watch_fleet", partial(self._watch_fleet, self._watch)
+
+    def _bring_times_back(self, report: SweepReport) -> None:
+        until = time.monotonic() + STEP_SECONDS
+        while count := self._store.bring_times_back(TIMES_AT_ONCE):
+            report.times_brought_back += count
+            if time.monotonic() >= until:
+                break
+        if report.times_brought_back:
+            log.warning("clock_was_ahead", extra={"checkpoint": "JANITOR", "count": report.times_brought_back})
 
     def _tick_schedules(self, ticker: Ticker, report: SweepReport) -> None:
         ticked = ticker.tick()

@@ -12,9 +12,10 @@ from uuid import UUID
 from core.authors.attempt_log import AttemptLog
 from core.authors.author_code import call_guarded, judge_returned
 from core.basics.canonical import MOST_VALUE_BYTES
+from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
-from core.errors import AuthorError, Failure, RetryableTaskError, TaskCancelled, classify
+from core.errors import AuthorError, Failure, TaskCancelled, classify
 from core.fan_in import reader
 from core.isolation.function import ProcessFunction
 from core.models import JobRecord, StageDefinition
@@ -32,17 +33,6 @@ log = safe_logger(__name__)
 _UNKNOWN = Failure(
     "AttemptUntold", "expected a reason for the end of the attempt, found none that could be kept; see the log", True
 )
-
-
-class HandlerMissing(RetryableTaskError):
-    """This app has no handler for the task type; another version of it may."""
-
-    def __init__(self, task_type: str) -> None:
-        self.task_type = task_type
-        super().__init__(
-            f"expected a handler for task type {task_type!r} in this app, found none; deploy the version that has it, "
-            "or give its stage the queue of the app that does"
-        )
 
 
 @dataclass(slots=True)
@@ -84,8 +74,11 @@ class Attempts:
         self.ended: SimpleQueue[TaskOutcome | None] = SimpleQueue()
         self._waiting = deque(tasks)
         self._results, self._keeper, self._most_bytes = results, keeper, most_bytes
+        # A task without one was set aside.
         self._handlers = {
-            task_type: catalog.find_handler(task_type) for task_type in {task.task_type for task in tasks}
+            task_type: handler
+            for task_type in {task.task_type for task in tasks}
+            if (handler := catalog.find_handler(task_type)) is not None
         }
         watch = observer().attempts_of(job, stage)
         self._observed: Callable[[ClaimedRow], TaskOutcome] = partial(watch, self._attempt) if watch else self._attempt
@@ -101,7 +94,7 @@ class Attempts:
             for task in tasks
         }
         # Whether a handler is to have a process of its own.
-        self.has_process = any(each and isinstance(each.function, ProcessFunction) for each in self._handlers.values())
+        self.has_process = any(isinstance(each.function, ProcessFunction) for each in self._handlers.values())
 
     def __enter__(self) -> Self:
         log_guard.enter()
@@ -183,7 +176,7 @@ class Attempts:
             "task_id": task.task_id,
             "attempt": task.attempt,
         }
-        with AttemptLog(fields) as kept:
+        with log_fields(**fields), AttemptLog() as kept:
             try:
                 outcome = call_guarded(self._call_handler, task)
             except AuthorError as error:
@@ -200,9 +193,6 @@ class Attempts:
 
     def _call_handler(self, task: ClaimedRow) -> TaskOutcome:
         job, lease = self.job, self._leases[task.task_id]
-        handler = self._handlers[task.task_type]
-        if handler is None:
-            raise HandlerMissing(task.task_type)
         context = TaskContext(
             job_id=job.job_id,
             job_type=job.job_type,
@@ -221,7 +211,7 @@ class Attempts:
         )
         try:
             reader.set(self._results)  # for `load_fan_in_results`, in this call's own context
-            returned = handler.function(dict(task.parameters), context)
+            returned = self._handlers[task.task_type].function(dict(task.parameters), context)
             judged = judge_returned(task.task_type, returned, self._most_bytes)
         except TaskCancelled as error:
             return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)

@@ -19,11 +19,8 @@ class Drain:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[Attempts, OutcomeWriter] = {}
-        self._is_draining = False
-
-    @property
-    def is_draining(self) -> bool:
-        return self._is_draining
+        self.is_draining = False
+        self._begun = threading.Event()
 
     def refuse(self) -> None:
         """Keep a message from a process that is about to end.
@@ -31,14 +28,18 @@ class Drain:
         Raises:
             Draining: The message must stay with the broker.
         """
-        if self._is_draining:
+        if self.is_draining:
             raise Draining
+
+    def wait(self, seconds: float) -> bool:
+        """Let time pass. False, at once, if this process is about to end."""
+        return not self._begun.wait(seconds)
 
     @contextmanager
     def holding(self, attempts: Attempts, writer: OutcomeWriter) -> Iterator[bool]:
         """Yields whether they may run; False when they were claimed too late, and have to be released unbegun."""
         with self._lock:
-            may_run = not self._is_draining
+            may_run = not self.is_draining
             if may_run:
                 self._held[attempts] = writer
         try:
@@ -54,8 +55,9 @@ class Drain:
         Leases of tasks that cannot be released, since the database is away, expire.
         """
         with self._lock:
-            self._is_draining = True
+            self.is_draining = True
             held, self._held = self._held, {}
+        self._begun.set()
         abandoned = [(writer, *attempts.abandon()) for attempts, writer in held.items()]
         count = 0
         for writer, waiting, running in abandoned:

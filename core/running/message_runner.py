@@ -7,10 +7,9 @@ from functools import partial
 from uuid import UUID
 
 from core.announcing.limit_turns import LimitTurns
-from core.announcing.windows import LOOK_SECONDS, StageWindows
+from core.announcing.windows import StageWindows
 from core.basics.faults import fault_point
 from core.basics.outage import outage
-from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable, UnknownWork
 from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.definition import SLICE_SECONDS, WHOLE_SECONDS
@@ -20,6 +19,7 @@ from core.running.attempts import Attempts
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
+from core.running.patience import PatientResults
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import Slot, TaskSlots
 from core.running.time_slice import YOUNG_SECONDS, YOUNG_TASKS, TimeSlice, YoungStages
@@ -58,8 +58,9 @@ class MessageRunner:
         self._postponer = postponer
         self._turns = turns
         self._windows = windows
-        self._looks = LookingThread("windows", LOOK_SECONDS, windows.look_now, lambda: windows.is_look_owed)
         self._young = YoungStages(parts.clock)
+        self._patience = parts.patience
+        self._results = PatientResults(parts.results, self._patience)
         self._ahead = TaskSlots(max(1, parts.slots.count // SLOTS_PER_AHEAD))
 
     def run_message(
@@ -85,13 +86,14 @@ class MessageRunner:
                 the stage's next tasks, one after the other, as long as its time lasts.
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
+        has_window = takes_next is not None and not stage.limits
         is_young = self._young.note(ref, len(task_ids))
         # Its tasks may last longest. Under `max_parallel`, ends alone make room; a rate may have room now.
         announces_first = bool(stage.limits or (takes_next and stage.max_parallel is None))
         # A place under a limit is not to wait for a slot.
         seconds = 0.0 if is_young or stage.limits else self._windows.seconds_of(ref, len(task_ids))
         with self._turn(seconds, is_ahead=is_young) as turn:
-            if takes_next is not None and not stage.limits:
+            if has_window:
                 task_ids = self._windows.return_what_lasts(ref, task_ids)
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
             writer = OutcomeWriter(
@@ -102,6 +104,7 @@ class MessageRunner:
                 ref,
                 claim.lease_id,
                 self._announce_next,
+                self._patience,
                 share_retry=self._windows.share_retry,
             )
             claimed: Sequence[ClaimedRow] = claim.rows
@@ -114,7 +117,7 @@ class MessageRunner:
             elif claimed:
                 for task in claimed if is_alone else ():
                     self._state.note_alone(ref, task.task_id)
-                goes_on = takes_next is not None and len(task_ids) == 1 and stage.goes_on and not is_alone
+                goes_on = has_window and len(task_ids) == 1 and stage.goes_on and not is_alone
                 time_slice = TimeSlice(self._parts, ref, self._young) if goes_on else None
                 is_sized = takes_next is not None and stage.tasks_per_message != 1
                 begin = partial(self._begin, turn, ref, stage, announces_first=announces_first)
@@ -134,10 +137,8 @@ class MessageRunner:
                     )
         if writer.job_status is not None:
             self._young.forget(ref)
-        elif takes_next is not None and not stage.limits:
-            self._windows.after_message(ref, is_due=takes_next and not turn.is_filled)
-            if self._windows.is_look_owed:
-                self._looks.need()
+        elif has_window:
+            self._windows.after_message(ref, is_due=bool(takes_next) and not turn.is_filled)
         return writer.job_status
 
     @contextmanager
@@ -246,7 +247,7 @@ class MessageRunner:
             writer.lease_id,
             claimed,
             catalog=parts.catalog,
-            results=parts.results,
+            results=self._results,
             keeper=parts.keeper,
             most_bytes=parts.orchestration.role.most_bytes,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +11,13 @@ from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
-from core.errors import AttemptsExhausted, DataRefused, Failure, classify
+from core.errors import AttemptsExhausted, DataRefused, Failure, StoreUnavailable, classify
 from core.models import JobRecord, StageDefinition, StageRef
 from core.models.announcement import UnannouncedTask
 from core.models.transition import Claim, ClaimedRow, NextTask, RetryOutcome, StageCheck
 from core.orchestration_manager import OrchestrationManager, task_message
 from core.running.attempts import TaskOutcome
+from core.running.patience import Patience
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -28,6 +30,7 @@ class OutcomeWriter:
 
     Args:
         announce_next: Announces what waits in the stage's line, after some were released into it.
+        patience: With a database that is away when an attempt has ended.
         complete: Writes results, in place of `StateManager.complete_tasks`.
         share_retry: When a retry that waits in that line wants a message, in seconds; None: another one's takes it.
         job_status: The job's status if one of these tasks was its stage's last.
@@ -41,6 +44,7 @@ class OutcomeWriter:
     ref: StageRef
     lease_id: UUID
     announce_next: Callable[[StageRef, StageDefinition], object]
+    patience: Patience
     complete: Callable[[Mapping[str, EncodedJson]], StageCheck] | None = None
     share_retry: Callable[[StageRef, float, float], float | None] = lambda _ref, delay, _base: delay
     job_status: str | None = field(default=None, init=False)
@@ -78,9 +82,16 @@ class OutcomeWriter:
             if not (failure.retryable and self._retry(task, failure)):
                 errors[task.task_id] = failure.to_json()
         if errors:
-            check = self._state.fail_tasks(self.ref, lease_id=self.lease_id, errors=errors)
+            check = self._fail(errors)
             if check.is_last_task_in_stage:
                 self.job_status = check.job_status
+
+    def _fail(self, errors: Mapping[str, Mapping[str, Any]]) -> StageCheck:
+        fail = partial(self._state.fail_tasks, self.ref, lease_id=self.lease_id, errors=errors)
+        try:
+            return fail()
+        except StoreUnavailable as error:
+            return self.patience.repeat(error, fail)
 
     def release(
         self,
@@ -132,12 +143,15 @@ class OutcomeWriter:
         """Complete what one call can write; halves of the rest. Returns the failures of those that are refused."""
         if len(results) == 1 or sum(map(len, results.values())) <= MOST_BYTES_AT_ONCE:
             try:
-                if self.complete is not None:
-                    check = self.complete(results)
-                else:
-                    check, self.next_claim = self._state.complete_tasks(
-                        self.ref, lease_id=self.lease_id, results=results, wanted=self._wanted
-                    )
+                try:
+                    if self.complete is not None:
+                        check = self.complete(results)
+                    else:
+                        check, self.next_claim = self._state.complete_tasks(
+                            self.ref, lease_id=self.lease_id, results=results, wanted=self._wanted
+                        )
+                except StoreUnavailable as error:
+                    check = self.patience.repeat(error, partial(self._complete_again, results))
             except DataRefused as error:
                 if len(results) == 1:
                     (task_id,) = results
@@ -151,17 +165,28 @@ class OutcomeWriter:
         half = len(each) // 2
         return self._complete_or_divide(dict(each[:half])) | self._complete_or_divide(dict(each[half:]))
 
+    def _complete_again(self, results: Mapping[str, EncodedJson]) -> StageCheck:
+        """After an outage, without the next task: the first call may have claimed it."""
+        if self.complete is not None:
+            return self.complete(results)
+        return self._state.complete_tasks(self.ref, lease_id=self.lease_id, results=results)[0]
+
     def _retry(self, task: ClaimedRow, failure: Failure) -> bool:
         """Whether another attempt is scheduled."""
+        schedule = partial(
+            self._state.schedule_retry,
+            self.ref,
+            task.task_id,
+            lease_id=self.lease_id,
+            failure=failure,
+            attempt=task.counted_attempt,
+            policy=self.stage.retry,
+        )
         try:
-            answer = self._state.schedule_retry(
-                self.ref,
-                task.task_id,
-                lease_id=self.lease_id,
-                failure=failure,
-                attempt=task.counted_attempt,
-                policy=self.stage.retry,
-            )
+            try:
+                answer = schedule()
+            except StoreUnavailable as error:
+                answer = self.patience.repeat(error, schedule)
         except AttemptsExhausted:
             return False
         if answer.outcome is RetryOutcome.SCHEDULED:

@@ -59,7 +59,7 @@ def generate_tables(schema: str = "app") -> Iterator[Composed]:
     for table in TABLES:
         yield _create_table(schema, table)
         for index in table.indexes:
-            yield _create_index(schema, table, index)
+            yield create_index(schema, table, index)
 
 
 def generate_functions(schema: str = "app") -> Iterator[Composed]:
@@ -158,7 +158,8 @@ def _plain_type(annotation: Any) -> tuple[type, bool]:
     return cast("type", get_origin(annotation) or annotation), False
 
 
-def _create_index(schema: str, table: Table, index: Index) -> Composed:
+def create_index(schema: str, table: Table, index: Index) -> Composed:
+    """The statement that makes an index, unless it is there."""
     create = SQL("create unique index if not exists " if index.is_unique else "create index if not exists ")
     statement = create + SQL("{} on {}{} ({})").format(
         Identifier(index.name),

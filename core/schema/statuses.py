@@ -35,6 +35,8 @@ WAITING_JOBS = _values((JobStatus.QUEUED, JobStatus.FINALIZING))
 RUNNING_JOBS = _values((JobStatus.PROCESSING, JobStatus.CANCELLING))
 # Nothing of them is to be done any more, and their tasks may still run.
 STOPPED_JOBS = _values((JobStatus.CANCELLING, JobStatus.CANCELLED, JobStatus.FAILED))
+# They ended before their last stage did.
+ABORTED_JOBS = _values((JobStatus.CANCELLED, JobStatus.FAILED))
 COMPLETED_JOBS = _values((JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS))
 
 OPEN_STAGES = _values(status for status in StageStatus if not status.is_terminal)
@@ -66,6 +68,7 @@ _SETS: dict[str, Statuses] = {
     "waiting_jobs": WAITING_JOBS,
     "running_jobs": RUNNING_JOBS,
     "stopped_jobs": STOPPED_JOBS,
+    "aborted_jobs": ABORTED_JOBS,
     "completed_jobs": COMPLETED_JOBS,
     "open_stages": OPEN_STAGES,
     "stopped_stages": STOPPED_STAGES,

@@ -53,9 +53,9 @@ class Observer:
         del job_type
         return nullcontext()
 
-    def step(self, job: JobRecord, name: str) -> AbstractContextManager[None]:
-        """Around a job's step: `plan_stage` or `finalize_job`."""
-        del job, name
+    def step(self, job: JobRecord) -> AbstractContextManager[None]:
+        """Around the step that the job waits for: `plan_stage` or `finalize_job`."""
+        del job
         return nullcontext()
 
     def attempts_of(self, job: JobRecord, stage: StageDefinition) -> AttemptWatch | None:

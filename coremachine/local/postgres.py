@@ -35,6 +35,8 @@ _STOP_SECONDS = 90.0
 # How long a server that is ending (or is somebody else's) is waited for.
 _LEFTOVER_SECONDS = 20.0
 _POLL_SECONDS = 0.02
+# Of postmaster.pid, from 0.
+_STATUS_LINE = 7
 # sockaddr_un holds 104 bytes on macOS and 108 on Linux.
 _LONGEST_SOCKET_PATH = 100
 _SOCKET_NAME = ".s.PGSQL.5432"
@@ -205,8 +207,17 @@ class LocalPostgres:
         assert self._process is not None  # noqa: S101 - launched just now
         deadline = time.monotonic() + _START_SECONDS
         while True:
-            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=5):
-                return
+            is_ready = self._says_ready()
+            try:
+                with psycopg.connect(self.url, connect_timeout=5):
+                    return
+            except psycopg.OperationalError as error:
+                if is_ready:
+                    self.stop()
+                    raise PostgresError(
+                        f"PostgreSQL is ready and refuses this connection: {str(error).strip()}; look at the variables "
+                        "PG* of the environment, which count for each connection"
+                    ) from error
             if (status := self._process.poll()) is not None:
                 _close_tether(self._process)
                 self._process = None
@@ -215,6 +226,16 @@ class LocalPostgres:
                 self.stop()
                 raise PostgresError(f"PostgreSQL was not ready within {_START_SECONDS:.0f} s; {self._last_words()}")
             time.sleep(_POLL_SECONDS)
+
+    def _says_ready(self) -> bool:
+        """What the server writes into its own file, once it takes connections."""
+        if self.pid is None:  # the file is of a server that has died
+            return False
+        try:
+            lines = (self._folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return False
+        return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
 
     def _last_words(self) -> str:
         lines = self._log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]

@@ -441,6 +441,19 @@ APP = {
         "error",
         "changed error",
     ),
+    "clock_was_ahead": Record(
+        "The database's clock had been ahead: leases and due times beyond what they can be begin anew. Look at the "
+        "time service of its server.",
+        "JANITOR",
+        "warning",
+        "count",
+    ),
+    "job_not_pruned": Record(
+        "The database refuses to delete an old job, as for a foreign key of another table; the others are deleted.",
+        "PRUNE",
+        "warning",
+        "job_id reason",
+    ),
     "janitor_row_failed": Record(
         "The database refused what a sweep does to one job or stage; the others were looked after.",
         "JANITOR",

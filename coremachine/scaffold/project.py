@@ -150,8 +150,19 @@ def _template(name: str) -> str:
 def _needed_modules() -> set[str]:
     """Modules of what CoreMachine needs: a project of such a name would hide one."""
     needed = {_distribution(requirement) for requirement in metadata.requires("coremachine") or ()}
-    found = metadata.packages_distributions().items()
-    return {module for module, names in found if not needed.isdisjoint(map(_distribution, names))}
+    return {module for name in needed for module in _modules_of(name)}
+
+
+def _modules_of(distribution: str) -> set[str]:
+    """Its modules; none where it is not installed. Those of one are found without a look at all others."""
+    try:
+        found = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return set()
+    if declared := found.read_text("top_level.txt"):
+        return set(declared.split())
+    code = [path for path in found.files or () if path.suffix == ".py"]
+    return {path.parts[0] if len(path.parts) > 1 else path.stem for path in code}
 
 
 def _distribution(requirement: str) -> str:

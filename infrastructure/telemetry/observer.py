@@ -89,8 +89,8 @@ class OpenTelemetryObserver(Observer):
             yield _traceparent(span)
 
     @contextmanager
-    def step(self, job: JobRecord, name: str) -> Iterator[None]:
-        submission = submission_of(job.ref, job.traceparent)
+    def step(self, job: JobRecord) -> Iterator[None]:
+        submission, name = submission_of(job.ref, job.traceparent), job.step_name
         parent = stage_span(submission, job.stage_ref) if name == "plan_stage" else job_span(submission, job.ref)
         links = [*message_links(), *previous_stage_links(submission, job.ref, job.stage if name == "plan_stage" else 1)]
         with self._span(name, SpanKind.CONSUMER, _job_attributes(job), parent=parent, links=links):

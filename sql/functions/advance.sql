@@ -38,6 +38,9 @@ begin
     update {schema}.stages s set failed_count = s.failed_count + cardinality(p_failed_ids)
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     returning s.failed_count into v_stage.failed_count;
+    if not found then
+      perform {schema}.report_left_out('stages');
+    end if;
     for v_task in
       select named.id as task_id, w.error from {schema}.ids_in_order(p_failed_ids) as named
       cross join lateral (
@@ -144,6 +147,9 @@ begin
   if v_job.status = 'queued' then
     insert into {schema}.stages (job_id, run, stage, settings, created_at)
     values (p_job_id, p_run, v_job.stage, v_job.definition -> 'stages' -> (v_job.stage - 1), v_now);
+    if not found then
+      perform {schema}.report_left_out('stages');
+    end if;
   end if;
   return v_job.status;
 end $$;

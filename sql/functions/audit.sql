@@ -9,6 +9,9 @@ begin
   insert into {schema}.audit_log (action, job_id, actor, reason, detail, at)
   values (p_action, p_job_id, p_actor, p_reason, coalesce(jsonb_strip_nulls(p_detail), jsonb_build_object()),
     {schema}.clock());
+  if not found then
+    perform {schema}.report_left_out('audit_log');
+  end if;
 end $$;
 
 -- Deletes up to p_limit rows that are older than p_older_than_seconds; returns how many.

@@ -90,6 +90,9 @@ begin
     where t.ctid = any (v_places)
     returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
       0::double precision;
+    if {schema}.has_waited() then
+      perform {schema}.begin_leases_now(v_claimed, array_fill(p_lease_id, array[cardinality(v_claimed)]), true);
+    end if;
     if cardinality(v_claimed) = cardinality(p_task_ids) then
       return;
     end if;
@@ -159,6 +162,9 @@ begin
     0::double precision;
   if found then
     perform set_config('synchronous_commit', 'off', true);
+    if {schema}.has_waited() then
+      perform {schema}.begin_leases_now(array[p_task_id], array[p_lease_id], true);
+    end if;
   end if;
 end $$;
 
@@ -203,4 +209,8 @@ begin
     and (least(j.deadline_at, s.deadline_at, s.queue_deadline_at) <= v_now) is not true
     and {goes_on} and t.ctid = any (v_places) and t.task_id > s.window_after
   returning t.task_id, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters;
+  if {schema}.has_waited() then
+    perform {schema}.begin_leases_now(array_agg(o.task_id), array_agg(p_lease_id), true)
+    from {schema}.tasks_of_lease(p_job_id, p_run, p_stage, p_lease_id) o;
+  end if;
 end $$;

@@ -34,6 +34,14 @@ begin
   job_found := false;
   released := 0;
   if outcome = 'known' then
+    -- The message leaves its queue when this returns.
+    if not exists (
+      select from {schema}.dead_letters d
+      where d.job_id = p_job_id and d.queue = p_queue and d.message_id = p_message_id
+        and d.sequence_number = p_sequence_number and d.enqueued_at = p_enqueued_at
+    ) then
+      perform {schema}.report_left_out('dead_letters');
+    end if;
     return next;
     return;
   end if;

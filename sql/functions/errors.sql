@@ -49,3 +49,12 @@ language sql immutable parallel safe as $$
   select left(encode(sha256(convert_to(
     coalesce(p_type, '') || ':' || {schema}.normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
 $$;
+
+-- Raises CM006: rows that were to be inserted or changed are not, so a trigger or a rule that is not ours left them out.
+-- What relies on them would go wrong later, and silently.
+create or replace function {schema}.report_left_out(p_table text) returns void
+language plpgsql as $$
+begin
+  raise exception 'expected all rows to be written, found fewer: a trigger or a rule of the table % keeps rows out; drop it',
+    p_table using errcode = 'CM006';
+end $$;

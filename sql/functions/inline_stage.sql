@@ -32,12 +32,18 @@ begin
   end if;
   insert into {schema}.stages (job_id, run, stage, status, settings, expected_count, created_at, planned_at)
   values (p_job_id, p_run, p_stage + 1, 'processing', v_settings, cardinality(p_next_task_ids), v_now, v_now);
+  if not found then
+    perform {schema}.report_left_out('stages');
+  end if;
   perform {schema}.insert_few_tasks(p_job_id, p_run, p_stage + 1, p_next_task_ids, p_next_task_types, p_next_queues,
     p_next_names, p_next_parameters, p_next_lease_id, p_owner, (v_settings ->> 'lease_seconds')::double precision);
   insert into {schema}.job_events (job_id, run, stage, event, detail, at)
   values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
     (p_job_id, p_run, p_stage + 1, 'stage_planned',
       jsonb_build_object('expected_count', cardinality(p_next_task_ids)), v_now);
+  if not found then
+    perform {schema}.report_left_out('job_events');
+  end if;
 end $$;
 
 -- Ends the last stage with all its tasks and the job with its summary. Returns the job's final status.
@@ -67,6 +73,9 @@ begin
   insert into {schema}.job_events (job_id, run, stage, event, detail, at)
   values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
     (p_job_id, p_run, null, 'job_' || v_status, jsonb_build_object(), v_now);
+  if not found then
+    perform {schema}.report_left_out('job_events');
+  end if;
   perform {schema}.note_job_event(p_job_id, p_run, 'job.' || v_status);
   return v_status;
 end $$;

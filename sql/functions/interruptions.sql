@@ -192,7 +192,7 @@ create or replace function {schema}.release_tasks(
 ) returns text[]
 language plpgsql as $$
 begin
-  return {schema}.give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, null);
+  return {schema}.give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, p_started, null);
 end $$;
 
 -- Fails those of the tasks, which a process that drains has just released, that seem to end their processes.
@@ -234,11 +234,14 @@ end $$;
 -- interruption, of a process that drains, and it fails nothing: a deployment is nobody's fault. But a task that sends its
 -- process the signal to end would end one after the other: one that was interrupted twice as often as its stage allows
 -- (10 times at least), and again within a minute of its begin, has failed as InterruptedTooOften.
+-- p_decides: tasks may fail in this transaction, as those that p_started names may.
 -- p_until: up to this id they wait in their stage's line again; null: none does.
--- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
--- job row.
+-- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage (shared
+-- without p_decides), then the job row.
+-- Raises CM001 when the stage ended between the look at it and its lock: call again.
 create or replace function {schema}.give_back_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean, p_until text
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
+  p_decides boolean, p_until text
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -266,6 +269,9 @@ begin
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     for update
   ) h;
+  if v_open and cardinality(v_ids) > 0 and not {schema}.keep_stage_open(p_job_id, p_run, p_stage, p_decides) then
+    raise exception 'stage % of job % run % ended meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+  end if;
   if v_limits is not null then
     perform {schema}.take_back_starts(v_limits, v_places);
   end if;

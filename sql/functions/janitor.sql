@@ -206,21 +206,38 @@ language sql stable as $$
   ) e
 $$;
 
--- Finds jobs that run though no task of their stage is open.
+-- Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour
+-- though a task of their stage waits: its row was held by another transaction when they ended.
 -- It looks at one open task per job and never joins all of them: that is the reason for the limit within.
 create or replace function {schema}.find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
 language sql stable set enable_seqscan = off as $$
-  select j.job_id, j.run, j.stage from {schema}.jobs j
-  where j.status in ({running_jobs})
-    and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
-    and (
-      select t.task_id from {schema}.tasks t
-      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ({open_tasks})
-      order by t.task_id limit 1
-    ) is null
-  order by j.updated_at limit p_limit
+  (
+    select j.job_id, j.run, j.stage from {schema}.jobs j
+    where j.status in ({running_jobs})
+      and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.task_id from {schema}.tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ({open_tasks})
+        order by t.task_id limit 1
+      ) is null
+    order by j.updated_at limit p_limit
+  )
+  union all
+  (
+    select j.job_id, j.run, j.stage from {schema}.jobs j
+    where j.status in ({aborted_jobs})
+      and j.finished_at > {schema}.clock() - interval '1 hour'
+      and j.finished_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+      and (
+        select t.status from {schema}.tasks t
+        where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+          and t.status in ({open_tasks})
+        order by t.task_id limit 1
+      ) in ({waiting_tasks})
+    limit p_limit
+  )
 $$;
 
 -- Decides again what a stage's last task decides, and returns whether the job moved.
@@ -247,3 +264,75 @@ language sql stable as $$
   where j.status = 'cancelling' and {cancel_deadline} <= {schema}.clock()
   order by j.updated_at limit p_limit
 $$;
+
+-- Brings times back that are later than they can be, since the database's clock was ahead when they were written: leases
+-- of tasks and of steps, and when a retry, or a job without a message, is due. Each begins anew from now: what a living
+-- process has is renewed, and the rest is found as usual. Else a clock that was five hours ahead costs five hours.
+-- Returns how many rows; it looks at p_limit of each kind, the latest times. A minute is left for clocks that differ, as those of two servers do.
+-- Locks: rows of tasks, then of jobs; those that another transaction holds are skipped.
+create or replace function {schema}.bring_times_back(p_limit integer) returns integer
+language plpgsql set enable_seqscan = off set enable_sort = off set enable_bitmapscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_late timestamptz := v_now + interval '1 minute';
+  v_leases integer;
+  v_retries integer;
+  v_jobs integer;
+begin
+  update {schema}.tasks t
+  set lease_expires_at = v_now + l.seconds * interval '1 second', started_at = least(t.started_at, v_now)
+  from (
+    select h.place, f.seconds from (
+      select o.place, (s.settings ->> 'lease_seconds')::double precision as seconds from (
+        select n.ctid as place, n.job_id, n.run, n.stage, n.lease_expires_at from {schema}.tasks n
+        where n.status = 'processing' and n.lease_expires_at > v_late
+        order by n.lease_expires_at desc limit p_limit
+      ) o
+      join {schema}.stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+      where o.lease_expires_at > v_late + (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
+      offset 0
+    ) f
+    cross join lateral (
+      select n.ctid as place from {schema}.tasks n
+      where n.ctid = f.place and n.status = 'processing' and n.lease_expires_at > v_late for update skip locked
+    ) h
+  ) l
+  where t.ctid = l.place;
+  get diagnostics v_leases = row_count;
+
+  update {schema}.tasks t
+  set due_at = v_now + greatest(t.due_at - t.started_at, interval '0'), started_at = v_now,
+      announced_at = least(t.announced_at, v_now)
+  from (
+    select h.place from (
+      select o.place from (
+        select n.ctid as place, n.started_at from {schema}.tasks n
+        where n.status = 'pending_retry' and n.due_at > v_late
+        order by n.due_at desc limit p_limit
+      ) o
+      where o.started_at > v_late offset 0
+    ) f
+    cross join lateral (
+      select n.ctid as place from {schema}.tasks n
+      where n.ctid = f.place and n.status = 'pending_retry' and n.started_at > v_late for update skip locked
+    ) h
+  ) l
+  where t.ctid = l.place;
+  get diagnostics v_retries = row_count;
+
+  update {schema}.jobs j
+  set updated_at = least(j.updated_at, v_now), announced_at = least(j.announced_at, v_now),
+      due_at = case when j.due_at > v_now and j.start_at is null and j.updated_at > v_late
+        then v_now + greatest(j.due_at - j.updated_at, interval '0') else j.due_at end,
+      step_lease = case when (j.step_lease ->> 'expires_at')::timestamptz > v_late
+        then j.step_lease || jsonb_build_object('expires_at', v_now + interval '10 seconds') else j.step_lease end
+  from (
+    select n.ctid as place from {schema}.jobs n
+    where n.status in ({waiting_jobs})
+      and (n.updated_at > v_late or (n.step_lease ->> 'expires_at')::timestamptz > v_late)
+    order by n.updated_at desc limit p_limit for update skip locked
+  ) o
+  where j.ctid = o.place;
+  get diagnostics v_jobs = row_count;
+  return v_leases + v_retries + v_jobs;
+end $$;

@@ -51,6 +51,12 @@ begin
   end if;
   update {schema}.stages s set status = p_status, finished_at = v_now
   where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ({open_stages});
+  if not found and exists (
+    select from {schema}.stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ({open_stages})
+  ) then
+    perform {schema}.report_left_out('stages');
+  end if;
   perform {schema}.cancel_open_tasks(p_job_id, p_run, v_stage, true);
   perform {schema}.record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
   perform {schema}.note_job_event(p_job_id, p_run, 'job.' || p_status);

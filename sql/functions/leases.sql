@@ -52,6 +52,28 @@ begin
   returning t.lease_id, t.task_id,
     case when not {stage_is_open} then 'stop'
       when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
+  if {schema}.has_waited() then
+    perform {schema}.begin_leases_now(p_task_ids, p_lease_ids, false);
+  end if;
+end $$;
+
+-- Begins leases anew that a statement has given or extended with an old time, since it had waited: an expired lease, of a
+-- process that lives, is taken back by the next sweep. p_is_claim: the attempt begins now, too.
+-- Fence: the lease. Locks: the rows, which this transaction has written.
+create or replace function {schema}.begin_leases_now(p_task_ids text[], p_lease_ids uuid[], p_is_claim boolean)
+returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+begin
+  -- All that is leased by any process is read: only after somebody had locked a table.
+  update {schema}.tasks t
+  set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+      started_at = case when p_is_claim then v_now else t.started_at end
+  from {schema}.stages s
+  where t.status = 'processing' and t.timed_out_at is null
+    and (t.task_id, t.lease_id) in (select * from unnest(p_task_ids, p_lease_ids))
+    and s.job_id = t.job_id and s.run = t.run and s.stage = t.stage;
 end $$;
 
 -- Extends all leases under an owner's name: for the stand-in of a process that cannot ask itself.

@@ -172,11 +172,16 @@ create or replace function {schema}.take_places(
 language plpgsql as $$
 declare
   v_names text[] := {schema}.limit_names(p_settings);
+  v_count integer;
 begin
   insert into {schema}.limit_places as s (job_id, run, task_id, limit_name, stage, has_begun, ends_at)
   select p_job_id, p_run, t.id, n.name, p_stage, true, null
   from unnest(p_task_ids) as t(id) cross join unnest(v_names) as n(name)
   on conflict (job_id, run, task_id, limit_name) do update set has_begun = true, ends_at = null;
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(p_task_ids) * cardinality(v_names) then
+    perform {schema}.report_left_out('limit_places');
+  end if;
   delete from {schema}.limit_starts e using {schema}.limits l
   where l.name = any (v_names) and e.limit_name = l.name
     and e.ends_at <= p_now - l.rate_seconds * interval '1 second';

@@ -65,6 +65,24 @@ begin
   perform pg_advisory_xact_lock_shared({schema}.stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
+-- Whether tasks of a stage may wait for an attempt, now and until this transaction ends. A function that lets tasks wait
+-- again asks this when it has locked them: the end of a job skips rows that others hold, and no message may come for them.
+-- p_decides: the transaction may end tasks, and with them the stage; else it shares the stage's lock.
+create or replace function {schema}.keep_stage_open(p_job_id text, p_run integer, p_stage integer, p_decides boolean)
+returns boolean
+language plpgsql as $$
+begin
+  if p_decides then
+    perform {schema}.lock_stage(p_job_id, p_run, p_stage);
+  else
+    perform {schema}.share_stage(p_job_id, p_run, p_stage);
+  end if;
+  return exists (
+    select from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open}
+  );
+end $$;
+
 -- Takes a stage's lock without waiting: false when another transaction has it.
 create or replace function {schema}.try_lock_stage(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
@@ -102,3 +120,10 @@ language plpgsql as $$
 begin
   perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_key, 0));
 end $$;
+
+-- Whether this statement has waited long, as for a lock that somebody has on a whole table: what it read of the clock
+-- when it began is old.
+create or replace function {schema}.has_waited() returns boolean
+language sql volatile as $$
+  select clock_timestamp() > statement_timestamp() + interval '1 second'
+$$;

@@ -52,6 +52,9 @@ begin
       settings = case when p_tasks_per_message is null then s.settings
         else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
+  if not found then
+    perform {schema}.report_left_out('stages');
+  end if;
   perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
     jsonb_build_object('expected_count', p_expected_count));
   perform {schema}.ensure_watch(p_job_id, p_run, p_stage);
@@ -118,5 +121,8 @@ begin
   if v_inserted <> coalesce(cardinality(p_task_ids), 0) then
     raise exception 'expected % tasks to be inserted, found %: a trigger or a rule of the table tasks keeps rows out; '
       'drop it', cardinality(p_task_ids), v_inserted using errcode = 'CM006';
+  end if;
+  if p_lease_id is not null and {schema}.has_waited() then
+    perform {schema}.begin_leases_now(p_task_ids, array_fill(p_lease_id, array[cardinality(p_task_ids)]), true);
   end if;
 end $$;

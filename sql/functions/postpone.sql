@@ -59,7 +59,8 @@ language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := {schema}.clock();
-  v_ids text[] := {schema}.release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false);
+  v_ids text[] := {schema}.give_back_tasks(
+    p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false, true, null);
   v_failed text[];
   v_is_last boolean := false;
 begin

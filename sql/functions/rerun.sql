@@ -56,6 +56,9 @@ begin
   )
   select j.job_id, j.run, j.status, j.parameters, j.definition, j.result, j.error, j.finished_at, v_now
   from {schema}.jobs j where j.job_id = p_job_id;
+  if not found then
+    perform {schema}.report_left_out('job_runs');
+  end if;
 
   run := v_job.run + 1;
   if p_mode = 'failed' then
@@ -73,6 +76,13 @@ begin
     v_status := 'queued';
     insert into {schema}.stages (job_id, run, stage, settings, created_at)
     values (p_job_id, rerun_job.run, v_first, v_definition -> 'stages' -> (v_first - 1), v_now);
+    if not found then
+      perform {schema}.report_left_out('stages');
+    end if;
+  end if;
+
+  if not {schema}.has_all_tasks(p_job_id, rerun_job.run, v_first) then
+    perform {schema}.report_left_out('tasks');
   end if;
 
   update {schema}.jobs j
@@ -84,6 +94,9 @@ begin
       run_started_at = v_now, updated_at = v_now, start_at = null
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
+  if not found then
+    perform {schema}.report_left_out('jobs');
+  end if;
   perform {schema}.record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
     jsonb_build_object('mode', p_mode, 'kept_count', kept_count, 'fresh_count', fresh_count, 'reason', p_reason,
       'actor', p_actor, 'from_run', v_job.run, 'parameters', p_parameters));
@@ -145,6 +158,9 @@ begin
     s.planned_at, s.finished_at, coalesce(s.from_run, s.run)
   from {schema}.stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage < p_first;
+  if p_first > 1 and not found then
+    perform {schema}.report_left_out('stages');
+  end if;
   if p_partly then
     insert into {schema}.stages (
       job_id, run, stage, status, settings, expected_count, created_at, planned_at, from_run
@@ -153,6 +169,9 @@ begin
       coalesce(s.from_run, s.run)
     from {schema}.stages s
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_first;
+    if not found then
+      perform {schema}.report_left_out('stages');
+    end if;
   end if;
   insert into {schema}.tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, status, attempt, interruptions,

@@ -32,7 +32,10 @@ begin
     get diagnostics pruned_tasks = row_count;
     if pruned_tasks < p_limit then
       delete from {schema}.jobs j where j.job_id = p_job_id;
-      is_job_pruned := found;
+      if not found then
+        perform {schema}.report_left_out('jobs');
+      end if;
+      is_job_pruned := true;
     elsif not exists (select 1 from {schema}.job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
       perform {schema}.record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
       from {schema}.jobs j where j.job_id = p_job_id;
@@ -50,6 +53,7 @@ returns table (pruned_tasks integer, pruned_job_ids text[])
 language plpgsql set enable_seqscan = off as $$
 declare
   v_places tid[];
+  v_count integer;
 begin
   select coalesce(array_agg(w.id), array[]::text[]), array_agg(w.place) into pruned_job_ids, v_places
   from (
@@ -74,6 +78,10 @@ begin
   ));
   get diagnostics pruned_tasks = row_count;
   delete from {schema}.jobs j where j.ctid = any (v_places);
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(pruned_job_ids) then
+    perform {schema}.report_left_out('jobs');
+  end if;
   return next;
 end $$;
 

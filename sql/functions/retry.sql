@@ -21,7 +21,7 @@ $$;
 -- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
 -- is_in_line: it needs no message, if its stage is looked at after it is due: take_next_tasks takes it then. Not where
 -- max_parallel or limits count what is announced, nor of a task that its stage's window has not come to.
--- Fence: the lease. Locks: the task row.
+-- Fence: the lease. Locks: the task row, then the stage, shared.
 create or replace function {schema}.increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision, p_knows_lines boolean
@@ -50,12 +50,17 @@ begin
     outcome := 'closed';
   elsif v_task.spent >= v_task.allowed then
     outcome := 'exhausted';
+  elsif not {schema}.keep_stage_open(p_job_id, p_run, p_stage, false) then
+    outcome := 'closed';
   else
     update {schema}.tasks t
     set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second',
         error = {schema}.error_of_attempt(p_error, t.attempt), announced_at = null, lease_id = null, lease_expires_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
     returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
+    if not found then
+      perform {schema}.report_left_out('tasks');
+    end if;
     outcome := 'scheduled';
     is_in_line := p_knows_lines and v_task.is_in_line;
     perform {schema}.record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',

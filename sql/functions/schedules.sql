@@ -166,6 +166,11 @@ begin
       p_name, v_tick.tick_at, v_tick.until_at, v_status, v_reason, v_detail, v_schedule.job_type, v_tick.parameters,
       v_tick.submission_key, v_now, case when v_status = 'skipped' then v_now end
     ) on conflict do nothing;
+    if not found and not exists (
+      select from {schema}.schedule_ticks t where t.schedule = p_name and t.tick_at = v_tick.tick_at
+    ) then
+      perform {schema}.report_left_out('schedule_ticks');
+    end if;
   end loop;
   if v_missed is not null then
     perform {schema}.note_schedule_event(p_name, v_schedule.job_type, 'schedule.missed', v_missed);

@@ -216,6 +216,8 @@ create or replace function {schema}.end_tasks(
   p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
 ) returns void
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_nestloop = off as $$
+declare
+  v_count integer;
 begin
   update {schema}.tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
@@ -224,4 +226,8 @@ begin
         when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
   where t.ctid = any (p_places) and t.task_id = given.task_id;
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(p_places) then
+    perform {schema}.report_left_out('tasks');
+  end if;
 end $$;

@@ -64,6 +64,9 @@ begin
   if p_idempotency_key is not null and outcome in ('created', 'forced', 'rerun', 'existing') then
     insert into {schema}.idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
     values (job_id, p_idempotency_key, p_payload_hash, {schema}.clock());
+    if not found then
+      perform {schema}.report_left_out('idempotency_keys');
+    end if;
   end if;
   return next;
 end $$;
@@ -141,6 +144,9 @@ begin
   end if;
   insert into {schema}.stages (job_id, run, stage, settings, created_at)
   values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
+  if not found then
+    perform {schema}.report_left_out('stages');
+  end if;
   perform {schema}.record_event(p_job_id, 1, null, null, 'job_submitted',
     case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
   return true;

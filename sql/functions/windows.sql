@@ -171,6 +171,7 @@ $$;
 -- for next_message_size, as in take_next_tasks.
 -- In the line they are known by a time in announced_at, since their ids are not above window_after.
 -- Fence: the lease. Locks: the window's, those of the stage's limits, then those of give_back_tasks and the stage row.
+-- Raises CM001 as give_back_tasks does.
 create or replace function {schema}.release_tasks_into_line(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean,
   p_mean_seconds double precision
@@ -185,7 +186,7 @@ begin
   if v_stage.limits is not null then
     perform {schema}.lock_limits(v_stage.limits);
   end if;
-  released_ids := {schema}.give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started,
+  released_ids := {schema}.give_back_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_started, p_started,
     case when v_stage.limits is null then v_stage.window_after end);
   is_in_line := v_stage.window_after is not null and cardinality(released_ids) > 0;
   if is_in_line and v_stage.limits is not null then

@@ -32,6 +32,20 @@ def test_server_goes_on_when_a_parent_folder_is_closed_to_others(tmp_path: Path)
     assert parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_environment_that_no_connection_gets_through_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was tried for two minutes, and the reason was in the server's log alone."""
+    monkeypatch.setenv("PGTZ", "Mars/Phobos")
+    began = time.monotonic()
+    with pytest.raises(PostgresError, match=r'refuses this connection: .*"TimeZone".*look at the variables PG\*'):
+        LocalPostgres(tmp_path / "data").start()
+    assert time.monotonic() - began < 90
+    monkeypatch.delenv("PGTZ")
+    with LocalPostgres(tmp_path / "data") as url, psycopg.connect(url):
+        pass
+
+
 def test_data_folder_made_by_another_program_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(PostgresError, match="found other files"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
@@ -14,6 +15,7 @@ import pytest
 
 from core.authors import attempt_log as module
 from core.authors.attempt_log import AttemptLog
+from core.basics.log_fields import log_fields
 from core.errors import MOST_LOG_BYTES, Failure
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
@@ -26,8 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 log = logging.getLogger("an.author")
 
 
+@contextmanager
 def attempt_log(**fields):
-    return AttemptLog(fields)
+    with log_fields(**fields), AttemptLog() as kept:
+        yield kept
 
 
 def lines_of(kept):
@@ -212,6 +216,7 @@ FULL_DISK = """
 import logging, os, sys
 logging.basicConfig(level=sys.argv[1])
 from core.authors.attempt_log import AttemptLog
+from core.basics.log_fields import log_fields
 def handler():
     print("a line")
     print("flushed", flush=True)
@@ -220,7 +225,7 @@ def handler():
     logging.warning("logged")
     sys.stdout.close()
     print("after close")
-with AttemptLog({"task_id": "t"}) as kept:
+with AttemptLog() as kept:
     handler()
 os.write(int(sys.argv[2]), "\\n".join(line.rpartition(": ")[2] for line in kept.text().splitlines()).encode())
 """

@@ -14,6 +14,7 @@ from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.attempts import Attempts
 from core.running.drain import Drain
 from core.running.leases import LeaseKeeper
+from core.running.patience import Patience
 from core.running.message_runner import MessageRunner
 from core.running.task_slots import TaskSlots
 
@@ -91,6 +92,7 @@ def test_tasks_claimed_too_late_are_released_and_a_slot_is_never_kept(names):
         state=None,
         owner="w",
         clock=time.monotonic,
+        patience=Patience(0, drain.wait),
         orchestration=SimpleNamespace(role=SimpleNamespace(most_bytes=1000)),
     )
 

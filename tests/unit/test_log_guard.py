@@ -193,7 +193,7 @@ def test_records_of_the_engine_go_on_while_a_handler_silences_its_process(kept, 
 
 
 def test_lines_of_an_attempt_go_on_though_it_silenced_its_process(kept, silence):
-    with log_guard, AttemptLog({"task_id": "t"}) as attempt:
+    with log_guard, AttemptLog() as attempt:
         silence()
         theirs.info("logged")
         sys.stdout.write("printed\n")
@@ -268,7 +268,7 @@ def test_a_thread_that_a_handler_left_behind_silences_nothing(kept):
         assert go_on.wait(10)
         silence_ours()
 
-    with log_guard, AttemptLog({"task_id": "t"}):
+    with log_guard, AttemptLog():
         left = threading.Thread(target=later)
         left.start()
     go_on.set()
@@ -379,7 +379,7 @@ def test_a_logger_of_an_author_s_own_module_is_free(kept, name):
     try:
         call_author(lambda: (own.setLevel(logging.ERROR), setattr(own, "propagate", False)))
         assert (own.level, own.propagate) == (logging.ERROR, False)
-        with AttemptLog({"task_id": "t"}):
+        with AttemptLog():
             sys.stdout.write("printed\n")
         assert kept == ["printed"]
     finally:

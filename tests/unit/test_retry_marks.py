@@ -20,5 +20,5 @@ def test_a_retry_calls_for_more_only_where_its_end_makes_room(max_parallel, is_m
     )
     job = SimpleNamespace(job_id="a" * 64, job_type="x", run=1, correlation_id="c")
     row = SimpleNamespace(task_id="s1-1", task_type="work", attempt=1, wait_seconds=1.0)
-    OutcomeWriter(None, orchestration, job, stage, None, uuid4(), None).send_again([row])
+    OutcomeWriter(None, orchestration, job, stage, None, uuid4(), None, None).send_again([row])
     assert [message.takes_next for message in sent] == [is_marked]

@@ -17,7 +17,10 @@ class Process:
 
     def __init__(self):
         self.now, self.is_away, self.looks = 100.0, False, []
+        # Whether a thread was asked for that looks in a while.
+        self.asked = threading.Event()
         self.windows = StageWindows(SimpleNamespace(take_next_tasks=self._take), SimpleNamespace(), lambda: self.now)
+        self.windows._looks = SimpleNamespace(need=self.asked.set)  # the tests look themselves
 
     def _take(self, ref, mean_seconds):
         if self.is_away:
@@ -36,14 +39,15 @@ def test_a_message_that_ends_soon_after_a_look_is_made_up_for(process):
     process.windows.after_message(STAGE, is_due=False)
     process.windows.after_message(STAGE, is_due=False)
     assert len(process.looks) == 1
-    assert process.windows.is_look_owed
+    assert process.windows._owed
+    assert process.asked.is_set()
     process.windows.look_now()
     assert len(process.looks) == 1
     process.now += LOOK_SECONDS
     process.windows.look_now()
     process.windows.look_now()
     assert len(process.looks) == 2
-    assert not process.windows.is_look_owed
+    assert not process.windows._owed
 
 
 def test_whatever_looks_meanwhile_makes_up_for_it(process):
@@ -51,7 +55,7 @@ def test_whatever_looks_meanwhile_makes_up_for_it(process):
     process.windows.after_message(STAGE, is_due=False)
     process.windows.after_message(STAGE, is_due=True)
     assert len(process.looks) == 2
-    assert not process.windows.is_look_owed
+    assert not process.windows._owed
 
 
 def test_look_in_an_outage_is_left_to_others(process):
@@ -60,7 +64,7 @@ def test_look_in_an_outage_is_left_to_others(process):
     process.now += LOOK_SECONDS
     process.is_away = True
     process.windows.look_now()
-    assert not process.windows.is_look_owed
+    assert not process.windows._owed
 
 
 def test_look_passes_on_how_long_tasks_last(process):

@@ -152,7 +152,7 @@ class Rig:
                 results=ResultRepository(pool),
                 keeper=self.keeper,
                 owner="test-process",
-                **{"slots": TaskSlots(4)} | machine_options,
+                **{"slots": TaskSlots(4), "patience_seconds": 0.0} | machine_options,
             )
         )
         self.janitor = Janitor(

@@ -239,16 +239,21 @@ def described(entered):
 
 
 def documented():
-    """What the page on the architecture has: functions and files of both messages, and of each row of its table."""
+    """What the page on the architecture has.
+
+    Functions and files of both messages, files and functions of each row of its table, and the functions of its story.
+    """
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     (most,) = re.findall(r"enters (\d+) functions in (\d+) files .*?announces it, (\d+) in (\d+)\.", text, re.DOTALL)
     table = re.findall(r"\n\| [^|`]+ \| ([^|]+) \| (\d+) \|", text)
-    return [int(number) for number in most], [(re.findall("`(.*?)`", files), int(count)) for files, count in table]
+    (story,) = re.findall(r"are the story\. In their order: (.*?)\.", text, re.DOTALL)
+    rows = [(re.findall("`(.*?)`", files), int(count)) for files, count in table]
+    return [int(number) for number in most], rows, re.findall("`(.*?)`", story)
 
 
 def test_message_of_one_task_enters_few_functions_before_it_is_committed(engine, caplog):
     """Each of them is one more to read and to pay for: the path had grown to 93 functions in 32 files."""
-    most, table = documented()
+    most, table, story = documented()
     caplog.set_level(logging.WARNING)
     rig = Rig(engine)
     job_id = rig.submit(n=3)
@@ -271,3 +276,5 @@ def test_message_of_one_task_enters_few_functions_before_it_is_committed(engine,
             rows = [(sum(path in files for path, _ in entered) or values, count) for files, count in table]
             assert rows == [(count, count) for _, count in table], described(entered)
             assert sum(count for _, count in table) == len(entered) == most_functions
+            names = dict.fromkeys(name.rpartition(".")[2] for _, name in entered)
+            assert [name for name in names if name in story] == story

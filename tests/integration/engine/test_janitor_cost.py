@@ -44,6 +44,7 @@ FINDS = {
     # A queue whose oldest message came as soon as they were planned: all of them may be there.
     "find_lost_tasks": "'tasks', 1000, now() - interval '2 hours'",
     "find_lost_jobs": "1000, now() - interval '2 hours'",
+    "bring_times_back": "100",
 }
 
 
@@ -91,7 +92,7 @@ def idle_rows(filled, request):
 @pytest.mark.parametrize("find", FINDS)
 def test_find_touches_few_of_many_idle_rows(idle_rows, find):
     rows, count = touched(idle_rows, f"select * from app.{find}({FINDS[find]})")  # noqa: S608 - names of this test
-    assert rows == []
+    assert rows == ([(0,)] if find == "bring_times_back" else [])
     assert count <= TOUCHED_AT_MOST + LOOKED_AT * (find == "find_lost_tasks")
 
 

@@ -170,3 +170,29 @@ def test_a_piece_of_small_jobs_is_followed_by_a_rest_as_long_as_it(engine, reten
     monkeypatch.setattr(retention_module, "time", Clock)
     assert retention.prune_jobs(30 * DAY).jobs == 3
     assert rests == [2.0 * REST_AFTER_SMALL]
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize("kind", ["foreign key", "trigger that raises", "trigger that leaves out"])
+@pytest.mark.parametrize("tasks", [3, TASKS_PER_CALL + 1], ids=["small", "large"])
+def test_job_that_the_database_keeps_keeps_no_other(engine, retention, caplog, kind, tasks):
+    """None was deleted any more; with a trigger that left the row out, the sweep deleted it again without end."""
+    kept = ended_job(engine, days_ago=40, tasks=tasks)
+    others = [ended_job(engine, days_ago=35 - n) for n in range(3)]
+    if kind == "foreign key":
+        engine.execute("create table public.mine (job_id text references app.jobs)")
+        engine.execute("insert into public.mine values (%s)", kept)
+    else:
+        body = "return null" if "out" in kind else "raise exception 'not that one'"
+        engine.execute(f"create function public.act() returns trigger language plpgsql as $$ begin {body}; end $$")
+        engine.execute(
+            f"create trigger theirs before delete on app.jobs for each row when (old.job_id = '{kept}') "
+            "execute function public.act()"
+        )
+    assert retention.prune_jobs(30 * DAY).jobs == 3
+    assert job_ids(engine) == {kept}
+    assert not {kept} & set(others)
+    [record] = [record for record in caplog.records if record.message == "job_not_pruned"]
+    assert record.job_id == kept
+    if kind == "foreign key":
+        engine.execute("drop table public.mine")

@@ -65,6 +65,13 @@ def errors_of(problem: dict) -> dict[str, dict]:
     return {error["field"]: error for error in problem["errors"]}
 
 
+def test_endpoints_are_put_together_once_for_all_apps_of_a_process():
+    """The first request to each group of them took longer than all that it asked for."""
+    one, two = (create_api(FakeServices).routes for _ in range(2))
+    assert len(one) > 10
+    assert all(first is second for first, second in zip(one, two, strict=True))
+
+
 class TestSubmit:
     def test_answers_with_the_job_and_where_to_look(self):
         api = Api()

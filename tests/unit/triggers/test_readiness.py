@@ -6,7 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from core.models.foreign import DisabledTrigger, ForeignFacts, ForeignTrigger, PreparedTransaction
-from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable
+from infrastructure.base import (
+    ConnectionsInUse,
+    DatabaseShort,
+    DatabaseSilent,
+    DatabaseUnavailable,
+    DatabaseUnsuitable,
+)
 from infrastructure.migrations import SchemaStatus
 from triggers.services import Services
 
@@ -16,6 +22,12 @@ from triggers.services import Services
     [
         (DatabaseUnsuitable("connect", "expected UTF8, found LATIN1; make another"), "expected UTF8, found LATIN1"),
         (DatabaseUnavailable("migrate", "connection to 10.0.0.4 refused for u"), "cannot be reached now"),
+        (ConnectionsInUse("migrate", "expected one of 10.0.0.4", 4), "all 4 connections of this process are in use"),
+        (DatabaseSilent("migrate", "10.0.0.4 has not answered"), "does not answer now: look whether it, or a pooler"),
+        (
+            DatabaseShort("migrate", "10.0.0.4: no", "53100 DiskFull"),
+            "answers, and refused a statement now (53100 Disk",
+        ),
     ],
 )
 def test_a_database_that_will_not_do_is_told_apart_from_one_out_of_reach(error, detail):

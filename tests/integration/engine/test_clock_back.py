@@ -1,0 +1,100 @@
+"""The database's clock was hours ahead, and is right again: nothing waits for the time that it showed."""
+
+from datetime import timedelta
+
+import pytest
+
+from core.models.insight import Severity
+from core.operating.explain import explain
+from infrastructure.insight import InsightQueries
+
+from .machine_suite import Rig
+
+FIVE_HOURS = timedelta(hours=5)
+
+
+@pytest.fixture
+def rig(engine):
+    return Rig(engine)
+
+
+def sweep(rig):
+    return rig.janitor.sweep().times_brought_back
+
+
+def test_lease_of_a_process_that_died_ends_as_usual(engine, rig):
+    """`explain` had its heartbeat as fresh, and its tasks waited for five hours."""
+    job_id = engine.submit(stages=1)
+    engine.plan(job_id, 1, 2)
+    engine.claim(job_id, 1, "s1-00000")
+    engine.execute(
+        "update app.tasks set lease_expires_at = lease_expires_at + %s where lease_id is not null", FIVE_HOURS
+    )
+    finding = next(
+        each for each in explain(InsightQueries(engine.pool).get_job_facts(job_id)) if "running" in each.code
+    )
+    assert (finding.severity, "clock was ahead" in finding.message) == (Severity.WARNING, True)
+
+    assert [sweep(rig), sweep(rig)] == [1, 0]
+    engine.execute(
+        "update app.tasks set lease_expires_at = lease_expires_at - interval '61 s' where lease_id is not null"
+    )
+    assert rig.janitor.sweep().taken_back == 1
+
+
+def test_lease_of_a_process_that_lives_is_kept(engine, rig):
+    job_id = engine.submit(stages=1)
+    engine.plan(job_id, 1, 1)
+    lease_id = engine.claim(job_id, 1, "s1-00000")
+    engine.execute("update app.tasks set lease_expires_at = lease_expires_at + %s", FIVE_HOURS)
+    assert sweep(rig) == 1
+    assert engine.task(job_id, "s1-00000")["lease_id"] == lease_id
+
+
+def test_usual_times_stay(engine, rig):
+    job_id = engine.submit(stages=1, lease_seconds=3600, retry={"base_delay_seconds": 3600, "max_delay_seconds": 7200})
+    engine.plan(job_id, 1, 2)
+    engine.claim(job_id, 1, "s1-00000", "s1-00001")
+    engine.execute(
+        "update app.tasks set status = 'pending_retry', due_at = clock_timestamp() + interval '2 hours', "
+        "lease_id = null, lease_expires_at = null where task_id = 's1-00001'"
+    )
+    before = engine.query("select * from app.tasks order by task_id")
+    assert sweep(rig) == 0
+    assert engine.query("select * from app.tasks order by task_id") == before
+
+
+def test_retry_is_due_after_its_delay(engine, rig):
+    """It was due five hours later, and so was its message."""
+    job_id = engine.submit(stages=1)
+    engine.plan(job_id, 1, 1)
+    engine.claim(job_id, 1, "s1-00000")
+    engine.execute(
+        "update app.tasks set status = 'pending_retry', started_at = started_at + %s, lease_id = null, "
+        "lease_expires_at = null, announced_at = null, due_at = started_at + %s + interval '3 s'",
+        FIVE_HOURS,
+        FIVE_HOURS,
+    )
+    assert sweep(rig) == 1
+    [row] = engine.query("select due_at - clock_timestamp() as wait from app.tasks")
+    assert row["wait"] <= timedelta(seconds=3)
+
+
+def test_step_of_a_process_that_died_is_announced(engine, rig):
+    """Each message for the step was left alone, since a living process seemed to have it."""
+    job_id = rig.submit(n=1)
+    job = rig.job(job_id)
+    assert engine.tasks.renew_step_lease(job.step_ref, "another")
+    engine.execute(
+        "update app.jobs set updated_at = updated_at + %s, step_lease = step_lease || jsonb_build_object("
+        "'expires_at', (step_lease ->> 'expires_at')::timestamptz + %s)",
+        FIVE_HOURS,
+        FIVE_HOURS,
+    )
+    assert [sweep(rig), sweep(rig)] == [1, 0]
+    [row] = engine.query(
+        "select (step_lease ->> 'expires_at')::timestamptz - clock_timestamp() as wait, "
+        "updated_at <= clock_timestamp() as is_past from app.jobs"
+    )
+    assert row["wait"] <= timedelta(seconds=10)
+    assert row["is_past"]
