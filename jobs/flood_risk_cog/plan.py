@@ -23,11 +23,13 @@ from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable,
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import (
+    FIRST_TO_4326,
     MERCATOR_ENDS,
     TargetGrid,
     is_across_its_seam,
     lost_rows,
     own_grid,
+    reaches_beyond,
     whole_grid,
 )
 from jobs.flood_risk_cog.tiff import full_size_directories
@@ -63,6 +65,8 @@ SIGNED = {"int16", "int32", "int64"}
 # GDAL's flags of a mask of all bands; it writes no others inside of a raster.
 PER_DATASET = 2
 _BEGIN = re.compile(r"\s*[+-]?\d{1,9}")
+# Of a pixel: less, over the whole raster, is a rounded digit.
+MOST_SKEW = 1e-3
 # What a predictor of TIFF works on.
 WHOLE_BYTES = {"8", "16", "32", "64"}
 
@@ -296,9 +300,11 @@ def hidden_after_warp(
 
 def _beyond_mercator(path: str, dataset: Any, target: CRS) -> list[str]:
     """In words, what lies where the target has ended."""
-    if not (lost := lost_rows(dataset, target)):
+    if not reaches_beyond(dataset, target):
         return []
     beyond = f"beyond {MERCATOR_ENDS} degrees of latitude"
+    if not (lost := lost_rows(dataset, target)):
+        return [f"pixels {beyond} are left out, as Mercator ends there"]
     if lost == dataset.height:
         raise UnusableRaster(path, f"it lies {beyond}, where Mercator ends; choose a target_crs of its region")
     return [f"{lost} of its {dataset.height} rows lie {beyond} and are left out, as Mercator ends there"]
@@ -307,7 +313,7 @@ def _beyond_mercator(path: str, dataset: Any, target: CRS) -> list[str]:
 def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
     if is_across_its_seam(dataset, CRS.from_user_input(WEB_MERCATOR)):
         reason = "it lies across 180 degrees and on another datum than web maps, of which GDAL makes a part only"
-        raise UnusableRaster(path, f"{reason}; reproject it to EPSG:4326 first (target_crs), and submit that")
+        raise UnusableRaster(path, f"{reason}; {FIRST_TO_4326}")
     try:
         return web_grid(dataset, tile_size)
     except (RasterioError, CPLE_BaseError, ValueError) as error:
@@ -636,7 +642,8 @@ def check_grid(path: str, dataset: Any) -> None:
         raise UnusableRaster(
             path, f"its pixels have no size ({size}), so its place is unknown; assign one (gdal_edit -a_ullr)"
         )
-    if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
+    across, down = abs(transform.b) * dataset.height, abs(transform.d) * dataset.width
+    if across > MOST_SKEW * abs(transform.a) or down > MOST_SKEW * abs(transform.e):
         reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
         raise UnusableRaster(path, reason)
     if dataset.rpcs is not None and (dataset.crs is None or transform.is_identity):
