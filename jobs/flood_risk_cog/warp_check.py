@@ -20,7 +20,7 @@ from jobs.flood_risk_cog.neighbours import (
     sample_windows,
     warp_tolerance,
 )
-from jobs.flood_risk_cog.place_check import JUDGED, misplaced, slack_of
+from jobs.flood_risk_cog.place_check import JUDGED, misplaced, slack_of, step_of
 from jobs.flood_risk_cog.plan import LEAST_ALPHA, ConversionPlan
 from jobs.flood_risk_cog.target_grid import COARSEST
 
@@ -62,9 +62,10 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
     """Args: low, high: Of the source's first band."""
     check = WarpCheck()
     is_judged, slack, method = same_datum(before.crs, after.crs), slack_of(before, after), plan.warp_resampling
-    if method in OF_KERNELS and (alpha_of(after) or min(kernel_scales(before, after.crs, after.transform)) < 1):
-        # Weighed by alpha, or of more than four pixels.
+    if method in OF_KERNELS and alpha_of(after):
+        # They are weighed by it.
         slack = None
+    scales = kernel_scales(before, after.crs, after.transform)
     end = end_of_globe(after)
     windows = list(sample_windows(after.width, after.height, SIDE, MOST_WINDOWS))
     while windows:
@@ -89,8 +90,8 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         wrong = wrong if is_judged else []
         if slack is not None and method in JUDGED and inside.width and inside.height:
             at = (rows - inside.row_off, columns - inside.col_off)
-            away = misplaced(_known(before, inside, plan), at, found, span, method, slack) & valid
-            wrong += [f"{int(away.sum())} pixels with the value of another place"] if away.any() else []
+            away = _misplaced(_known(before, inside, plan), at, (found, valid), span, method, slack, scales)
+            wrong += [f"{away} pixels with the value of another place"] if away else []
         if wrong and not check.problems:
             place = f"column {window.col_off}, row {window.row_off}"
             check.problems.append(
@@ -98,6 +99,23 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
             )
     _add_what_is_lost(check, before, after, plan, is_judged=is_judged, has_values=low is not None)
     return check
+
+
+def _misplaced(
+    known: tuple[Any, Any],
+    at: tuple[Any, Any],
+    pixels: tuple[Any, Any],
+    span: Span,
+    method: str,
+    slack: float,
+    scales: tuple[float, float],
+) -> int:
+    """How many of the pixels that are looked at have the value of another place."""
+    each = np.s_[..., :: step_of(method, scales)]
+    seen = Span(*(part[each] for part in (span.low, span.high, span.any_valid, span.all_valid)))
+    found, valid = pixels[0][each], pixels[1][each]
+    away = misplaced(known, (at[0][each], at[1][each]), found, seen, method, slack, scales)
+    return int((away & valid).sum())
 
 
 def _add_what_is_lost(

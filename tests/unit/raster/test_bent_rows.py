@@ -62,7 +62,7 @@ def test_no_pixel_is_taken_from_another_place(make_raster, tmp_path, name):
     assert away.max() < 0.525
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "cubic_spline", "lanczos"])
 @pytest.mark.parametrize("datum", ["+ellps=GRS80", "+datum=NAD27"])
 def test_a_row_that_is_taken_from_another_place_is_refused(make_raster, tmp_path, monkeypatch, datum, resampling):
     """Also of another datum, where its pixels are larger than ways between datums are apart."""

@@ -471,3 +471,16 @@ def test_degrees_over_180_on_another_datum_are_refused_with_the_way_that_works(t
         convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3857")
     first = convert_raster(str(path), str(tmp_path / "first"), target_crs="EPSG:4326")
     convert_raster(first["path"], str(tmp_path / "out"), target_crs="EPSG:3857")
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_a_grid_that_is_rotated_by_a_rounded_digit_is_taken(tmp_path, target):
+    """By less than a thousandth of a pixel in all; more is refused."""
+    for skew, is_taken in ((1e-5, True), (1e-4, False)):
+        place = {"transform": Affine(10, skew, 600_000, -skew, -10, 3_300_000)}
+        path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+        if is_taken:
+            convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+            continue
+        with pytest.raises(UnusableRaster, match="its grid is rotated or skewed"):
+            convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
