@@ -194,7 +194,6 @@ def make_plan(
     warped = is_warped(dataset, options)
     warp, overview = choose_resampling(options.resampling, kind)
     found, nodata, changed, fill_nodata = validity_of(dataset), dataset.nodata, [], False
-    dtype = dataset.dtypes[0]
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
     if warped and options.resampling == "auto" and (why := _why_not_mixed(dataset, facts)):
@@ -215,12 +214,7 @@ def make_plan(
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
     changed += [*placement.changed, *_lost_to_lerc(options, found)]
-    hidden = exact_nodata(dataset)
-    if isinstance(hidden, int) and abs(hidden) > MOST_EXACT:
-        # GDAL computes averages in double precision, which makes another number of it.
-        overview = "nearest"
-    if not makes_overviews_right(overview, found, dtype, nodata, facts):
-        overview = "nearest"
+    overview = _right_overviews(overview, found, nodata, dataset, facts)
     return ConversionPlan(
         warped=warped,
         target_crs=target_crs if warped else None,
@@ -237,6 +231,17 @@ def make_plan(
         most_alpha=most_alpha_of(dataset, facts),
         changed=tuple(changed),
     )
+
+
+def _right_overviews(method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts) -> str:
+    """The method of overviews, or in its place one that GDAL computes right."""
+    if method == "bilinear" and found == "mask":
+        # Beside what the mask hides GDAL makes valid zeros of it, from the second overview on.
+        method = "average"
+    hidden = exact_nodata(dataset)
+    # GDAL computes averages in double precision, which makes another number of a larger one.
+    is_exact = not (isinstance(hidden, int) and abs(hidden) > MOST_EXACT)
+    return method if is_exact and makes_overviews_right(method, found, dataset.dtypes[0], nodata, facts) else "nearest"
 
 
 def _placement_of(path: str, dataset: Any, target: CRS, options: ConversionOptions) -> Placement:

@@ -156,7 +156,7 @@ def _shares(dataset: Any, crs: Any, transform: Any, pixels: float) -> tuple[floa
     if found.mean < FINEST:
         return found.mean, found.mean
     across, down = (each if COARSEST < each < math.inf else 1.0 for each in (found.across, found.down))
-    too_many = pixels * across * down / (MOST_LARGER * max(pixels, dataset.width * dataset.height))
+    too_many = pixels * across * down / max(pixels, MOST_LARGER * dataset.width * dataset.height)
     if too_many > 1:
         each = too_many if min(across, down) == 1 else math.sqrt(too_many)
         across, down = max(across / each, 1.0), max(down / each, 1.0)
