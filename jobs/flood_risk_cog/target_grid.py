@@ -147,7 +147,7 @@ def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
 
 
 def _shares(dataset: Any, crs: Any, transform: Any, pixels: float) -> tuple[float, float]:
-    """By how much the two sides of a pixel of a grid are divided, of which a raster takes so many.
+    """By how much the two sides of a pixel of a grid are divided; `pixels` is how many of the grid a raster takes.
 
     A side that is much longer than the source's pixels is made as long as one of them, or as short as there may be
     more pixels.
