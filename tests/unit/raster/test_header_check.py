@@ -85,7 +85,11 @@ def one_alpha_band(dataset):
             {"web_optimized": True},
             "it lies across the antimeridian, where web maps end",
         ),
-        ({"transform": Affine(9000, 0, 5e5, 0, -0.01, 3.3e6)}, {"target_crs": "EPSG:4326"}, "its pixels are no squares"),
+        (
+            {"transform": Affine(9000, 0, 5e5, 0, -0.01, 3.3e6)},
+            {"target_crs": "EPSG:4326"},
+            "its pixels are no squares",
+        ),
     ],
 )
 def test_what_cannot_be_reprojected(refuse, profile, options, reason):
