@@ -116,6 +116,11 @@ def is_partly_off_globe(dataset: Any) -> bool:
     return _Seen.of(ground_of(dataset), dataset.width, dataset.height) is not None
 
 
+def end_of_globe(dataset: Any) -> Ground | None:
+    """The ground of an open raster of which a part is off the globe; None for any other one."""
+    return ground_of(dataset) if is_partly_off_globe(dataset) else None
+
+
 def places_on_globe(dataset: Any) -> tuple[Any, Any]:
     """Columns and rows of points all over an open raster: along its edge, at poles, where a part off it begins."""
     ground, width, height = ground_of(dataset), dataset.width, dataset.height
@@ -152,6 +157,9 @@ def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
         return _around_pole(lon, lat, inside[0])
     lon = np.unwrap(lon, period=TURN)
     west, east, south, north = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
+    # The ring passes a little beside a pole that is on the edge.
+    touched = [latitude for latitude, at in poles.items() if abs(_depth_inside(at, width, height)) <= AT_POLE]
+    south, north = min(south, *touched, POLE), max(north, *touched, -POLE)
     if east - west >= TURN - 1e-9:
         return _made([_box(-HALF_TURN, south, HALF_TURN, north)], [-HALF_TURN, south, HALF_TURN, north])
     shift = -TURN * math.floor((west + HALF_TURN + SNAPPED) / TURN)
