@@ -228,9 +228,13 @@ class StoreUnavailable(CoreMachineError):
 
 
 class StoreBusy(StoreUnavailable):
-    """The connections of this process to the database, `connections` in number, are all in use."""
+    """The connections of this process to the database, `connections` in number, are all in use.
+
+    `held_up_by`: which session has locked what they wait for, and what to do, if that was looked for and found.
+    """
 
     connections: int
+    held_up_by: str | None = None
 
 
 class StoreCancelled(StoreUnavailable):

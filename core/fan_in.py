@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,12 +12,14 @@ from core.errors import ContractViolationError, CoreMachineError
 from core.models import StageRef
 from core.models.context import CompletedTask, FailedTask
 from core.models.record import JobId
-from core.ports import ResultStore
+
+if TYPE_CHECKING:  # with the models of all other ports: a handler's own process would import them for nothing
+    from core.ports import ResultStore
 
 Task = TypeVar("Task", CompletedTask, FailedTask)
 
 # The store that handlers load results from; None outside of a handler. `fan_in_reader` sets it for a `with`.
-reader: ContextVar[ResultStore | None] = ContextVar("fan_in_reader", default=None)
+reader: "ContextVar[ResultStore | None]" = ContextVar("fan_in_reader", default=None)
 
 
 class FanInIncomplete(CoreMachineError):
@@ -51,7 +53,7 @@ class FanInResults:
     """
 
     source: FanInSource
-    _store: ResultStore = field(repr=False)
+    _store: "ResultStore" = field(repr=False)
     _counts: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -86,7 +88,7 @@ class FanInResults:
 
 
 @contextmanager
-def fan_in_reader(store: ResultStore) -> Iterator[None]:
+def fan_in_reader(store: "ResultStore") -> Iterator[None]:
     """Let handlers called inside, in this thread, load results from the store."""
     token = reader.set(store)
     try:

@@ -94,8 +94,23 @@ class JobTransitions:
         return self._jobs.mark_jobs_announced(refs)
 
     def retry_job_step(self, job: JobRecord, error: Mapping[str, Any], delay_seconds: float) -> int | None:
-        """Planning or finalizing is to be retried: the failed attempts so far, None if the job does not wait for it."""
-        return self._jobs.retry_job_step(job.stage_ref, error, delay_seconds)
+        """Planning or finalizing is to be retried: the failed attempts so far, None if the job does not wait for it.
+
+        Args:
+            job: As it was when the attempt began. The failure of an attempt that others have replaced counts no more.
+        """
+        return self._jobs.retry_job_step(job.step_ref, error, delay_seconds)
+
+    def fail_job_step(self, job: JobRecord, error: Mapping[str, Any]) -> bool:
+        """Planning or finalizing has failed for good, and with it the job. False if the job does not wait for it.
+
+        Args:
+            job: As for `retry_job_step`.
+        """
+        failed = self._jobs.fail_job_step(job.step_ref, error)
+        if failed:
+            report_job_failed(job, error)
+        return failed
 
     def postpone_job_step(
         self, job: JobRecord, unknown: Mapping[str, str], *, patience_seconds: float, delays: Sequence[float]

@@ -13,9 +13,10 @@ from core.basics.shared_look import NoAnswer, SharedLook
 from core.basics.version import VERSION
 from core.models.app import AppProfile
 from core.ports import JobCatalog
+from core.safety.safe_log import safe_logger
 from infrastructure.apps import AppRepository
 from infrastructure.audit import AuditRepository
-from infrastructure.base import DatabaseSilent
+from infrastructure.base import ConnectionsInUse, DatabaseSilent, RepositoryError
 from infrastructure.dashboard import DashboardQueries
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.entra import EntraTokens, default_credential
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 # Who asks whether the database is there wants to hear soon that it is not.
 _PROBE_SECONDS = 3.0
+log = safe_logger(__name__)
 # A probe of the database waits no longer for its answer: its caller has a limit, too.
 _ANSWER_SECONDS = 10.0
 
@@ -198,7 +200,7 @@ class RepositoryFactory:
             self.create_repositories()
             if self._status_look is None:
                 migrator = Migrator(cast("Pool", self._pool), self.settings.schema_name)
-                look = partial(migrator.status, patience_seconds=_PROBE_SECONDS)
+                look = partial(_look_at_schema, migrator, self.create_repositories().insight)
                 self._status_look = SharedLook("database-look", look, _ANSWER_SECONDS)
             status = self._status_look
         try:
@@ -223,6 +225,21 @@ class RepositoryFactory:
             repositories.service_bus.close()
         if pool is not None:
             pool.close()
+
+
+def _look_at_schema(migrator: Migrator, insight: InsightQueries) -> SchemaStatus:
+    """Raises what `Migrator.status` raises; with the session that all connections wait for, if there is one."""
+    try:
+        return migrator.status(patience_seconds=_PROBE_SECONDS)
+    except ConnectionsInUse as busy:
+        try:
+            holders = insight.find_holders_beside(_PROBE_SECONDS)
+        except RepositoryError as error:
+            log.info("lock_holders_not_found", extra={"reason": str(error)})
+            holders = ()
+        if holders:
+            busy.held_up_by = "; ".join(f"{holder.text}: {holder.advice}" for holder in holders)
+        raise
 
 
 def _make_pool(settings: Settings) -> Pool:

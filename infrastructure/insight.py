@@ -23,7 +23,7 @@ from core.models.insight import (
 from core.models.status import JobStatus
 from core.schema.statuses import STATUS_SETS
 from infrastructure.apps import AppRepository
-from infrastructure.connections import snapshot
+from infrastructure.connections import own_transaction, snapshot
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import GROUPED_ROWS, FailureQueries
 from infrastructure.foreign_facts import HELD_SECONDS, find_foreign_facts
@@ -206,13 +206,28 @@ class InsightQueries(PostgreSQLRepository):
 
     def _read_others(self) -> dict[str, Any]:
         """What others did to the tables, and have locked there."""
-        wanted = {"schema": self._schema, "seconds": HELD_SECONDS, "most": _EXAMPLES}
         with self._get_cursor("get_job_facts") as cursor:
-            held = cursor.execute(_HOLDERS, wanted).fetchall()
             return {
                 "foreign": find_foreign_facts(cursor, self._schema),
-                "holders": tuple(_as(LockHolder, row, "tables") for row in held),
+                "holders": self._read_holders(cursor, HELD_SECONDS),
             }
+
+    def find_holders_beside(self, seconds: float) -> tuple[LockHolder, ...]:
+        """Sessions that have rows or tables of the engine locked for that long, and that others wait for.
+
+        Over a connection beside those of the pool, which may all wait for such a lock.
+        """
+        with (
+            self._error_context("find_holders"),
+            self._pool.connect_once() as connection,
+            own_transaction(connection),
+            connection.cursor() as cursor,
+        ):
+            return tuple(holder for holder in self._read_holders(cursor, seconds) if holder.waiting)
+
+    def _read_holders(self, cursor: Cursor[DictRow], seconds: float) -> tuple[LockHolder, ...]:
+        wanted = {"schema": self._schema, "seconds": seconds, "most": _EXAMPLES}
+        return tuple(_as(LockHolder, row, "tables") for row in cursor.execute(_HOLDERS, wanted).fetchall())
 
     def _read(self, cursor: Cursor[DictRow], job_id: str) -> dict[str, Any]:
         rows = self._select(cursor, _JOB, {"job_id": job_id})

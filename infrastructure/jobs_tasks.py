@@ -114,10 +114,15 @@ class JobRepository(JobControlRepository):
         (row,) = self._call("mark_job_announced", ref)
         return bool(row["mark_job_announced"])
 
-    def retry_job_step(self, ref: StageRef, error: Mapping[str, Any], delay_seconds: float) -> int | None:
-        """Planning or finalizing failed: repeat it after the delay. The failed attempts; None if not waited for."""
+    def retry_job_step(self, ref: StepRef, error: Mapping[str, Any], delay_seconds: float) -> int | None:
+        """This attempt at planning or finalizing failed: repeat it. The failed attempts; None: it waits for another."""
         (row,) = self._call("retry_job_step", (*ref, as_jsonb(error), delay_seconds))
         return row["retry_job_step"]  # type: ignore[no-any-return]
+
+    def fail_job_step(self, ref: StepRef, error: Mapping[str, Any]) -> bool:
+        """This attempt at planning or finalizing failed, and with it the job. False if it waits for another one."""
+        (row,) = self._call("fail_job_step", (*ref, as_jsonb(error)))
+        return bool(row["fail_job_step"])
 
     def postpone_job_step(
         self, ref: StageRef, unknown: Mapping[str, str], patience: float, delays: Sequence[float]

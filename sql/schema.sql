@@ -2614,12 +2614,34 @@ begin
   return v_status;
 end $$;
 
--- Fails a job from outside its tasks: its planner or its finalizer raised. Locks: the stage, then the job row.
+-- Fails a job from outside its tasks, wherever it is. False: it had ended. Locks: the stage, then the job row.
+-- Raises CM001 when the job moved on to another stage between the look at it and the lock: call again.
 create or replace function "app".fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
 language plpgsql as $$
+declare
+  v_stage integer := (select j.stage from "app".jobs j where j.job_id = p_job_id);
 begin
-  perform "app".lock_stage(p_job_id, p_run, j.stage) from "app".jobs j where j.job_id = p_job_id;
+  perform "app".lock_stage(p_job_id, p_run, v_stage);
+  if exists (select from "app".jobs j where j.job_id = p_job_id and j.stage <> v_stage) then
+    raise exception 'job % moved on meanwhile', p_job_id using errcode = 'CM001';
+  end if;
   return "app".end_job(p_job_id, p_run, 'failed', p_error);
+end $$;
+
+-- Fails a job since an attempt at its step has failed: its planner or its finalizer raised. False: somebody else has taken
+-- that step meanwhile, or has counted this attempt. p_attempt: the failed attempts before this one.
+-- Fence: the job waits for that step of that run, as it did when the attempt began. Locks: the stage, then the job row.
+create or replace function "app".fail_job_step(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_error jsonb
+) returns boolean
+language plpgsql as $$
+begin
+  perform "app".lock_stage(p_job_id, p_run, p_stage);
+  perform from "app".jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ('queued', 'finalizing')
+  for update;
+  return found and "app".end_job(p_job_id, p_run, 'failed', p_error);
 end $$;
 
 -- Ends a job as failed or cancelled, its open stage with it, and cancels its tasks.
@@ -2656,7 +2678,8 @@ begin
 end $$;
 
 comment on function "app"."finalize_job"(p_job_id text, p_run integer, p_result jsonb) is 'Ends a job whose stages have all completed, with its summary.';
-comment on function "app"."fail_job"(p_job_id text, p_run integer, p_error jsonb) is 'Fails a job from outside its tasks: its planner or its finalizer raised.';
+comment on function "app"."fail_job"(p_job_id text, p_run integer, p_error jsonb) is 'Fails a job from outside its tasks, wherever it is.';
+comment on function "app"."fail_job_step"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_error jsonb) is 'Fails a job since an attempt at its step has failed: its planner or its finalizer raised.';
 comment on function "app"."end_job"(p_job_id text, p_run integer, p_status text, p_error jsonb) is 'Ends a job as failed or cancelled, its open stage with it, and cancels its tasks.';
 
 -- Leases: an attempt's right to its task, extended by the heartbeats of its process; and the lease of who takes a job's
@@ -4371,10 +4394,12 @@ language sql as $$
 $$;
 
 -- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
--- Returns the number of failed attempts so far; null when the job does not wait for that step.
--- Fence: the job waits for that step of that run. Locks: the job row.
+-- Returns the number of failed attempts so far; null: somebody else has taken that step meanwhile, or has counted this
+-- attempt. p_attempt: the failed attempts before this one.
+-- Fence: the job waits for that step of that run, as it did when the attempt began. Locks: the job row.
 create or replace function "app".retry_job_step(
-  p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_error jsonb,
+  p_delay_seconds double precision
 ) returns integer
 language plpgsql as $$
 declare
@@ -4384,7 +4409,8 @@ begin
   update "app".jobs j
   set attempt = j.attempt + 1, due_at = v_now + p_delay_seconds * interval '1 second', announced_at = null,
       updated_at = v_now
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ('queued', 'finalizing')
   returning j.attempt into v_attempt;
   if found then
     perform "app".record_event(p_job_id, p_run, p_stage, null, 'job_step_retry_scheduled',
@@ -4393,11 +4419,22 @@ begin
   return v_attempt;
 end $$;
 
+-- The same, as a process of the release before calls it, which does not say which attempt failed.
+create or replace function "app".retry_job_step(
+  p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
+) returns integer
+language sql as $$
+  select "app".retry_job_step(
+    j.job_id, j.run, j.stage, j.status, j.attempt, p_error, p_delay_seconds)
+  from "app".jobs j where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage
+$$;
+
 comment on function "app"."longest_retry_delay"(p_policy jsonb, p_attempt integer) is 'The longest time to wait after an attempt failed, in seconds: exponential, capped.';
 comment on function "app"."retry_delay"(p_policy jsonb, p_attempt integer) is 'Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.';
 comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision, p_knows_lines boolean) is 'Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.';
 comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision) is 'The same, as a process of the release before calls it, which sends a message for each.';
-comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt to plan the job''s stage, or to finalize it, after p_delay_seconds.';
+comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt to plan the job''s stage, or to finalize it, after p_delay_seconds.';
+comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision) is 'The same, as a process of the release before calls it, which does not say which attempt failed.';
 
 -- Schedules: what is decided about each tick is written once, under the schedule's row; its job is submitted afterwards.
 -- A tick is decided about by one transaction: the row's next_tick_at moves past it together with the row that is written

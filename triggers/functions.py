@@ -58,7 +58,7 @@ def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None
     @function_app.function_name("web_api")
     @function_app.route(route="{*route}", methods=HTTP_METHODS)
     async def web_api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
-        with IMPORTS:
+        with IMPORTS.first("triggers.http"):
             from triggers.http import answer  # noqa: PLC0415 - FastAPI is for apps that get requests
 
         return await answer(req, context, problems=problems)
@@ -68,7 +68,7 @@ def _add_jobs_queue(function_app: func.FunctionApp, queue: str) -> None:
     @function_app.function_name("process_jobs")
     @function_app.service_bus_queue_trigger(arg_name="message", queue_name=queue, connection=CONNECTION)
     def process_jobs(message: func.ServiceBusMessage) -> None:
-        with IMPORTS:
+        with IMPORTS.first("triggers.queues"):
             from triggers.queues import receive_job_message  # noqa: PLC0415 - at the first message
 
         with intact.looking():
@@ -79,7 +79,7 @@ def _add_task_queue(function_app: func.FunctionApp, logical: str, queue: str) ->
     @function_app.function_name(f"process_tasks_{logical}")
     @function_app.service_bus_queue_trigger(arg_name="message", queue_name=queue, connection=CONNECTION)
     def process_tasks(message: func.ServiceBusMessage) -> None:
-        with IMPORTS:
+        with IMPORTS.first("triggers.queues"):
             from triggers.queues import receive_task_message  # noqa: PLC0415 - at the first message
 
         with intact.looking():
@@ -96,7 +96,7 @@ def _add_dead_letters(function_app: func.FunctionApp, logical: str, queue: str) 
         data_type=func.DataType.BINARY,
     )
     def dead_letters(message: func.ServiceBusMessage) -> None:
-        with IMPORTS:
+        with IMPORTS.first("triggers.dead_letters"):
             from triggers.dead_letters import receive_dead_letter  # noqa: PLC0415 - at the first message
 
         with intact.looking():
@@ -107,7 +107,7 @@ def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
     @function_app.function_name("janitor_sweep")
     @function_app.timer_trigger(arg_name="timer", schedule=schedule, use_monitor=False)
     def janitor_sweep(timer: func.TimerRequest) -> None:
-        with IMPORTS:
+        with IMPORTS.first("triggers.timers"):
             from triggers.timers import sweep  # noqa: PLC0415 - at the first sweep
 
         with intact.looking():

@@ -162,7 +162,8 @@ class Services:
 
 def _what_is_wrong(error: StoreUnavailable) -> str:
     if isinstance(error, StoreBusy):
-        return f"all {error.connections} connections of this process are in use now"
+        held_up = f"; {error.held_up_by}" if error.held_up_by else ""
+        return f"all {error.connections} connections of this process are in use now{held_up}"
     if isinstance(error, DatabaseSilent):
         return "takes statements, and does not answer now: look whether it, or a pooler in front of it, is paused"
     if isinstance(error, StoreShort):

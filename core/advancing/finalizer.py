@@ -1,13 +1,14 @@
 """Asks a job's author for its summary, and ends the job with it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from core.advancing.steps import NextStep, StepTimes
 from core.authors.author_code import call_author, describe_returned, read_once
 from core.basics.canonical import copied, encode_storable
 from core.basics.faults import fault_point
 from core.basics.strict_json import EncodedJson
-from core.errors import ContractViolationError
+from core.errors import ContractViolationError, StoreUnavailable
 from core.models import JobRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 from core.ports import JobType
@@ -20,6 +21,7 @@ class Finalizer:
     def __init__(self, parts: EngineParts, times: StepTimes) -> None:
         self._parts = parts
         self._times = times
+        self._patience = parts.patience
 
     def prepare(self, step: NextStep) -> EncodedJson:
         """The summary of a job that waits for its finalizer.
@@ -35,9 +37,13 @@ class Finalizer:
         return self.summary(step.job, stages, step.results)
 
     def write(self, job: JobRecord, summary: EncodedJson) -> None:
-        """End the job with its summary."""
+        """End the job with its summary. It is known: an outage is waited for, so that the author is not asked again."""
         fault_point("job.finalizing")
-        self._parts.state.finalize_job(job.ref, summary)
+        end = partial(self._parts.state.finalize_job, job.ref, summary)
+        try:
+            end()
+        except StoreUnavailable as error:
+            self._patience.repeat(error, end)
         fault_point("job.finalized")
         self._parts.state.note_large_values(job.stage_ref, "summary", [(None, len(summary))])
 

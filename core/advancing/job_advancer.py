@@ -291,10 +291,11 @@ class JobAdvancer:
         )
         if not failure.retryable or attempt >= policy.max_attempts:
             details = failure.to_json(attempt) | {"step": step, "stage": job.stage}
-            self._state.fail_all_job_tasks(job.job_id, details)
+            self._state.fail_job_step(job, details)
             return
         delay = max(retry_delay(attempt, policy), failure.retry_after_seconds or 0.0)
-        self._state.retry_job_step(job, failure.to_json(attempt) | {"step": step}, delay)
+        if self._state.retry_job_step(job, failure.to_json(attempt) | {"step": step}, delay) is None:
+            return
         fault_point("job.step_retry_written")
         if self._orchestration.announce_job(step_message(job, None, attempt=attempt + 1), delay_seconds=delay):
             fault_point("job.step_retry_sent")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from threading import Lock
 from uuid import uuid4
@@ -12,6 +13,7 @@ from core.advancing.first_window import fewest_in_first_window, first_window, ta
 from core.advancing.steps import FEW_TASKS, Draft, Plan, StepTimes
 from core.basics.cache import LatestCache
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
+from core.errors import StoreUnavailable
 from core.models import JobRecord, Lease, Parallelism, StageDefinition
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
@@ -51,6 +53,7 @@ class StagePlanner:
         self._results = parts.results
         self._owner = parts.owner
         self._times = times
+        self._patience = parts.patience
         # A planner that streams holds a connection for as long as its author's code runs, and may ask for pages over
         # another. Only one does so at a time: the others wait for it without a connection.
         self._streaming = Lock()
@@ -78,11 +81,16 @@ class StagePlanner:
         return self.write(self.draft(job, stage, previous, count), inline=inline)
 
     def write(self, draft: Draft, *, inline: bool) -> Plan:
-        """Write a draft: all of it, or nothing."""
+        """Write a draft: all of it, or nothing. An outage is waited for, so that the author is not asked again."""
         small = self.small_stage(draft, inline=inline)
         if small is None:
             return self._write_many(draft)
-        return plan_of(small, self._state.plan_small_stage(draft.job.stage_ref, small))
+        write = partial(self._state.plan_small_stage, draft.job.stage_ref, small)
+        try:
+            outcome = write()
+        except StoreUnavailable as error:
+            outcome = self._patience.repeat(error, write)
+        return plan_of(small, outcome)
 
     def small_stage(self, draft: Draft, *, inline: bool) -> SmallStage | None:
         """A draft of few tasks, as it will be written: with a lease of this process, or to be announced.
@@ -113,15 +121,24 @@ class StagePlanner:
                     large.append((row.task_id, len(row.parameters)))
                 yield row
 
-        with nullcontext() if collected.are_all else self._streaming:
-            plan.outcome, _ = self._state.plan_stage(
+        def write() -> PlanOutcome:
+            large.clear()
+            return self._state.plan_stage(
                 job.stage_ref,
                 noted(),
                 tasks_per_message=plan.tasks_per_message,
                 first_window=first_window,
                 is_limited=draft.stage.limits is not None,
                 is_stream=not collected.are_all,
-            )
+            )[0]
+
+        with nullcontext() if collected.are_all else self._streaming:
+            try:
+                plan.outcome = write()
+            except StoreUnavailable as error:
+                if not collected.are_all:  # what the author's code has yielded is gone
+                    raise
+                plan.outcome = self._patience.repeat(error, write)
         if plan.outcome is PlanOutcome.PLANNED:
             plan.is_windowed = True
             self._state.note_large_values(job.stage_ref, "parameters", large)

@@ -2,6 +2,8 @@
 
 import gc
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LateImports:
@@ -17,6 +19,7 @@ class LateImports:
         self._lock = threading.RLock()
         self._depth = 0
         self._collects = False
+        self._done: set[str] = set()
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -30,6 +33,20 @@ class LateImports:
         if self._depth == 0 and self._collects:
             gc.enable()
         self._lock.release()
+
+    @contextmanager
+    def first(self, name: str) -> Iterator[None]:
+        """The same for what is imported again and again: once it is there, whatever others import is not waited for.
+
+        Args:
+            name: Of what is imported within it, for example its module.
+        """
+        if name in self._done:
+            yield
+            return
+        with self:
+            yield
+        self._done.add(name)
 
 
 IMPORTS = LateImports()

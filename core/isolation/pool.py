@@ -31,29 +31,14 @@ class ProcessPool:
     """Runs attempts in processes. Each process has one handler, which it has imported, and is used again."""
 
     def __init__(self, most: int | None = None) -> None:
-        self._changed = threading.Condition()
-        self._reserved = 0
+        self._lock = threading.Lock()
         self._idle: list[HandlerProcess] = []
-        self.configure(most or os.cpu_count() or 1)
+        # How many attempts may run at once: those that call `run` see to it.
+        self.most = most or os.cpu_count() or 1
 
     def configure(self, most: int) -> None:
-        """Set how many attempts may run at once."""
-        with self._changed:
-            self._most = most
-            self._changed.notify_all()
-
-    def reserve(self, seconds: float) -> bool:
-        """Whether there is room for an attempt within the time; `release` makes room again."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._reserved < self._most, seconds):
-                return False
-            self._reserved += 1
-            return True
-
-    def release(self) -> None:
-        with self._changed:
-            self._reserved -= 1
-            self._changed.notify()
+        """Set how many attempts may run at once, before the first one does."""
+        self.most = most
 
     def run(self, target: str, limits: Limits, task: Message, around: Surroundings) -> EncodedJson:
         """One attempt, in a process that waits or a new one. Raises as `Attempt.run`."""
@@ -80,7 +65,7 @@ class ProcessPool:
 
     def end(self) -> None:
         """End those that wait."""
-        with self._changed:
+        with self._lock:
             processes, self._idle = self._idle, []
         for process in processes:
             process.end()
@@ -88,14 +73,14 @@ class ProcessPool:
     def _borrow(self, target: str) -> HandlerProcess:
         ended: list[HandlerProcess] = []
         try:
-            with self._changed:
+            with self._lock:
                 for process in reversed(self._idle):
                     if process.target == target:
                         self._idle.remove(process)
                         if process.is_alive:
                             return process
                         ended.append(process)
-                while len(self._idle) >= self._most:
+                while len(self._idle) >= self.most:
                     ended.append(self._idle.pop(0))
         finally:
             for process in ended:
@@ -111,7 +96,7 @@ class ProcessPool:
         if process.attempts >= limits.tasks_per_process or found - process.first_bytes > most_growth:
             process.end()
             return
-        with self._changed:
+        with self._lock:
             self._idle.append(process)
 
 

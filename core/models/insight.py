@@ -189,6 +189,21 @@ class LockHolder:
     tables: tuple[str, ...]
     waiting: int
 
+    @property
+    def text(self) -> str:
+        """Names the session, and what it has locked."""
+        return (
+            f"session {self.pid} (application {self.application or 'without a name'}, user {self.user}, "
+            f"{self.state or 'state not visible to this role'}) has rows or all of {', '.join(self.tables)} locked"
+        )
+
+    @property
+    def advice(self) -> str:
+        return (
+            "what needs these rows waits until it commits or rolls back; if its owner cannot do that: "
+            f"select pg_terminate_backend({self.pid})"
+        )
+
 
 @dataclass(frozen=True)
 class JobFacts:

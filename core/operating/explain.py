@@ -672,12 +672,9 @@ def _holders(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "locked_by_session",
             Severity.WARNING,
-            f"session {holder.pid} (application {holder.application or 'without a name'}, user {holder.user}, "
-            f"{holder.state or 'state not visible to this role'}) has rows or all of {', '.join(holder.tables)} "
-            f"locked, in a transaction{begun}{waits}",
+            f"{holder.text}, in a transaction{begun}{waits}",
             since=since,
-            advice="what needs these rows waits until it commits or rolls back; if its owner cannot do that: "
-            f"select pg_terminate_backend({holder.pid})",
+            advice=holder.advice,
         )
 
 

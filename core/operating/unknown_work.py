@@ -64,7 +64,7 @@ class Postponer:
             job, self._note(unknown), patience_seconds=self._patience_seconds, delays=postpone_delays()
         )
         if answer.outcome is PostponeOutcome.EXHAUSTED:
-            self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
+            self._state.fail_job_step(job, {**(answer.error or {}), "stage": job.stage})
         if answer.delay_seconds is None:
             return
         if self._orchestration.announce_job(step_message(job, new_cause("wait")), delay_seconds=answer.delay_seconds):

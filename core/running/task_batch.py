@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from core.basics.threads import ThreadReserve
 from core.isolation.function import process_pool
@@ -32,6 +33,10 @@ SPLIT_SECONDS = 2.0
 ROOM_SECONDS = 0.5
 
 _reserve = ThreadReserve("tasks")
+
+
+# The line for the processes of a pool, as that for slots: first come, first served, and young stages ahead.
+_rooms: "WeakKeyDictionary[ProcessPool, TaskSlots]" = WeakKeyDictionary()
 
 
 class TaskBatch:
@@ -68,7 +73,7 @@ class TaskBatch:
         # When each thread began its present task; and of those that have ended, how many and how long they took.
         self._since: dict[int, float] = {}
         self._ended, self._seconds = 0, 0.0
-        self._pool = process_pool() if attempts.has_process else None
+        self._room = self._room_in(process_pool()) if attempts.has_process else None
         stage = attempts.stage
         # An attempt's time runs from its claim, so that tasks which wait for a thread are released in good time.
         self._patience_seconds = min(stage.lease_seconds, stage.task_timeout_seconds or stage.lease_seconds)
@@ -185,9 +190,9 @@ class TaskBatch:
 
     def _work(self, slot: Slot | None) -> None:
         try:
-            if slot is not None and self._pool is not None:
+            if slot is not None and self._room is not None:
                 self._slots.release(slot)
-                self._work_in(self._pool)
+                self._work_in(self._room)
                 return
             since = time.monotonic()
             while slot is not None and (outcome := self._run_next()):
@@ -216,29 +221,32 @@ class TaskBatch:
             if self._threads > 1:
                 self._threads -= 1
                 return None
-        return self._take_in_turn()
+        return self._take_in_turn(self._slots)
+
+    @staticmethod
+    def _room_in(pool: "ProcessPool") -> TaskSlots:
+        room = _rooms.get(pool)
+        return _rooms.setdefault(pool, TaskSlots(pool.most)) if room is None else room
 
     def _line_up(self) -> Place:
         return self._slots.line_up(is_ahead=self._is_ahead)
 
-    def _take_in_turn(self) -> Slot | None:
-        """A slot, however long that takes; None: no task waits any more."""
-        with self._line_up() as place:
+    def _take_in_turn(self, slots: TaskSlots) -> Slot | None:
+        """One of these slots, however long that takes; None: no task waits any more."""
+        with slots.line_up(is_ahead=self._is_ahead) as place:
             while self._attempts.are_waiting:
                 if slot := place.wait(ROOM_SECONDS):
                     return slot
         return None
 
-    def _work_in(self, pool: "ProcessPool") -> None:
+    def _work_in(self, room: TaskSlots) -> None:
         """Without room for a task's process it has not begun: it takes no slot, and can be released."""
-        while self._attempts.are_waiting:
-            if not pool.reserve(ROOM_SECONDS):
-                continue
+        while place := self._take_in_turn(room):
             try:
-                if slot := self._take_in_turn():
+                if slot := self._take_in_turn(self._slots):
                     self._run_in_slot(slot)
             finally:
-                pool.release()
+                room.release(place)
 
     def _run_in_slot(self, slot: Slot) -> None:
         try:

@@ -441,6 +441,12 @@ APP = {
         "error",
         "changed error",
     ),
+    "lock_holders_not_found": Record(
+        "All connections are in use, and the session that they may wait for could not be looked for.",
+        "",
+        "info",
+        "reason",
+    ),
     "clock_was_ahead": Record(
         "The database's clock had been ahead: leases and due times beyond what they can be begin anew. Look at the "
         "time service of its server.",

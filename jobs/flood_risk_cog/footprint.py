@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -66,16 +67,35 @@ class Footprint:
 def footprint_of(dataset: Any) -> Footprint:
     """Of an open raster with a coordinate system: around its edge, or where a part is off the globe around the rest.
 
+    It is shared with others and not to be changed.
+
     Raises:
         NoFootprint: No part of it has a longitude and latitude.
     """
     try:
-        ground = ground_of(dataset)
-        if (seen := _Seen.of(ground, dataset.width, dataset.height)) is not None:
-            return _around_valid_part(ground, seen)
-        return _around_edge(ground, dataset.width, dataset.height)
+        grid = _Grid(dataset.crs.to_wkt(), dataset.transform, dataset.width, dataset.height, ground_of(dataset))
+        return _footprint(grid)
     except pyproj.exceptions.ProjError as error:
         raise NoFootprint(f"{OFF_GLOBE} ({error})") from error
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Of a raster; what its ground is follows from the rest."""
+
+    wkt: str
+    transform: Any
+    width: int
+    height: int
+    ground: Ground = field(compare=False)
+
+
+# A conversion asks for that of its source, of its plan and of its result, which often lie on one grid.
+@lru_cache(maxsize=16)
+def _footprint(grid: _Grid) -> Footprint:
+    if (seen := _Seen.of(grid.ground, grid.width, grid.height)) is not None:
+        return _around_valid_part(grid.ground, seen)
+    return _around_edge(grid.ground, grid.width, grid.height)
 
 
 def between_latitudes(footprint: Footprint, south: float, north: float) -> Footprint:
@@ -94,6 +114,11 @@ def between_latitudes(footprint: Footprint, south: float, north: float) -> Footp
 def is_partly_off_globe(dataset: Any) -> bool:
     """Whether some of an open raster's grid has no longitude and latitude, as the corners of a world in Mollweide."""
     return _Seen.of(ground_of(dataset), dataset.width, dataset.height) is not None
+
+
+def end_of_globe(dataset: Any) -> Ground | None:
+    """The ground of an open raster of which a part is off the globe; None for any other one."""
+    return ground_of(dataset) if is_partly_off_globe(dataset) else None
 
 
 def places_on_globe(dataset: Any) -> tuple[Any, Any]:
@@ -132,6 +157,9 @@ def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
         return _around_pole(lon, lat, inside[0])
     lon = np.unwrap(lon, period=TURN)
     west, east, south, north = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
+    # The ring passes a little beside a pole that is on the edge.
+    touched = [latitude for latitude, at in poles.items() if abs(_depth_inside(at, width, height)) <= AT_POLE]
+    south, north = min(south, *touched, POLE), max(north, *touched, -POLE)
     if east - west >= TURN - 1e-9:
         return _made([_box(-HALF_TURN, south, HALF_TURN, north)], [-HALF_TURN, south, HALF_TURN, north])
     shift = -TURN * math.floor((west + HALF_TURN + SNAPPED) / TURN)
@@ -165,6 +193,8 @@ def _points(width: int, height: int, poles: list[tuple[float, float]], across: A
     at_pole = np.zeros(columns.size, bool)
     for column, row in poles:
         at_pole |= np.hypot(columns - column, rows - row) <= AT_POLE
+    if not at_pole.any():
+        return np.column_stack([columns, rows])
     # The ring begins beside a pole, not on it.
     first = int(np.argmin(at_pole))
     columns, rows, at_pole = (np.roll(each[:-1], -first) for each in (columns, rows, at_pole))

@@ -14,6 +14,8 @@ ROUNDING = 1e-7
 # Longitudes and latitudes at which a cylindrical projection is known.
 _PROBED_LONGITUDES, _PROBED_LATITUDES = np.arange(-180.0, 180.0, 30.0), (0.0, 30.0, 60.0)
 _TURN, _POLE = 360.0, 90.0
+# How often the way to a seam is halved.
+HALVINGS = 50
 EARTH_METRES = 6_371_000.0
 # Methods that weigh neighbours, more of them where pixels of the result are larger.
 OF_KERNELS = {"bilinear", "cubic", "cubic_spline", "lanczos"}
@@ -47,6 +49,11 @@ class Ground:
         x, y = self.xy(columns, rows)
         lon, lat = self.own.transform(x, y)
         return self.leads_back(x, y, lon, lat)
+
+    def is_on_globe_in(self, window: Any) -> Any:
+        """Which pixels of a window have their middle on the globe, as booleans (rows, columns)."""
+        columns, rows = np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off
+        return self.is_on_globe(*np.meshgrid(columns + 0.5, rows + 0.5))
 
     def leads_back(self, x: Any, y: Any, lon: Any, lat: Any) -> Any:
         """Which longitudes and latitudes, on the grid's own datum, are places of these coordinates, as booleans."""
@@ -155,10 +162,26 @@ def _around(wkt: str, is_geographic: bool) -> Around:  # noqa: FBT001 - a key of
     world = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_user_input("OGC:CRS84"), always_xy=True)
     if not (turn := _turn_of(world)):
         return Around(0.0)
-    longitudes = np.linspace(-_TURN / 2, _TURN / 2, 721)
-    x, _ = world.transform(longitudes, np.zeros(longitudes.size), direction="INVERSE")
     _, pole = world.transform(0.0, _POLE, direction="INVERSE")
-    return Around(turn, float(x.max() + x.min()) / 2, has_poles=bool(abs(pole) < turn))
+    return Around(turn, _middle_of(world), has_poles=bool(abs(pole) < turn))
+
+
+def _middle_of(world: Any) -> float:
+    """The x in the middle of a cylindrical projection: between those on both sides of its seam."""
+
+    def x_of(longitudes: Any) -> Any:
+        return world.transform(longitudes, np.zeros(longitudes.size), direction="INVERSE")[0]
+
+    longitudes = np.linspace(-_TURN / 2, _TURN / 2, 13)
+    x = x_of(longitudes)
+    if (falls := np.flatnonzero(np.diff(x) < 0)).size:
+        # Between these two is the seam.
+        ends = longitudes[falls[0] : falls[0] + 2]
+        for _ in range(HALVINGS):
+            middle = ends.mean(keepdims=True)
+            ends = np.append(middle, ends[1]) if x_of(middle)[0] >= x[falls[0]] else np.append(ends[0], middle)
+        x = x_of(ends)
+    return float(x.max() + x.min()) / 2
 
 
 def places(one: Any, other: Any, xs: Any, ys: Any) -> tuple[Any, Any]:
@@ -180,13 +203,31 @@ def places_in(before: Any, after_crs: Any, grid: Any, rows: Any, columns: Any, w
     return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
 
 
-def coarseness(before: Any, crs: Any, grid: Any) -> float:
-    """How many pixels of a raster lie along the side of one of a grid, in the middle of nine by nine places.
+@dataclass(frozen=True)
+class Sides:
+    """How long pixels of a grid are beside those of a raster, in the middle of nine by nine places.
 
-    Infinite for a grid without a size.
+    Args:
+        mean: How many pixels of the raster lie along the side of a square that covers as much as one of the grid.
+        across, down: How many lie along the two sides of one of the grid.
+        of_column, of_row: How many of the grid lie along the two sides of one of the raster.
     """
+
+    mean: float
+    across: float
+    down: float
+    of_column: float
+    of_row: float
+
+
+# Of a grid without a size, or without a place for the raster.
+_NO_SIDES = Sides(math.inf, math.inf, math.inf, 0.0, 0.0)
+
+
+def sides(before: Any, crs: Any, grid: Any) -> Sides:
+    """Of pixels of a grid beside those of an open raster; infinite for a grid without a size."""
     if grid.is_degenerate:
-        return math.inf
+        return _NO_SIDES
     at = (np.arange(9) + 0.5) / 9
     columns, rows = np.meshgrid(at * before.width, at * before.height)
     here, right, below = (
@@ -196,15 +237,23 @@ def coarseness(before: Any, crs: Any, grid: Any) -> float:
     with np.errstate(invalid="ignore"):
         one, two = (right - here) * 2, (below - here) * 2
         area = np.abs(one[0] * two[1] - one[1] * two[0])
-    area = area[np.isfinite(area)]
-    middle = float(np.median(area)) if area.size else 0.0
-    return 1 / math.sqrt(middle) if middle > 0 else math.inf
+    known = np.isfinite(area) & ground_of(before).is_on_globe(columns, rows)
+    if not known.any() or not (middle := float(np.median(area[known]))) > 0:
+        return _NO_SIDES
+    known &= area > 0
+    one, two, area = one[:, known], two[:, known], area[known]
+    lengths = (np.hypot(one[0], two[0]) / area, np.hypot(one[1], two[1]) / area, np.hypot(*one), np.hypot(*two))
+    return Sides(1 / math.sqrt(middle), *(float(np.median(each)) for each in lengths))
 
 
-def kernel_scale(before: Any, crs: Any, grid: Any) -> float:
-    """The part of a pixel of a grid that one of a raster is long, by which kernels are widened there; 1 for none."""
-    found = coarseness(before, crs, grid)
-    return 1 / found if ABOUT_AS_LARGE < found < math.inf else 1.0
+def kernel_scales(before: Any, crs: Any, grid: Any) -> tuple[float, float]:
+    """The parts of a pixel of a grid that the sides of one of a raster are long: kernels are widened by them.
+
+    1 along a side of which no more than 1.5 are in one of the grid.
+    """
+    found = sides(before, crs, grid)
+    across, down = (each if 0 < each < 1 / ABOUT_AS_LARGE else 1.0 for each in (found.of_column, found.of_row))
+    return across, down
 
 
 @lru_cache(maxsize=64)
@@ -230,4 +279,5 @@ def _datum_of(wkt: str) -> str | None:
         system = pyproj.CRS.from_wkt(wkt).geodetic_crs
     except pyproj.exceptions.CRSError:
         return None
-    return str(system.datum.name) if system and system.datum else None
+    # In some texts (of WKT 2) a datum is called the ensemble of its own versions.
+    return str(system.datum.name).removesuffix(" ensemble") if system and system.datum else None

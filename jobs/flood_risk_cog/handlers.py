@@ -75,7 +75,7 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
 
     One that cannot be opened is kept: its own task says why, when and after how many attempts.
     """
-    with IMPORTS:
+    with IMPORTS.first(f"{__name__}.inventory"):
         from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
         from jobs.flood_risk_cog.inventory import list_rasters  # noqa: PLC0415
         from jobs.flood_risk_cog.marker import mark_output  # noqa: PLC0415
@@ -156,7 +156,7 @@ def in_child(request: dict[str, Any], context: TaskContext) -> dict[str, Any]:
 @needs_raster_extra
 def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """One raster to one COG, or an error that says what is wrong with the raster."""
-    with IMPORTS:
+    with IMPORTS.first(f"{__name__}.convert"):
         from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
         from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
@@ -220,7 +220,7 @@ class Watch:
 @needs_raster_extra
 def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """The STAC collection, the summary and the picture, from the results of all conversions."""
-    with IMPORTS:
+    with IMPORTS.first(f"{__name__}.catalog"):
         from jobs.flood_risk_cog.catalog import build_catalog  # noqa: PLC0415
 
     def report(step: str, share: float) -> None:

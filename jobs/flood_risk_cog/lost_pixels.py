@@ -22,8 +22,6 @@ OUT = 1.5
 MOST_LOST, MOST_LOST_OF_COARSE, COARSE_METRES = 0.5, 0.02, 2000.0
 # And of those where the globe ends on one of the grids: what is a pixel on one is a sliver on the other.
 MOST_AT_END = 0.001
-# By how much a pixel of the result may be larger than one of the source, along its side.
-MOST_COARSER = 2.5
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,13 @@ from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable,
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import (
+    FIRST_TO_4326,
     MERCATOR_ENDS,
     TargetGrid,
     is_across_its_seam,
     lost_rows,
     own_grid,
+    reaches_beyond,
     whole_grid,
 )
 from jobs.flood_risk_cog.tiff import full_size_directories
@@ -63,6 +65,8 @@ SIGNED = {"int16", "int32", "int64"}
 # GDAL's flags of a mask of all bands; it writes no others inside of a raster.
 PER_DATASET = 2
 _BEGIN = re.compile(r"\s*[+-]?\d{1,9}")
+# Of a pixel: less, over the whole raster, is a rounded digit.
+MOST_SKEW = 1e-3
 # What a predictor of TIFF works on.
 WHOLE_BYTES = {"8", "16", "32", "64"}
 
@@ -190,7 +194,6 @@ def make_plan(
     warped = is_warped(dataset, options)
     warp, overview = choose_resampling(options.resampling, kind)
     found, nodata, changed, fill_nodata = validity_of(dataset), dataset.nodata, [], False
-    dtype = dataset.dtypes[0]
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
     if warped and options.resampling == "auto" and (why := _why_not_mixed(dataset, facts)):
@@ -211,12 +214,7 @@ def make_plan(
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
     changed += [*placement.changed, *_lost_to_lerc(options, found)]
-    hidden = exact_nodata(dataset)
-    if isinstance(hidden, int) and abs(hidden) > MOST_EXACT:
-        # GDAL computes averages in double precision, which makes another number of it.
-        overview = "nearest"
-    if not makes_overviews_right(overview, found, dtype, nodata, facts):
-        overview = "nearest"
+    overview = _right_overviews(overview, found, nodata, dataset, facts)
     return ConversionPlan(
         warped=warped,
         target_crs=target_crs if warped else None,
@@ -233,6 +231,17 @@ def make_plan(
         most_alpha=most_alpha_of(dataset, facts),
         changed=tuple(changed),
     )
+
+
+def _right_overviews(method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts) -> str:
+    """The method of overviews, or in its place one that GDAL computes right."""
+    if method == "bilinear" and found == "mask":
+        # Beside what the mask hides GDAL makes valid zeros of it, from the second overview on.
+        method = "average"
+    hidden = exact_nodata(dataset)
+    # GDAL computes averages in double precision, which makes another number of a larger one.
+    is_exact = not (isinstance(hidden, int) and abs(hidden) > MOST_EXACT)
+    return method if is_exact and makes_overviews_right(method, found, dataset.dtypes[0], nodata, facts) else "nearest"
 
 
 def _placement_of(path: str, dataset: Any, target: CRS, options: ConversionOptions) -> Placement:
@@ -296,9 +305,11 @@ def hidden_after_warp(
 
 def _beyond_mercator(path: str, dataset: Any, target: CRS) -> list[str]:
     """In words, what lies where the target has ended."""
-    if not (lost := lost_rows(dataset, target)):
+    if not reaches_beyond(dataset, target):
         return []
     beyond = f"beyond {MERCATOR_ENDS} degrees of latitude"
+    if not (lost := lost_rows(dataset, target)):
+        return [f"pixels {beyond} are left out, as Mercator ends there"]
     if lost == dataset.height:
         raise UnusableRaster(path, f"it lies {beyond}, where Mercator ends; choose a target_crs of its region")
     return [f"{lost} of its {dataset.height} rows lie {beyond} and are left out, as Mercator ends there"]
@@ -307,7 +318,7 @@ def _beyond_mercator(path: str, dataset: Any, target: CRS) -> list[str]:
 def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
     if is_across_its_seam(dataset, CRS.from_user_input(WEB_MERCATOR)):
         reason = "it lies across 180 degrees and on another datum than web maps, of which GDAL makes a part only"
-        raise UnusableRaster(path, f"{reason}; reproject it to EPSG:4326 first (target_crs), and submit that")
+        raise UnusableRaster(path, f"{reason}; {FIRST_TO_4326}")
     try:
         return web_grid(dataset, tile_size)
     except (RasterioError, CPLE_BaseError, ValueError) as error:
@@ -636,7 +647,8 @@ def check_grid(path: str, dataset: Any) -> None:
         raise UnusableRaster(
             path, f"its pixels have no size ({size}), so its place is unknown; assign one (gdal_edit -a_ullr)"
         )
-    if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
+    across, down = abs(transform.b) * dataset.height, abs(transform.d) * dataset.width
+    if across > MOST_SKEW * abs(transform.a) or down > MOST_SKEW * abs(transform.e):
         reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
         raise UnusableRaster(path, reason)
     if dataset.rpcs is not None and (dataset.crs is None or transform.is_identity):

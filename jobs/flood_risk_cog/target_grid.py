@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.footprint import places_on_globe
-from jobs.flood_risk_cog.ground import Around, Ground, around, coarseness, ground_of, places, same_datum
+from jobs.flood_risk_cog.ground import Around, Ground, around, ground_of, places, same_datum, sides
 
 # Mercator has no poles: maps in it end there.
 MERCATOR_ENDS = 85.06
@@ -27,13 +27,20 @@ HALF_TURN = 180.0
 NEARLY = 1e-9
 # Of a pixel: a rounded digit adds no row or column, and a source's edge is not farther outside of its grid.
 ROUNDED = 1e-3
-# Of a pixel of the source along its side: GDAL's choice is finer where a projection stretches a part very much.
-FINEST = 0.4
+# Of a pixel of the source along its side: GDAL's choice is finer where a projection stretches a part very much, and
+# coarser along a side where that part is pressed together, as degrees of longitude are around a pole.
+FINEST, COARSEST = 0.4, 2.5
 # By how much a grid that has all of a source may be larger than GDAL's: beyond it, a projection has no end.
 MOST_LARGER = 4
 
+# Of a turn: what is between places that are looked up, all around the globe, is less.
+GAP = 0.05
+# Which part of a side of GDAL's grid may be empty at one end.
+EMPTY = 0.1
+
 # Along the longer side of a raster.
 FEW = 4
+FIRST_TO_4326 = "reproject it to EPSG:4326 first (target_crs), and submit that"
 TOO_FEW = "GDAL finds none for that few pixels of its own: divide them first (gdal_translate -outsize 64 64)"
 
 
@@ -55,25 +62,43 @@ def own_grid(dataset: Any, crs: Any) -> TargetGrid | None:
         return None
     columns, rows = np.meshgrid(np.linspace(0, dataset.width, POINTS), np.linspace(0, dataset.height, POINTS))
     x, y, lost = _placed(dataset, crs, system, ground, columns, rows)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return None
-    x = np.unwrap(np.unwrap(x, axis=0, period=system.turn), axis=1, period=system.turn)
-    west, east = float(x.min()), float(x.max())
+    if is_whole := bool(np.isfinite(x).all() and np.isfinite(y).all()):
+        x = np.unwrap(np.unwrap(x, axis=0, period=system.turn), axis=1, period=system.turn)
+        every_x, every_y = x, y
+    else:
+        every_x, every_y, _ = _placed(dataset, crs, system, ground, *places_on_globe(dataset))
+        if not (np.isfinite(every_x).all() and np.isfinite(every_y).all()):
+            return None
+        if (begin := _after_widest_gap(every_x, system.turn)) is None:
+            return None
+        off_globe = ~(ground.is_on_globe(columns, rows) & np.isfinite(x) & np.isfinite(y))
+        x[off_globe] = y[off_globe] = np.nan
+        x, every_x = (begin + (each - begin) % system.turn for each in (x, every_x))
+    west, east = float(every_x.min()), float(every_x.max())
     shift = system.turn * math.ceil(((west + east) / 2 - system.middle) / system.turn - 0.5 - NEARLY)
     west, east = west - shift, east - shift
     is_world = east - west >= system.turn * (1 - NEARLY)
     reach = max(system.middle - west, east - system.middle)
     crosses = not is_world and reach > system.turn * (0.5 + NEARLY)
-    if not (crosses or lost) or east - west > system.turn * (1 + NEARLY):
+    if not (crosses or (lost and is_whole)) or east - west > system.turn * (1 + NEARLY):
         return None
-    return _grid(west, east, y, _pixel(dataset, x, y), is_world=is_world)
+    side = _pixel(dataset, x, y)
+    return _grid(west, east, every_y, (side, side), is_world=is_world)
+
+
+def _after_widest_gap(x: Any, turn: float) -> float | None:
+    """The x at which places begin that are not all around the globe; None where they are."""
+    ordered = np.sort(x % turn)
+    gaps = np.diff(ordered, append=ordered[0] + turn)
+    widest = int(gaps.argmax())
+    return float(ordered[(widest + 1) % ordered.size]) if gaps[widest] > GAP * turn else None
 
 
 @dataclass(frozen=True)
 class LookedUp:
     """GDAL's own grid around a raster, and where the raster lies on it: from its first column and row, in pixels.
 
-    `is_scaled`: with larger pixels than GDAL's, which would be many times as many as the raster's.
+    `is_scaled`: with larger pixels than GDAL's, which would be many times as many as the raster's, or shorter ones.
     """
 
     transform: Affine
@@ -111,12 +136,31 @@ def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
     known = np.isfinite(x) & np.isfinite(y) & math.isfinite(sum(transform))
     if not (known.any() and width and height):
         return None
-    if is_scaled := (share := coarseness(dataset, crs, transform)) < FINEST:
-        transform @= Affine.scale(1 / share)
-        width, height = math.ceil(width * share), math.ceil(height * share)
     columns, rows = ~transform @ (x[known], y[known])
     left, top, right, bottom = map(float, (columns.min(), rows.min(), columns.max(), rows.max()))
+    across, down = _shares(dataset, crs, transform, (right - left) * (bottom - top))
+    if is_scaled := (across, down) != (1, 1):
+        transform @= Affine.scale(1 / across, 1 / down)
+        width, height = math.ceil(width * across), math.ceil(height * down)
+        left, right, top, bottom = left * across, right * across, top * down, bottom * down
     return LookedUp(transform, width, height, left, top, right, bottom, is_scaled)
+
+
+def _shares(dataset: Any, crs: Any, transform: Any, pixels: float) -> tuple[float, float]:
+    """By how much the two sides of a pixel of a grid are divided; `pixels` is how many of the grid a raster takes.
+
+    A side that is much longer than the source's pixels is made as long as one of them, or as short as there may be
+    more pixels.
+    """
+    found = sides(dataset, crs, transform)
+    if found.mean < FINEST:
+        return found.mean, found.mean
+    across, down = (each if COARSEST < each < math.inf else 1.0 for each in (found.across, found.down))
+    too_many = pixels * across * down / max(pixels, MOST_LARGER * dataset.width * dataset.height)
+    if too_many > 1:
+        each = too_many if min(across, down) == 1 else math.sqrt(too_many)
+        across, down = max(across / each, 1.0), max(down / each, 1.0)
+    return across, down
 
 
 def is_no_grid(transform: Affine) -> bool:
@@ -147,17 +191,23 @@ def whole_grid(dataset: Any, crs: Any) -> tuple[TargetGrid | None, bool]:
         seam = system.middle - system.turn / 2
         if west >= seam - ROUNDED * transform.a and east <= seam + system.turn + ROUNDED * transform.a:
             west = seam
-        return _grid(west, west + system.turn, np.array([south, north]), transform.a, is_world=True), False
+        return _grid(
+            west, west + system.turn, np.array([south, north]), (transform.a, -transform.e), is_world=True
+        ), False
     if (left, top, wider, higher) == (0, 0, width, height) and not found.is_scaled:
         return None, False
     return TargetGrid(transform @ Affine.translation(left, top), wider, higher), False
 
 
 def _reaching(begin: float, end: float, size: int) -> tuple[float, int]:
-    """Where a side begins and how many pixels it has from there; as GDAL's where that reaches from begin to end."""
-    if begin >= -ROUNDED:
-        return 0.0, max(size, math.ceil(end - ROUNDED))
-    return begin, math.ceil(end - begin - ROUNDED)
+    """Where a side begins and how many pixels it has from there; as GDAL's where that reaches from begin to end.
+
+    GDAL's may have all longitudes for a raster that touches a pole: much that would be empty is left away.
+    """
+    least = EMPTY * size
+    first = math.floor(begin - 1) if begin > least else min(begin, 0.0) if begin < -ROUNDED else 0.0
+    last = math.ceil(end + 1) if end < size - least else max(size, end)
+    return float(first), math.ceil(last - first - ROUNDED)
 
 
 def _is_inside(dataset: Any, pole: tuple[float, float] | None) -> bool:
@@ -173,6 +223,14 @@ def _placed(dataset: Any, crs: Any, system: Around, ground: Ground, columns: Any
     inside = np.clip(lat, -MERCATOR_ENDS, MERCATOR_ENDS)
     x, y = places(CRS.from_user_input("OGC:CRS84"), crs, lon, inside)
     return x, y, bool((inside != lat).any())
+
+
+def reaches_beyond(dataset: Any, crs: Any) -> bool:
+    """Whether a part of a raster lies beyond the end of a target that has no poles."""
+    if around(crs).has_poles:
+        return False
+    _, latitudes = ground_of(dataset).lon_lat(*places_on_globe(dataset))
+    return bool(np.abs(latitudes).max(initial=0) > MERCATOR_ENDS)
 
 
 def lost_rows(dataset: Any, crs: Any) -> int:
@@ -192,16 +250,18 @@ def _pixel(dataset: Any, x: Any, y: Any) -> float:
     return math.sqrt(float(np.median(area[area > 0])) / source)
 
 
-def _grid(west: float, east: float, y: Any, pixel: float, *, is_world: bool) -> TargetGrid:
+def _grid(west: float, east: float, y: Any, sides_of_pixel: tuple[float, float], *, is_world: bool) -> TargetGrid:
     south, north = float(y.min()), float(y.max())
+    pixel, high = sides_of_pixel
     if is_world:
         # A column more would show the first one again.
         width = max(1, round((east - west) / pixel))
+        high *= (east - west) / width / pixel
         pixel = (east - west) / width
     else:
         width = max(1, math.ceil((east - west) / pixel - ROUNDED))
-    height = max(1, math.ceil((north - south) / pixel - ROUNDED))
-    return TargetGrid(Affine(pixel, 0, west, 0, -pixel, north), width, height)
+    height = max(1, math.ceil((north - south) / high - ROUNDED))
+    return TargetGrid(Affine(pixel, 0, west, 0, -high, north), width, height)
 
 
 def counted_from_its_middle(dataset: Any, target: Any) -> tuple[CRS, Affine] | None:

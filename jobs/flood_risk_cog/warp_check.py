@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.ground import OF_KERNELS, around, kernel_scale, places, same_datum
+from jobs.flood_risk_cog.footprint import end_of_globe
+from jobs.flood_risk_cog.ground import OF_KERNELS, Ground, around, kernel_scales, places, same_datum, sides
 from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
 from jobs.flood_risk_cog.neighbours import (
     Span,
@@ -19,8 +20,9 @@ from jobs.flood_risk_cog.neighbours import (
     sample_windows,
     warp_tolerance,
 )
-from jobs.flood_risk_cog.place_check import JUDGED, misplaced, slack_of
+from jobs.flood_risk_cog.place_check import JUDGED, misplaced, slack_of, step_of
 from jobs.flood_risk_cog.plan import LEAST_ALPHA, ConversionPlan
+from jobs.flood_risk_cog.target_grid import COARSEST
 
 # Of windows, in pixels; those that cannot be compared are divided down to the smaller one.
 SIDE, LEAST_SIDE = 256, 32
@@ -60,13 +62,15 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
     """Args: low, high: Of the source's first band."""
     check = WarpCheck()
     is_judged, slack, method = same_datum(before.crs, after.crs), slack_of(before, after), plan.warp_resampling
-    if method in OF_KERNELS and (alpha_of(after) or kernel_scale(before, after.crs, after.transform) < 1):
-        # Weighed by alpha, or of more than four pixels.
+    if method in OF_KERNELS and alpha_of(after):
+        # They are weighed by it.
         slack = None
+    scales = kernel_scales(before, after.crs, after.transform)
+    end = end_of_globe(after)
     windows = list(sample_windows(after.width, after.height, SIDE, MOST_WINDOWS))
     while windows:
         window = windows.pop(0)
-        rows, columns = _places(before, after, window)
+        rows, columns = _places(before, after, window, end)
         reach = _reach_of(rows, columns, plan.warp_resampling)
         inside = _source_window(before, rows, columns, reach)
         if reach > MOST_REACH or inside is None or inside.width * inside.height > MOST_SOURCE_PIXELS:
@@ -86,22 +90,53 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         wrong = wrong if is_judged else []
         if slack is not None and method in JUDGED and inside.width and inside.height:
             at = (rows - inside.row_off, columns - inside.col_off)
-            away = misplaced(_known(before, inside, plan), at, found, span, method, slack) & valid
-            wrong += [f"{int(away.sum())} pixels with the value of another place"] if away.any() else []
+            away = _misplaced(_known(before, inside, plan), at, (found, valid), span, method, slack, scales)
+            wrong += [f"{away} pixels with the value of another place"] if away else []
         if wrong and not check.problems:
             place = f"column {window.col_off}, row {window.row_off}"
             check.problems.append(
                 f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
             )
+    _add_what_is_lost(check, before, after, plan, is_judged=is_judged, has_values=low is not None)
+    return check
+
+
+def _misplaced(
+    known: tuple[Any, Any],
+    at: tuple[Any, Any],
+    pixels: tuple[Any, Any],
+    span: Span,
+    method: str,
+    slack: float,
+    scales: tuple[float, float],
+) -> int:
+    """How many of the pixels that are looked at have the value of another place."""
+    each = np.s_[..., :: step_of(method, scales)]
+    seen = Span(*(part[each] for part in (span.low, span.high, span.any_valid, span.all_valid)))
+    found, valid = pixels[0][each], pixels[1][each]
+    away = misplaced(known, (at[0][each], at[1][each]), found, seen, method, slack, scales)
+    return int((away & valid).sum())
+
+
+def _add_what_is_lost(
+    check: WarpCheck, before: Any, after: Any, plan: ConversionPlan, *, is_judged: bool, has_values: bool
+) -> None:
     hidden = plan.nodata if plan.fill_nodata else None
     lost = find_lost_pixels(before, after, is_judged=is_judged, hidden=hidden, least_alpha=least_alpha(plan))
     problem = lost.problem
-    check.notes += [lost.note] if lost.note else []
-    if problem is None and not check.compared and low is not None:
+    check.notes += [*([lost.note] if lost.note else []), *_lost_detail(before, after)]
+    if problem is None and not check.compared and has_values:
         problem = "reprojected: expected pixels that can be compared with the source, found none"
     if problem is not None:
         check.problems.append(f"{problem}; choose a target_crs that covers its place")
-    return check
+
+
+def _lost_detail(before: Any, after: Any) -> list[str]:
+    """In words, how much longer than the source's pixels those of the result are."""
+    found = sides(before, after.crs, after.transform)
+    if (longest := max(found.across, found.down)) <= COARSEST:
+        return []
+    return [f"a side of its pixels is as long as {longest:.3g} of the source's: finer detail is not kept"]
 
 
 def _quarters(window: Window) -> list[Window]:
@@ -120,8 +155,10 @@ def least_alpha(plan: ConversionPlan) -> float:
     return 2 * LEAST_ALPHA * (plan.most_alpha or 0)
 
 
-def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
+def _places(before: Any, after: Any, window: Window, end: Ground | None) -> tuple[Any, Any]:
     """Row and column in the source, with fractions, of the centre of each pixel of the window; infinite for none.
+
+    `end` is the ground of a result that is partly off the globe, where PROJ counts some longitudes on.
 
     Far outside of the source all places are alike: on a grid around the whole globe, steps between them have no end.
     """
@@ -136,7 +173,11 @@ def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
         np.where(np.isfinite(each), np.clip(each, -far, size + far), each)
         for each, size in zip(found, (before.width, before.height), strict=True)
     )
-    return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
+    found_rows, found_columns = found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
+    if end is not None:
+        off_globe = ~end.is_on_globe_in(window)
+        found_rows[off_globe] = found_columns[off_globe] = np.inf
+    return found_rows, found_columns
 
 
 def _reach_of(rows: Any, columns: Any, method: str) -> int:

@@ -47,7 +47,9 @@ def web_grid(dataset: Any, tile_size: int) -> WebGrid:
         raise ValueError(f"it would have no pixels; {TOO_FEW}")
     found = place or LookedUp(transform, width, height, 0, 0, width, height)
     transform = found.transform
-    zoom = round(math.log2(2 * HALF_WORLD / (tile_size * transform.a)))
+    # Its pixels are squares, and those of the raster may be none.
+    side = math.sqrt(abs(transform.determinant))
+    zoom = round(math.log2(2 * HALF_WORLD / (tile_size * side)))
     zoom = min(max(zoom, 0), MOST_ZOOM)
     tile = 2 * HALF_WORLD / 2**zoom
     left, top = transform @ (found.left, found.top)

@@ -20,12 +20,21 @@ from rasterio.windows import Window
 
 from jobs.flood_risk_cog.bent_rows import TOLERANCE, has_bent_rows
 from jobs.flood_risk_cog.facts import CELL, MOST_WINDOW_BYTES, DamagedRaster, cause, read_pieces, windows
-from jobs.flood_risk_cog.ground import OF_KERNELS, coarseness, kernel_scale
-from jobs.flood_risk_cog.lost_pixels import MOST_COARSER
+from jobs.flood_risk_cog.footprint import end_of_globe
+from jobs.flood_risk_cog.ground import OF_KERNELS, kernel_scales, sides
+from jobs.flood_risk_cog.neighbours import alpha_of
 from jobs.flood_risk_cog.nodata import PER_BAND
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.target_grid import FEW, TOO_FEW, counted_from_its_middle, is_no_grid
+from jobs.flood_risk_cog.target_grid import (
+    COARSEST,
+    FEW,
+    FIRST_TO_4326,
+    TOO_FEW,
+    counted_from_its_middle,
+    is_across_its_seam,
+    is_no_grid,
+)
 from jobs.flood_risk_cog.written import ValueChecksums
 
 Progress = Callable[[float], None]
@@ -42,7 +51,9 @@ USUAL_CHUNK, MOST_CHUNK = 10 << 20, 144 << 20
 BEYOND_TILE = 64
 # Of a pixel, so that windows are as wide as the blocks in which GDAL warps: a row is not longer than one of these.
 ONE_CELL = MOST_WINDOW_BYTES
-_TOLERANCE = re.compile(r"<MaxError>[^<]*</MaxError>")
+_TOLERANCE, _EXACT = re.compile(r"<MaxError>[^<]*</MaxError>"), "<MaxError>0</MaxError>"
+# Which part of the source a piece needs GDAL finds by some of its places, and misses pixels where a projection bends.
+_EACH_PLACE = '<Option name="SAMPLE_GRID">YES</Option><Option name="SAMPLE_STEPS">ALL</Option>'
 COMPUTED_AS_THEY_ARE = {"uint8", "uint16", "float32"}
 # Measured on the source's grid, they are none of the reprojected one's.
 _MEASURED = "STATISTICS_"
@@ -74,6 +85,7 @@ def write_warped(
             # GDAL has one nodata for all bands, and takes it for a hole in the alpha band too: that is read without.
             without = stack.enter_context(_warped(path, dataset, replace(plan, nodata=None)))
             choose_alpha = stack.enter_context(_by_window(dataset, without, target.with_name("alpha.vrt")))
+        end = end_of_globe(warped)
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
         profile = plain_profile(dataset, plan) | {
             "width": warped.width,
@@ -94,10 +106,13 @@ def write_warped(
                         # All bands, as above: one alone GDAL places a bit otherwise.
                         of_all = choose_alpha(window).read(bands, window=window)
                         values[alpha - 1] = _as(values.dtype, of_all[alpha - 1])
-                    written.write(values, window=window)
                     valid = np.ones(values.shape[1:], bool)
                     if plan.validity == "mask":
                         valid = here.read(warped.count, window=window) > 0
+                    if end is not None:
+                        _hide(values, valid, ~end.is_on_globe_in(window), plan, alpha_of(dataset))
+                    written.write(values, window=window)
+                    if plan.validity == "mask":
                         written.write_mask(valid, window=window)
                 except CPLE_BaseError as error:
                     raise DamagedRaster("it", cause(error)) from error
@@ -129,12 +144,15 @@ def _check_grid(path: str, dataset: Any, warped: Any, plan: ConversionPlan) -> N
 
 def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: ConversionPlan) -> None:
     """Refuse a grid that is much coarser than the source: across a seam or a pole it spans the world."""
-    found = coarseness(dataset, crs, grid)
-    if found > MOST_COARSER:
+    found = sides(dataset, crs, grid).mean
+    if found > COARSEST:
         size = f"pixels {found:.3g} times as large as its own" if math.isfinite(found) else "no place for most of it"
         across, down = abs(dataset.transform.a), abs(dataset.transform.e)
-        if math.isfinite(found) and max(across, down) > MOST_COARSER * min(across, down):
+        if math.isfinite(found) and max(across, down) > COARSEST * min(across, down):
             reason = f"as its pixels are no squares ({across:g} x {down:g}); give it such first (gdalwarp -tr)"
+            raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it would have {size}, {reason}")
+        if is_across_its_seam(dataset, crs):
+            reason = f"as it lies across 180 degrees and on another datum than that; {FIRST_TO_4326}"
             raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it would have {size}, {reason}")
         raise _no_grid(path, plan, f"it would have {size}")
 
@@ -169,8 +187,8 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
             options |= {"src_crs": unwrapped[0], "src_transform": unwrapped[1]}
     if plan.warp_resampling in OF_KERNELS:
         # GDAL would guess it of each piece by its shape: where rows are bent, it mixed pixels far from each other.
-        scale = kernel_scale(dataset, target, _grid(dataset, target, plan))
-        options |= {"XSCALE": repr(scale), "YSCALE": repr(scale)}
+        across, down = kernel_scales(dataset, target, _grid(dataset, target, plan))
+        options |= {"XSCALE": repr(across), "YSCALE": repr(down)}
     try:
         warped = WarpedVRT(dataset, crs=target, tolerance=TOLERANCE, **options)
     except (RasterioError, CPLE_BaseError) as error:
@@ -202,14 +220,27 @@ def _by_window(dataset: Any, warped: Any, virtual: Path) -> Iterator[Callable[[W
                 return warped
             if not exact:
                 copy(warped, virtual, driver="VRT")
-                text, count = _TOLERANCE.subn("<MaxError>0</MaxError>", virtual.read_text(encoding="utf-8"))
+                text, count = _TOLERANCE.subn(_EXACT, virtual.read_text(encoding="utf-8"))
                 if count != 1:
                     raise RuntimeError(f"expected one tolerance in what GDAL writes of a warp, found {count}")
+                text = text.replace("<GDALWarpOptions>", f"<GDALWarpOptions>{_EACH_PLACE}", 1)
                 virtual.write_text(text, encoding="utf-8")
                 exact.append(stack.enter_context(rasterio.open(virtual, driver="VRT", sharing=False)))
             return exact[0]
 
         yield choose
+
+
+def _hide(values: Any, valid: Any, hidden: Any, plan: ConversionPlan, alpha: int | None) -> None:
+    """Leave pixels (rows, columns) without a value, in place.
+
+    Off the globe PROJ counts longitudes on for some projections (sinusoidal, Equal Earth): there, GDAL puts what is on
+    the other side of the globe.
+    """
+    values[:, hidden] = 0 if plan.nodata is None else plan.nodata
+    valid[hidden] = False
+    if alpha:
+        values[alpha - 1, hidden] = 0
 
 
 def _as(dtype: Any, values: Any) -> Any:

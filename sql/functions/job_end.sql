@@ -22,12 +22,34 @@ begin
   return v_status;
 end $$;
 
--- Fails a job from outside its tasks: its planner or its finalizer raised. Locks: the stage, then the job row.
+-- Fails a job from outside its tasks, wherever it is. False: it had ended. Locks: the stage, then the job row.
+-- Raises CM001 when the job moved on to another stage between the look at it and the lock: call again.
 create or replace function {schema}.fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
 language plpgsql as $$
+declare
+  v_stage integer := (select j.stage from {schema}.jobs j where j.job_id = p_job_id);
 begin
-  perform {schema}.lock_stage(p_job_id, p_run, j.stage) from {schema}.jobs j where j.job_id = p_job_id;
+  perform {schema}.lock_stage(p_job_id, p_run, v_stage);
+  if exists (select from {schema}.jobs j where j.job_id = p_job_id and j.stage <> v_stage) then
+    raise exception 'job % moved on meanwhile', p_job_id using errcode = 'CM001';
+  end if;
   return {schema}.end_job(p_job_id, p_run, 'failed', p_error);
+end $$;
+
+-- Fails a job since an attempt at its step has failed: its planner or its finalizer raised. False: somebody else has taken
+-- that step meanwhile, or has counted this attempt. p_attempt: the failed attempts before this one.
+-- Fence: the job waits for that step of that run, as it did when the attempt began. Locks: the stage, then the job row.
+create or replace function {schema}.fail_job_step(
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_error jsonb
+) returns boolean
+language plpgsql as $$
+begin
+  perform {schema}.lock_stage(p_job_id, p_run, p_stage);
+  perform from {schema}.jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ({waiting_jobs})
+  for update;
+  return found and {schema}.end_job(p_job_id, p_run, 'failed', p_error);
 end $$;
 
 -- Ends a job as failed or cancelled, its open stage with it, and cancels its tasks.

@@ -81,10 +81,12 @@ language sql as $$
 $$;
 
 -- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
--- Returns the number of failed attempts so far; null when the job does not wait for that step.
--- Fence: the job waits for that step of that run. Locks: the job row.
+-- Returns the number of failed attempts so far; null: somebody else has taken that step meanwhile, or has counted this
+-- attempt. p_attempt: the failed attempts before this one.
+-- Fence: the job waits for that step of that run, as it did when the attempt began. Locks: the job row.
 create or replace function {schema}.retry_job_step(
-  p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
+  p_job_id text, p_run integer, p_stage integer, p_status text, p_attempt integer, p_error jsonb,
+  p_delay_seconds double precision
 ) returns integer
 language plpgsql as $$
 declare
@@ -94,7 +96,8 @@ begin
   update {schema}.jobs j
   set attempt = j.attempt + 1, due_at = v_now + p_delay_seconds * interval '1 second', announced_at = null,
       updated_at = v_now
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ({waiting_jobs})
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = p_status and j.attempt = p_attempt
+    and j.status in ({waiting_jobs})
   returning j.attempt into v_attempt;
   if found then
     perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'job_step_retry_scheduled',
@@ -102,3 +105,13 @@ begin
   end if;
   return v_attempt;
 end $$;
+
+-- The same, as a process of the release before calls it, which does not say which attempt failed.
+create or replace function {schema}.retry_job_step(
+  p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
+) returns integer
+language sql as $$
+  select {schema}.retry_job_step(
+    j.job_id, j.run, j.stage, j.status, j.attempt, p_error, p_delay_seconds)
+  from {schema}.jobs j where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage
+$$;

@@ -14,8 +14,8 @@ from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.attempts import Attempts
 from core.running.drain import Drain
 from core.running.leases import LeaseKeeper
-from core.running.patience import Patience
 from core.running.message_runner import MessageRunner
+from core.running.patience import Patience
 from core.running.task_slots import TaskSlots
 
 JOB = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")

@@ -16,6 +16,14 @@ def test_importing_it_imports_nothing_slow(module):
     assert result.stdout.strip() == "[]"
 
 
+def test_a_handler_s_own_process_imports_nothing_of_the_engine():
+    """A fifth of its start was for the models that the engine's ports have."""
+    engine = ["core.ports", "core.machine", "core.models.schedule", "core.models.webhook"]
+    script = f"import sys, core.isolation.child; print([name for name in {engine} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
 def test_a_command_imports_nothing_of_the_host_and_the_database():
     """Each of them waits for what is imported: those that start a stack import more as they do so."""
     slow = [*SLOW, "azure", "psycopg", "uvicorn", "uvloop"]

@@ -1,9 +1,13 @@
 import gc
+import threading
+from types import SimpleNamespace
 
 import pytest
 
 from core.basics.first_imports import IMPORTS, keep_imported
 from infrastructure.service_bus import _load_sdk
+from triggers.app_shape import read_shape
+from triggers.functions import create_app
 
 
 def test_the_collector_does_not_look_at_what_is_imported():
@@ -51,3 +55,63 @@ def test_what_is_garbage_later_is_not_kept_by_each_message(monkeypatch):
     for _ in range(3):
         _load_sdk()
     assert len(freezes) == 1
+
+
+@pytest.fixture
+def busy_imports():
+    """Another thread imports what takes long."""
+    is_in, may_end = threading.Event(), threading.Event()
+
+    def import_much():
+        with IMPORTS:
+            is_in.set()
+            may_end.wait(60)
+
+    thread = threading.Thread(target=import_much)
+
+    def begin():
+        thread.start()
+        assert is_in.wait(60)
+
+    yield begin
+    may_end.set()
+    thread.join(60)
+
+
+def goes_on(function):
+    """Whether it ends though another thread imports."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(0.5)
+    return not thread.is_alive()
+
+
+def enter(name):
+    with IMPORTS.first(name):
+        pass
+
+
+def test_what_is_there_is_not_waited_for(busy_imports):
+    enter("there")
+    with pytest.raises(ImportError), IMPORTS.first("broken"):
+        raise ImportError("no such module")
+    busy_imports()
+    assert goes_on(lambda: enter("there"))
+    assert not goes_on(lambda: enter("broken"))
+    assert not goes_on(lambda: enter("another"))
+
+
+@pytest.mark.parametrize("name", ["process_jobs", "process_tasks_tasks", "dead_letters_tasks", "janitor_sweep"])
+def test_messages_and_sweeps_go_on_while_the_first_request_imports_its_library(name, busy_imports, monkeypatch):
+    """All messages of a process waited while FastAPI was imported: a replaced worker's first request took seconds."""
+    calls = []
+    for module, receive in (("queues", "receive_job_message"), ("queues", "receive_task_message")):
+        monkeypatch.setattr(f"triggers.{module}.{receive}", lambda *_, **__: calls.append(1))
+    monkeypatch.setattr("triggers.dead_letters.receive_dead_letter", lambda *_: calls.append(1))
+    monkeypatch.setattr("triggers.timers.sweep", lambda **_: calls.append(1))
+    functions = create_app(read_shape({})).get_functions()
+    (function,) = [each.get_user_function() for each in functions if each.get_function_name() == name]
+    function(SimpleNamespace(past_due=False))
+    busy_imports()
+    assert goes_on(lambda: function(SimpleNamespace(past_due=False)))
+    assert len(calls) == 2

@@ -1,6 +1,8 @@
 """The tasks of one message while they run."""
 
+import queue
 import threading
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 from uuid import uuid4
@@ -8,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from core.errors import StoreUnavailable
+from core.isolation.pool import ProcessPool
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
@@ -265,3 +268,55 @@ def test_a_message_without_a_slot_says_nothing_of_how_long_tasks_last(monkeypatc
         assert sum(map(len, outcomes)) == batch.count == 2
         assert batch.has_begun
         assert begun == [1]
+
+
+def test_tasks_in_processes_have_room_in_the_order_of_the_line_for_slots(monkeypatch):
+    """Each looked for room twice a second: a small job's task waited with all those of a large one for good luck."""
+    pool = ProcessPool(1)
+    monkeypatch.setattr(task_batch, "process_pool", lambda: pool)
+    may_end = {name: threading.Event() for name in ("first", "old", "older", "young")}
+    began = queue.SimpleQueue()
+
+    def work(parameters, context):
+        began.put(context.task_id)
+        may_end[context.task_id].wait(60)
+
+    catalog = SimpleNamespace(find_handler=lambda _: SimpleNamespace(function=work))
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="fan_out")
+    slots = TaskSlots(4)
+
+    def run(name, is_ahead):
+        attempts = Attempts(
+            job,
+            stage,
+            uuid4(),
+            [task(name)],
+            catalog=catalog,
+            results=SimpleNamespace(),
+            keeper=LeaseKeeper(AllRenewed()),
+        )
+        attempts.has_process = True
+        with attempts:
+            for _ in TaskBatch(attempts, slots, slots.take_spare(), is_ahead=is_ahead).outcomes():
+                pass
+
+    threads = []
+    for name, is_ahead in (("first", False), ("older", False), ("old", False), ("young", True)):
+        threads.append(threading.Thread(target=run, args=(name, is_ahead)))
+        threads[-1].start()
+        if name == "first":
+            assert began.get(timeout=30) == "first"
+        else:
+            room = task_batch._rooms[pool]
+            while len(room._line) + len(room._ahead) < len(threads) - 1:
+                time.sleep(0.01)
+            assert slots.taken == 1
+    order = []
+    for name in ("first", "young", "older", "old"):
+        may_end[name].set()
+        if name != "old":
+            order.append(began.get(timeout=30))
+    assert order == ["young", "older", "old"]
+    for thread in threads:
+        thread.join(30)

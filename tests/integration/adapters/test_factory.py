@@ -1,12 +1,16 @@
 """From settings to a machine: real PostgreSQL, real SDK, the project's own broker."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
 from core.models.submission import SubmitRequest
 from infrastructure import RepositoryFactory, load_settings
+from infrastructure import factory as factory_module
+from infrastructure.base import ConnectionsInUse
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
 from tests.databases import empty_database
@@ -45,6 +49,29 @@ def test_a_process_has_as_many_slots_as_the_setting_says(settings):
     factory = RepositoryFactory(settings.model_copy(update={"task_threads": 3}))
     machine = factory.create_machine(Registry([HelloWorldJob], HANDLERS, ["tasks", "raster"]))
     assert machine._runner._parts.slots.count == 3
+    factory.close()
+
+
+def test_session_that_all_connections_wait_for_is_named(settings, monkeypatch):
+    monkeypatch.setattr(factory_module, "_PROBE_SECONDS", 0.5)
+    factory = RepositoryFactory(settings.model_copy(update={"pool_size": 1}))
+    repositories = factory.create_repositories()
+    repositories.jobs._ensure_schema_exists()
+    with (
+        psycopg.connect(settings.database_url.get_secret_value(), application_name="somebody") as owner,
+        ThreadPoolExecutor() as threads,
+    ):
+        owner.execute("lock table app.jobs in access exclusive mode")
+        waiting = threads.submit(repositories.queries.find_job_status, "a" * 64)
+        while not owner.execute("select from pg_locks where not granted").fetchall():
+            pass
+        with pytest.raises(ConnectionsInUse) as caught:
+            factory.schema_status()
+        assert f"session {owner.info.backend_pid} (application somebody, " in caught.value.held_up_by
+        assert f"pg_terminate_backend({owner.info.backend_pid})" in caught.value.held_up_by
+        owner.rollback()
+        assert waiting.result() is None
+    assert factory.schema_status().is_current
     factory.close()
 
 

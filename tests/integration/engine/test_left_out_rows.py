@@ -1,4 +1,4 @@
-"""A trigger of somebody else's that leaves rows out without a word: whoever relies on such a row is refused."""
+"""A trigger of somebody else's that leaves rows out without a word: a write that relies on such a row is refused."""
 
 import itertools
 from contextlib import suppress

@@ -10,7 +10,7 @@ from core.running import patience
 from core.running.patience import MOST_REFUSALS, Patience
 from infrastructure import results
 from infrastructure.base import DatabaseShort, DatabaseUnavailable, StatementCancelled
-from infrastructure.jobs_tasks import StageCompletionRepository
+from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.results import ResultRepository
 
 from .machine_suite import Rig
@@ -27,7 +27,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def away(monkeypatch):
-    """Let a call of a repository meet an outage so many times; who called it how often."""
+    """Let a call of a repository meet an outage that many times; the calls of it."""
     met = []
 
     def away(repository, name, times=3):
@@ -50,6 +50,9 @@ WAYS = {
     "with the next stage": (StageCompletionRepository, "complete_stage_and_plan_next", True),
     "with the summary": (StageCompletionRepository, "complete_stage_and_finalize", True),
     "fail": (StageCompletionRepository, "fail_task_and_check_stage", False),
+    "plan": (TaskRepository, "plan_small_stage", False),
+    "plan many": (TaskRepository, "plan_stage", False),
+    "summary": (JobRepository, "finalize_job", False),
     "retry": (StageCompletionRepository, "increment_task_retry_count", False),
 }
 
@@ -65,11 +68,16 @@ def test_outcome_is_written_when_the_database_is_back(engine, away, way):
     if way == "retry":
         rig.behave.before["s2-n1"] = fails_once()
     met = away(repository, name)
-    job = rig.job(rig.run(n=2, bad=[1] if way == "fail" else []))
+    count = 200 if way == "plan many" else 2
+    job_id = rig.submit(n=count, bad=[1] if way == "fail" else [])
+    # Each message is delivered once: nothing was raised.
+    rig.queues.run(rig.machine)
+    job = rig.job(job_id)
     assert len(met) > 3
-    assert job.result == ({"total": 0, "failed": 1} if way == "fail" else {"total": 1, "failed": 0})
+    total = sum(number**2 for number in range(count))
+    assert job.result == ({"total": 0, "failed": 1} if way == "fail" else {"total": total, "failed": 0})
     assert engine.query("select sum(interruptions) as n from app.tasks") == [{"n": 0}]
-    assert sum(rig.behave.calls.values()) == (5 if way == "retry" else 4)
+    assert sum(rig.behave.calls.values()) == count + (3 if way == "retry" else 2)
 
 
 def fails_once():

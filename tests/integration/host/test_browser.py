@@ -134,9 +134,9 @@ def browser(profile: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]
 
 @pytest.mark.parametrize("page_host", ["evil.example", "localhost", "127.0.0.1"])
 def test_page_of_another_origin_cannot_submit_purge_or_read(
-    page_host: str, start_host: Callable[..., Any], pages: PageServer, tmp_path: Path
+    page_host: str, shared_host: Callable[..., Any], pages: PageServer, tmp_path: Path
 ) -> None:
-    host = start_host("asgi_app", workers=1)
+    host = shared_host("asgi_app").supervisor
     with BrokerThread(BrokerConfig.for_queues(["orders"])) as broker, PageServer() as unguarded:
         with (
             ServiceBusClient.from_connection_string(broker.connection_string) as client,
@@ -161,10 +161,10 @@ def test_page_of_another_origin_cannot_submit_purge_or_read(
 
 
 def test_page_under_a_rebound_name_gets_a_refusal_that_says_what_to_do(
-    start_host: Callable[..., Any], tmp_path: Path
+    shared_host: Callable[..., Any], tmp_path: Path
 ) -> None:
     """For the browser the listener is then the page's own origin: only the name gives it away."""
-    host = start_host("asgi_app", workers=1)
+    host = shared_host("asgi_app").supervisor
     url = f"http://rebound.example:{host.port}/secret"
     with browser(tmp_path / "profile", "--dump-dom", url) as process:
         document, _ = process.communicate(timeout=90)

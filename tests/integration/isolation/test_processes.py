@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,14 +250,6 @@ def test_answer_that_is_none_fails_its_attempt_and_says_so(pool):
 def test_result_beyond_what_can_be_stored_stays_in_its_process(pool):
     with pytest.raises(AuthorError, match="expected at most 33,554,432 bytes of JSON, found 33,554,444"):
         call(handlers.return_too_much, {"size": 32 * 1024 * 1024 + 1})
-
-
-def test_no_more_attempts_than_there_is_room_for():
-    pool = ProcessPool(1)
-    assert pool.reserve(0)
-    assert not pool.reserve(0)
-    threading.Timer(0.05, pool.release).start()
-    assert pool.reserve(30)
 
 
 def test_everything_ends_with_a_worker_that_dies(tmp_path):

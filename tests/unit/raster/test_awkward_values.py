@@ -8,6 +8,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
@@ -392,8 +393,12 @@ def test_infinities_that_are_mixed_are_recorded(tmp_path):
 
 
 def test_pixels_that_are_no_squares_are_named_where_a_reprojection_would_be_coarse(tmp_path):
-    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=64), transform=PLACE * PLACE.scale(1, 100))
-    with pytest.raises(UnusableRaster, match=r"as its pixels are no squares \(10 x 1000\); give it such first"):
+    """Up to four times the pixels keep each row and column of most."""
+    pixels = pixels_of("uint8", side=64)
+    path = write_raster(tmp_path / "a.tif", pixels, transform=PLACE * PLACE.scale(1, 100))
+    convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+    path = write_raster(tmp_path / "b.tif", pixels, transform=Affine(9000, 0, 5e5, 0, -0.01, 3.3e6))
+    with pytest.raises(UnusableRaster, match=r"as its pixels are no squares \(9000 x 0.01\); give it such first"):
         convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
 
 

@@ -32,6 +32,15 @@ def modis(column, row, side=120):
     return grid(SINUSOIDAL, west, north - MODIS_SIDE, west + MODIS_SIDE, north, side)
 
 
+def test_rasters_on_one_grid_have_their_footprint_once():
+    """A conversion looked it up five times: a tenth of its time, where the raster is small."""
+    bounds = (5.9e5, 3.2e6, 6.1e5, 3.3e6)
+    assert footprint_of(grid("EPSG:32614", *bounds)) is footprint_of(grid("EPSG:32614", *bounds))
+    others = [grid("EPSG:32615", *bounds), grid("EPSG:32614", *bounds, side=60), grid("EPSG:32614", 5.8e5, *bounds[1:])]
+    assert len({str(footprint_of(each)) for each in [*others, grid("EPSG:32614", *bounds)]}) == 3
+    assert all(footprint_of(each) is not footprint_of(grid("EPSG:32614", *bounds)) for each in others)
+
+
 @pytest.mark.parametrize(
     ("crs", "bounds", "bbox"),
     [
@@ -47,7 +56,10 @@ def modis(column, row, side=120):
     ],
 )
 def test_a_pole_is_in_the_box_where_it_is_in_the_raster(crs, bounds, bbox):
-    assert footprint_of(grid(crs, *bounds)).bbox == pytest.approx(bbox, abs=0.01)
+    found = footprint_of(grid(crs, *bounds)).bbox
+    assert found == pytest.approx(bbox, abs=0.01)
+    # On an edge, too.
+    assert 90 in map(abs, found)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,22 @@ def test_classes_with_a_negative_nodata_have_right_overviews(tmp_path, dtype, ta
         assert set(np.unique(overview.read())) == {-99, 4}
 
 
+@pytest.mark.parametrize("target", [None, TARGET])
+def test_bilinear_overviews_beside_a_mask_are_averages(tmp_path, target):
+    """GDAL's bilinear makes valid zeros of what a mask hides, from the second overview on."""
+    pixels = np.full((1, 700, 1100), 120, "uint8")
+    path = write_raster(tmp_path / "a.tif", pixels)
+    hidden = np.arange(700)[:, None] * 0.03 > np.arange(1100) - 150
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write(np.where(hidden, 0, pixels[0]), 1)
+        dataset.write_mask(~hidden)
+    options = {"target_crs": target, "kind": "continuous", "resampling": "bilinear"}
+    result = convert_raster(str(path), str(tmp_path / "out"), **options)
+    assert result["resampling"] == {"warp": "bilinear" if target else None, "overviews": "average"}
+    with rasterio.open(result["path"], overview_level=1) as overview:
+        assert set(np.unique(overview.read(1)[overview.read_masks(1) > 0])) == {120}
+
+
 def test_other_classes_keep_the_mode(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("int16", "nodata"))
     result = convert_raster(str(path), str(tmp_path / "out"), kind="classes")

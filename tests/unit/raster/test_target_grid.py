@@ -1,5 +1,7 @@
 """A raster over the seam of its target, or beyond the end of Mercator, is put on a grid of our own."""
 
+import re
+
 import numpy as np
 import pyproj
 import pytest
@@ -7,9 +9,10 @@ import rasterio
 from rasterio.transform import Affine, from_bounds
 
 from jobs.flood_risk_cog import convert, header_check, plan, target_grid
-from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.depth_grid import add_depths
 from jobs.flood_risk_cog.facts import read_facts
+from jobs.flood_risk_cog.ground import around, same_datum, sides
 from jobs.flood_risk_cog.picture_frame import Frame
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
@@ -44,13 +47,15 @@ def expected_of(cog, path):
         lon, lat = way.transform(x, y)
         if source.crs.is_geographic:
             lon = source.bounds.left + (lon - source.bounds.left) % 360
-        column, row = ~source.transform @ (lon, lat)
+        with np.errstate(invalid="ignore"):
+            column, row = ~source.transform @ (lon, lat)
         inside = (column >= 0) & (row >= 0) & (column < source.width) & (row < source.height)
         values = np.full(x.shape, np.nan)
         at = np.floor(row[inside]).astype(int), np.floor(column[inside]).astype(int)
         values[inside] = source.read(1)[at]
     # GDAL's approximation of places is good to an eighth of a pixel.
-    is_near_edge = np.minimum(np.abs(column - np.round(column)), np.abs(row - np.round(row))) < 0.13
+    with np.errstate(invalid="ignore"):
+        is_near_edge = np.minimum(np.abs(column - np.round(column)), np.abs(row - np.round(row))) < 0.13
     return values, is_near_edge
 
 
@@ -144,7 +149,7 @@ def test_what_lies_beyond_mercator_alone_is_refused(tmp_path):
     [
         (UTM, {"web_optimized": True}, "set target_crs to EPSG:3857 in the place of web_optimized"),
         (UTM, {"target_crs": "ESRI:54009"}, "choose a target_crs of its region"),
-        ({**WEST, "crs": "EPSG:4269"}, {"target_crs": "EPSG:3857"}, "choose a target_crs of its region"),
+        ({**WEST, "crs": "EPSG:4269"}, {"target_crs": "EPSG:3857"}, "reproject it to EPSG:4326 first"),
         (WORLD, {"target_crs": "EPSG:3413"}, "choose a target_crs of its region"),
     ],
     ids=["web", "mollweide", "another datum", "world to pole"],
@@ -329,3 +334,153 @@ def test_its_pixels_cover_as_much_as_those_of_the_source(tmp_path, half, side):
     with rasterio.open(result["path"]) as cog:
         # As large an area in all, which reaches to where the globe ends.
         assert (cog.dataset_mask() > 0).sum() * pixel**2 == pytest.approx(4 * half**2, rel=0.03)
+
+
+# One kilometre or more; around a pole, beside one, and in pixels that are no squares.
+PRESSED = {
+    "around a pole": {"crs": "EPSG:3413", "transform": from_bounds(-3.6e6, -4e6, 3.6e6, 4e6, 180, 200)},
+    "at a pole": {"crs": "EPSG:3413", "transform": from_bounds(-1e5, -1e5, 1e5, 1e5, 180, 200)},
+    "a pole at its corner": {"crs": "EPSG:3031", "transform": from_bounds(0, -2e6, 1.8e6, 0, 180, 200)},
+    "in the north": {"crs": "EPSG:3413", "transform": Affine(1e4, 0, 5e5, 0, -1e4, 1.5e6)},
+    "wide pixels": {"crs": "EPSG:32633", "transform": Affine(100, 0, 6e5, 0, -10, 5e6)},
+    "high pixels": {"crs": "EPSG:32633", "transform": Affine(10, 0, 6e5, 0, -100, 5e6)},
+}
+
+
+@pytest.mark.parametrize("name", PRESSED)
+def test_each_row_and_column_of_the_source_is_in_a_result_without_much_more_pixels(tmp_path, name):
+    """GDAL's pixels are squares of one size: around a pole a row of them covered 4 to 90 of the source."""
+    numbers = np.stack(np.meshgrid(np.arange(180), np.arange(200))).astype("int32")
+    path = write_raster(tmp_path / "a.tif", numbers, **PRESSED[name])
+    options = {"target_crs": "EPSG:4326", "resampling": "nearest", "kind": "continuous"}
+    result = convert_raster(str(path), str(tmp_path / "out"), **options)
+    assert result["width"] * result["height"] < 4 * 180 * 200
+    with open_raster(str(path)) as source, rasterio.open(result["path"]) as cog:
+        found = sides(source, cog.crs, cog.transform)
+        values, valid = cog.read(), cog.read_masks(1) > 0
+    assert max(found.across, found.down) < 2.5
+    pairs = np.unique(values[0][valid] * 1000 + values[1][valid])
+    assert pairs.size > 0.4 * 180 * 200
+
+
+def test_detail_that_the_squares_of_web_maps_lose_is_named(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **PRESSED["wide pixels"])
+    result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
+    (note,) = [each for each in result["changed"] if "finer detail is not kept" in each]
+    assert 2.5 < float(re.search(r"as long as ([\d.]+)", note)[1]) < 5
+
+
+@pytest.mark.parametrize("options", [{"target_crs": "EPSG:3857"}, {"web_optimized": True}])
+def test_pixels_beyond_the_end_of_mercator_are_named_where_no_whole_row_is(tmp_path, options):
+    """Around a pole no row lies beyond it: the middle of the raster was left out in silence."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **PRESSED["around a pole"])
+    result = convert_raster(str(path), str(tmp_path / "out"), **options)
+    assert "pixels beyond 85.06 degrees of latitude are left out, as Mercator ends there" in result["changed"]
+
+
+@pytest.mark.parametrize("target", ["EPSG:4326", "EPSG:3857", "EPSG:6933"])
+@pytest.mark.parametrize(("west", "east"), [(-5.5e6, 5.5e6), (2e6, 5.5e6)], ids=["the disk", "its edge"])
+def test_a_satellites_view_over_the_antimeridian_has_a_narrow_grid(tmp_path, target, west, east):
+    """A part of it is off the globe. GDAL's grid is around the whole globe, with pixels up to seven times as large."""
+    crs = "+proj=geos +h=35785831 +lon_0=140.7 +sweep=y +ellps=WGS84 +datum=WGS84"
+    place = {"crs": crs, "transform": from_bounds(west, -3.5e6, east, 3.5e6, 150, 150)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=150) + 1, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target, resampling="nearest")
+    assert result["bbox"][0] > 50
+    assert -145 < result["bbox"][2] < -130
+    with open_raster(str(path)) as source, rasterio.open(result["path"]) as cog:
+        assert (cog.read_masks(1) > 0).mean() > 0.5
+        assert sides(source, cog.crs, cog.transform).mean < 1.5
+        found = np.where(cog.read_masks(1) > 0, cog.read(1), np.nan)
+        expected, is_near_edge = expected_of(cog, path)
+    both = np.isfinite(found) & np.isfinite(expected) & ~is_near_edge
+    assert both.sum() > 5000
+    assert np.array_equal(found[both], expected[both])
+
+
+SINUSOIDAL = pyproj.CRS("+proj=sinu +datum=WGS84").to_wkt()
+
+
+@pytest.mark.parametrize("validity", ["none", "nodata", "nan", "alpha"])
+@pytest.mark.parametrize("target", ["EPSG:8857", SINUSOIDAL], ids=["equal earth", "sinusoidal"])
+def test_nothing_is_off_the_globe(tmp_path, target, validity):
+    """PROJ counts longitudes on beyond the edge of these: corners had what is on the other side of the globe."""
+    place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 100, 100)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", validity, side=100), validity, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+    with rasterio.open(result["path"]) as cog:
+        columns, rows = np.meshgrid(np.arange(cog.width) + 0.5, np.arange(cog.height) + 0.5)
+        x, y = cog.transform @ (columns, rows)
+        way = pyproj.Transformer.from_crs("OGC:CRS84", cog.crs.to_wkt(), always_xy=True)
+        edge, _ = way.transform(np.full(x.shape, 179.9999), way.transform(x, y, direction="INVERSE")[1])
+        is_off = np.abs(x) > edge + 2 * cog.transform.a
+        valid = cog.read(2) > 0 if validity == "alpha" else cog.read_masks(1) > 0
+    assert is_off.mean() > 0.1
+    assert not valid[is_off].any()
+    assert valid[~is_off].mean() > 0.7
+
+
+def test_what_is_put_off_the_globe_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.flood_risk_cog.write.end_of_globe", lambda _: None)
+    place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 100, 100)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=100), **place)
+    with pytest.raises(DifferentOutput, match="valid where nothing of the original is"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:8857")
+
+
+@pytest.mark.parametrize("longitude", [180, 150, 30.1234, -100, 0])
+def test_the_middle_of_a_cylindrical_system_is_between_both_sides_of_its_seam(longitude):
+    crs = rasterio.CRS.from_user_input(f"+proj=eqc +lon_0={longitude} +x_0=1000 +datum=WGS84")
+    assert around(crs).middle == pytest.approx(1000, abs=1e-3)
+
+
+def test_a_world_in_a_system_whose_seam_is_elsewhere_is_on_a_grid_of_its_size(tmp_path):
+    """It was taken for one beyond its seam, and had 4.5 times the pixels and 0.3 rows too few."""
+    crs = "+proj=eqc +lon_0=180 +datum=WGS84"
+    place = {"crs": crs, "transform": from_bounds(-20_025_000, -9_975_000, 20_025_000, 9_975_000, 267, 133)}
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 133, 267), "float32"), **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326", resampling="nearest")
+    assert (result["width"], result["height"]) == (267, 133)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:8857", "EPSG:4979", "EPSG:6933", "EPSG:32633"])
+def test_a_datum_is_the_same_in_each_text_of_it(crs):
+    """Places were not judged in systems that only WKT 2 can describe, where the datum is called an ensemble."""
+    assert same_datum(rasterio.CRS.from_user_input(crs), rasterio.CRS.from_epsg(4326))
+    assert not same_datum(rasterio.CRS.from_user_input(crs), rasterio.CRS.from_epsg(4258))
+
+
+@pytest.mark.parametrize(
+    ("crs", "half"), [(SINUSOIDAL, (20_037_508, 10_001_965)), ("ESRI:54030", (17_005_833, 8_625_155))]
+)
+@pytest.mark.parametrize("target", ["EPSG:3857", "EPSG:6933"])
+def test_a_world_that_ends_in_a_curve_keeps_its_columns(tmp_path, crs, half, target):
+    """Its corners off the globe counted as places: of 240 columns, 50 were left."""
+    place = {"crs": crs, "transform": from_bounds(-half[0], -half[1], half[0], half[1], 120, 60)}
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 60, 120), "float32"), **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target, resampling="nearest")
+    assert result["width"] > 90
+    with rasterio.open(result["path"]) as cog:
+        assert cog.bounds.right == pytest.approx(around(cog.crs).turn / 2, abs=0.01 * cog.transform.a)
+
+
+def test_degrees_over_180_on_another_datum_are_refused_with_the_way_that_works(tmp_path):
+    place = {"crs": "EPSG:4269", "transform": from_bounds(170, 50, 190, 65, SIDE, SIDE)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    with pytest.raises(UnusableRaster, match=r"across 180 degrees and on another datum .* to EPSG:4326 first"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3857")
+    first = convert_raster(str(path), str(tmp_path / "first"), target_crs="EPSG:4326")
+    convert_raster(first["path"], str(tmp_path / "out"), target_crs="EPSG:3857")
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_a_grid_that_is_rotated_by_a_rounded_digit_is_taken(tmp_path, target):
+    """By less than a thousandth of a pixel in all; more is refused."""
+    for skew, is_taken in ((1e-5, True), (1e-4, False)):
+        place = {"transform": Affine(10, skew, 600_000, -skew, -10, 3_300_000)}
+        path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+        if is_taken:
+            convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+            continue
+        with pytest.raises(UnusableRaster, match="its grid is rotated or skewed"):
+            convert_raster(str(path), str(tmp_path / "out"), target_crs=target)

@@ -147,6 +147,10 @@ RUNS = [
 ]
 
 
+# Nothing changes a registry: one is for all tests.
+REGISTRY = Registry([HelloWorldJob], HANDLERS, ["tasks"])
+
+
 @dataclass
 class FakeServices:
     """One job, JOB_ID, and those submitted.
@@ -177,7 +181,7 @@ class FakeServices:
     looks: int = 0
     seen: set[str] = field(default_factory=set)
     came: list[Any] = field(default_factory=list)
-    registry: Registry = field(default_factory=lambda: Registry([HelloWorldJob], HANDLERS, ["tasks"]))
+    registry: Registry = REGISTRY
 
     @property
     def machine(self) -> "FakeServices":

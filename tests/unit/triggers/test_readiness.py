@@ -89,3 +89,16 @@ def test_own_triggers_that_were_disabled_and_prepared_transactions_are_named():
     assert "alter table app.tasks enable trigger all" in check.detail
     assert 'prepared transaction "it\'s" of ann since 2026-01-02 03:04:05Z, with locks on jobs, tasks' in check.detail
     assert "rollback prepared 'it''s'" in check.detail
+
+
+def test_session_that_all_connections_wait_for_is_named():
+    """Neither `readyz` nor `explain` could name it: both need a connection."""
+    busy = ConnectionsInUse("migrate", "expected one", 4)
+    busy.held_up_by = "session 77 has rows or all of tasks locked: select pg_terminate_backend(77)"
+
+    def schema_status():
+        raise busy
+
+    services = SimpleNamespace(factory=SimpleNamespace(schema_status=schema_status))
+    check = Services.check_database(services)  # type: ignore[arg-type]
+    assert "are in use now; session 77 has rows or all of tasks locked: select pg_terminate_backend(77)" in check.detail
