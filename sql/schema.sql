@@ -2615,7 +2615,7 @@ begin
 end $$;
 
 -- Fails a job from outside its tasks, wherever it is. False: it had ended. Locks: the stage, then the job row.
--- Raises CM001 when the job moved on to another stage between the look at it and the lock: call again.
+-- Raises CM001 when the job advanced to another stage between the look at it and the lock: call again.
 create or replace function "app".fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
 language plpgsql as $$
 declare
@@ -2623,7 +2623,7 @@ declare
 begin
   perform "app".lock_stage(p_job_id, p_run, v_stage);
   if exists (select from "app".jobs j where j.job_id = p_job_id and j.stage <> v_stage) then
-    raise exception 'job % moved on meanwhile', p_job_id using errcode = 'CM001';
+    raise exception 'job % advanced meanwhile', p_job_id using errcode = 'CM001';
   end if;
   return "app".end_job(p_job_id, p_run, 'failed', p_error);
 end $$;
