@@ -3017,7 +3017,7 @@ begin
   from (
     select l.name, l.at_once, l.rate_count, l.rate_seconds, p.held, p.reserved, b.begun,
       case when l.rate_count > 0 and l.rate_count <= b.begun then
-        b.first_ends_at + l.rate_seconds * interval '1 second' + interval '1 millisecond'
+        b.freeing_ends_at + l.rate_seconds * interval '1 second' + interval '1 millisecond'
       end as frees_at
     from unnest(p_names) as asked(name)
     join "app".limits l on l.name = asked.name
@@ -3029,10 +3029,15 @@ begin
         and (s.job_id = p_job_id and s.run = p_run and s.task_id = any (p_own_ids)) is not true
     ) p
     cross join lateral (
-      select coalesce(sum(e.count), 0)::integer as begun, min(e.ends_at) filter (where e.count > 0) as first_ends_at
-      from "app".limit_starts e
-      where l.rate_count is not null and e.limit_name = l.name
-        and e.ends_at > p_now - l.rate_seconds * interval '1 second'
+      -- A rate that was lowered may have to wait for more than its oldest starts.
+      select coalesce(sum(e.count), 0)::integer as begun,
+        min(e.ends_at) filter (where e.later < l.rate_count) as freeing_ends_at
+      from (
+        select t.ends_at, t.count, sum(t.count) over (order by t.ends_at desc) - t.count as later
+        from "app".limit_starts t
+        where l.rate_count is not null and t.limit_name = l.name
+          and t.ends_at > p_now - l.rate_seconds * interval '1 second'
+      ) e
     ) b
   ) u;
 end $$;

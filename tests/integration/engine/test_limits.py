@@ -291,6 +291,22 @@ def test_what_was_claimed_and_not_begun_costs_no_start(clocked_engine):
     complete(engine, ref, begun, "s1-00000")
 
 
+@pytest.mark.parametrize(("rate", "frees_after"), [(8, None), (7, 15), (4, 15), (3, 18), (1, 27)])
+def test_a_rate_that_was_lowered_waits_for_as_many_starts_as_are_too_many(engine, rate, frees_after):
+    """Four starts 15 s ago, one 12 s ago, two 3 s ago: those that are left may still be more than the rate permits."""
+    limited(engine, 3, {"name": "api", "rate": f"{rate}/30s"})
+    now = engine.query("select now()")[0]["now"]
+    for seconds, count in ((15, 4), (12, 1), (3, 2)):
+        engine.execute(
+            "insert into app.limit_starts (limit_name, ends_at, count) values ('api', %s, %s)",
+            now - timedelta(seconds=seconds),
+            count,
+        )
+    (found,) = engine.query("select * from app.look_at_limits(array['api'], 'x', 1, '{}', %s)", now)
+    expected = None if frees_after is None else now + timedelta(seconds=frees_after, milliseconds=1)
+    assert (found["begun"], found["frees_at"]) == (7, expected)
+
+
 def test_one_message_is_scheduled_for_the_time_when_a_rate_has_room(rig, monkeypatch):
     declare(monkeypatch, limits=[{"name": "api", "rate": "3/20s"}])
     job_id = run_to_tasks(rig, n=8)
