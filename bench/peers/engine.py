@@ -1,12 +1,12 @@
 """CoreMachine's engine alone: the real machine and repositories; messages go through memory instead of a broker."""
 
 import multiprocessing
-import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -138,8 +138,12 @@ class OneProcess(EnginePeer):
 
 
 def peak_megabytes() -> float:
-    """The most that this process has ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most that this process has ever held.
+
+    Not `ru_maxrss`, which begins with what the process had that started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 class SharedQueues:
