@@ -53,6 +53,7 @@ TOOLS = {
     "for_queues",
     "_ensure_schema_exists",
     "build_where_clause",
+    "fail_all_job_tasks",  # of `StateManager`: ends a job from outside, wherever it is
 }
 
 
