@@ -5,7 +5,6 @@ Each function runs a stack, or the engine, on a database of its own, and returns
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -15,10 +14,9 @@ import psycopg
 
 from bench.against import processor_seconds, server_pid
 from bench.contender import ContenderProcess, running
-from bench.measures import percentile, timed
+from bench.measures import fill, percentile, prune_beside, timed
 from bench.servers import database
 from infrastructure.postgresql import create_pool
-from infrastructure.retention import RetentionRepository
 from infrastructure.verify import verify
 
 IDLE_SECONDS = 30
@@ -182,21 +180,9 @@ def _bytes(stack: ContenderProcess, url: str) -> dict[str, float]:
 
 def _retention(stack: ContenderProcess, url: str) -> dict[str, float]:
     """Old jobs of one task each are deleted while others run."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in _OLD.split(";\n"):
-            if statement.strip():
-                connection.execute(statement.encode(), {"jobs": OLD_JOBS})
-        connection.execute("vacuum analyze app.tasks")
+    fill(url, _OLD, jobs=OLD_JOBS)
     before = [float(stack.call("run_chain")) for _ in range(LOOKS)]
-    beside: list[float] = []
-    with create_pool(url, max_size=1) as pool, ThreadPoolExecutor(1) as executor:
-        start = time.perf_counter()
-        pruning = executor.submit(RetentionRepository(pool).prune_jobs, 3600.0)
-        while not pruning.done():
-            beside.append(float(stack.call("run_chain")))
-        seconds = time.perf_counter() - start
-        if pruning.result().jobs != OLD_JOBS:
-            raise AssertionError(f"expected {OLD_JOBS} jobs to go, found {pruning.result()}")
+    seconds, beside = prune_beside(url, stack, jobs=OLD_JOBS, tasks=OLD_JOBS)
     return {
         "prune_jobs_seconds": seconds,
         "chain_before_pruning_jobs_ms": percentile(before, 0.5) * 1e3,

@@ -20,6 +20,7 @@ import psycopg
 from bench import fairness, limits
 from bench.contender import ContenderProcess, running
 from bench.servers import ROOT, database
+from core.models.upkeep import Pruned
 from infrastructure.postgresql import create_pool
 from infrastructure.retention import RetentionRepository
 
@@ -231,19 +232,17 @@ def wait_until_idle(url: str, timeout_seconds: float = 300) -> None:
             time.sleep(0.1)
 
 
-def fill(url: str) -> None:
-    """A million tasks in ten ended jobs, beside what is there."""
+def fill(url: str, statements: str = _FILL, *, jobs: int = LARGE_JOBS, tasks: int = LARGE_TASKS) -> None:
+    """Ended jobs beside what is there; by default a million tasks in ten of them."""
     with psycopg.connect(url, autocommit=True) as connection:
-        for statement in _FILL.split(";\n"):
+        for statement in statements.split(";\n"):
             if statement.strip():
-                connection.execute(statement.encode(), {"jobs": LARGE_JOBS, "tasks": LARGE_TASKS})
+                connection.execute(statement.encode(), {"jobs": jobs, "tasks": tasks})
         connection.execute("vacuum analyze app.tasks")
 
 
-def _pruning(url: str, stack: ContenderProcess) -> dict[str, float]:
-    """Chains while retention deletes the million rows."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("update app.jobs set finished_at = now() - interval '1 day' where correlation_id = 'filled'")
+def prune_beside(url: str, stack: ContenderProcess, *, jobs: int, tasks: int) -> tuple[float, list[float]]:
+    """Seconds of the deletion of old jobs, as many as there are, and of each chain that runs meanwhile."""
     chains: list[float] = []
     with create_pool(url, max_size=1) as pool, ThreadPoolExecutor(1) as executor:
         start = time.perf_counter()
@@ -251,8 +250,16 @@ def _pruning(url: str, stack: ContenderProcess) -> dict[str, float]:
         while not pruning.done():
             chains.append(float(stack.call("run_chain")))
         seconds = time.perf_counter() - start
-        if pruning.result().tasks != LARGE_JOBS * LARGE_TASKS:
-            raise AssertionError(f"expected all filled tasks to go, found {pruning.result()}")
+        if (pruned := pruning.result()) != Pruned(jobs=jobs, tasks=tasks):
+            raise AssertionError(f"expected {jobs} jobs with {tasks} tasks to go, found {pruned}")
+    return seconds, chains
+
+
+def _pruning(url: str, stack: ContenderProcess) -> dict[str, float]:
+    """Chains while retention deletes the million rows."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("update app.jobs set finished_at = now() - interval '1 day' where correlation_id = 'filled'")
+    seconds, chains = prune_beside(url, stack, jobs=LARGE_JOBS, tasks=LARGE_JOBS * LARGE_TASKS)
     return {
         "prune_seconds": seconds,
         "chain_pruning_ms": percentile(chains, 0.5) * 1e3,
