@@ -439,6 +439,9 @@ begin
   on conflict (name) do update
   set at_once = p_at_once, rate_count = p_rate_count, rate_seconds = p_rate_seconds, is_edited = true,
       edited_at = v_now, edited_by = p_actor, reason = p_reason;
+  if not found then
+    perform {schema}.report_left_out('limits');
+  end if;
   if p_rate_seconds is not null then
     perform {schema}.move_starts(p_name, p_rate_seconds);
   end if;
@@ -465,6 +468,9 @@ begin
   set at_once = null, rate_count = null, rate_seconds = null, is_edited = false, edited_at = null, edited_by = null,
       reason = null
   where l.name = p_name;
+  if not found then
+    perform {schema}.report_left_out('limits');
+  end if;
   perform {schema}.forget_scheduled_starts(p_name);
   perform {schema}.record_audit('forget_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
     'from', jsonb_strip_nulls(to_jsonb(v_before))));
