@@ -2523,17 +2523,20 @@ language sql stable as $$
 $$;
 
 -- Brings times back that are later than they can be, since the database's clock was ahead when they were written: leases
--- of tasks and of steps, and when a retry, or a job without a message, is due. Each begins anew from now: what a living
--- process has is renewed, and the rest is found as usual. Else a clock that was five hours ahead costs five hours.
+-- of tasks and of steps, when a retry, or a job without a message, is due, what limits count, and when a message came to
+-- a paused job. Each begins anew from now: what a living process has is renewed, and the rest is found as usual. Else a
+-- clock that was five hours ahead costs five hours.
 -- Returns how many rows; it looks at p_limit of each kind, the latest times. A minute is left for clocks that differ, as those of two servers do.
--- Locks: rows of tasks, then of jobs; those that another transaction holds are skipped.
+-- Locks: those of limits, then rows of tasks, then of jobs; rows that another transaction holds are skipped.
 create or replace function "app".bring_times_back(p_limit integer) returns integer
 language plpgsql set enable_seqscan = off set enable_sort = off set enable_bitmapscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_late timestamptz := v_now + interval '1 minute';
+  v_limits integer := "app".bring_limits_back(p_limit);
   v_leases integer;
   v_retries integer;
+  v_parked integer;
   v_jobs integer;
 begin
   update "app".tasks t
@@ -2577,6 +2580,14 @@ begin
   where t.ctid = l.place;
   get diagnostics v_retries = row_count;
 
+  update "app".tasks t set parked_at = v_now
+  where t.ctid = any (array(
+    -- One that is about to be announced is held for some minutes.
+    select n.ctid from "app".tasks n where n.parked_at > v_late + interval '10 minutes'
+    order by n.parked_at desc limit p_limit for update skip locked
+  ));
+  get diagnostics v_parked = row_count;
+
   update "app".jobs j
   set updated_at = least(j.updated_at, v_now), announced_at = least(j.announced_at, v_now),
       due_at = case when j.due_at > v_now and j.start_at is null and j.updated_at > v_late
@@ -2591,7 +2602,7 @@ begin
   ) o
   where j.ctid = o.place;
   get diagnostics v_jobs = row_count;
-  return v_leases + v_retries + v_jobs;
+  return v_limits + v_leases + v_retries + v_parked + v_jobs;
 end $$;
 
 comment on function "app"."find_unannounced_tasks"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds tasks that need a message and have none confirmed.';
@@ -2603,7 +2614,7 @@ comment on function "app"."find_expired_stages"(p_limit integer) is 'Finds stage
 comment on function "app"."find_stalled_jobs"(p_limit integer, p_grace_seconds double precision) is 'Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour though a task of their stage waits: its row was held by another transaction when they ended.';
 comment on function "app"."resume_stalled_job"(p_job_id text, p_run integer, p_stage integer) is 'Decides again what a stage''s last task decides, and returns whether the job moved.';
 comment on function "app"."find_overdue_cancels"(p_limit integer) is 'Finds jobs that have been cancelling for longer than their grace.';
-comment on function "app"."bring_times_back"(p_limit integer) is 'Brings times back that are later than they can be, since the database''s clock was ahead when they were written: leases of tasks and of steps, and when a retry, or a job without a message, is due.';
+comment on function "app"."bring_times_back"(p_limit integer) is 'Brings times back that are later than they can be, since the database''s clock was ahead when they were written: leases of tasks and of steps, when a retry, or a job without a message, is due, what limits count, and when a message came to a paused job.';
 
 -- The end of a job: completed with its own summary, or failed or cancelled from outside its tasks.
 
@@ -3450,6 +3461,44 @@ begin
   return true;
 end $$;
 
+-- Counts starts that are later than they can be as of now, and frees kept places when their leases would have ended: the
+-- database's clock was ahead when they were written. Returns of how many limits, and how many places.
+-- Locks: those of up to p_limit limits, then as set_limit; rows of places.
+create or replace function "app".bring_limits_back(p_limit integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_late timestamptz := v_now + interval '1 minute';
+  v_names text[];
+  v_count integer;
+begin
+  select array_agg(w.name) into v_names from (
+    select l.name from "app".limits l
+    where l.rate_count is not null and exists (
+      select from "app".limit_starts e
+      where e.limit_name = l.name and e.ends_at > v_late + l.rate_seconds / 20 * interval '1 second'
+    )
+    order by l.name limit p_limit
+  ) w;
+  if v_names is not null then
+    perform "app".lock_limits(v_names);
+    perform "app".move_starts(l.name, l.rate_seconds), "app".forget_scheduled_starts(l.name)
+    from "app".limits l where l.name = any (v_names);
+  end if;
+  update "app".limit_places p set ends_at = v_now + w.seconds * interval '1 second'
+  from (
+    select o.ctid as place, (s.settings ->> 'lease_seconds')::double precision as seconds
+    from "app".limits l
+    join "app".limit_places o on o.limit_name = l.name and o.ends_at > v_late
+    join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+    where o.ends_at > v_late + (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
+    limit p_limit for update of o skip locked
+  ) w
+  where p.ctid = w.place;
+  get diagnostics v_count = row_count;
+  return v_count + coalesce(cardinality(v_names), 0);
+end $$;
+
 -- Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that
 -- nobody chose numbers for and no stage has needed for p_idle_seconds. Returns how many limits it deleted.
 -- A limit whose rate still counts starts stays. Locks: those rows; a row that another transaction holds is skipped.
@@ -3513,6 +3562,7 @@ comment on function "app"."serve_in_turn"(p_job_id text, p_run integer, p_stage 
 comment on function "app"."find_limit_waiters"(p_names text[], p_limit integer) is 'Finds stages that wait for limits which have room, or whose rate lets one be scheduled: in turn, up to p_limit of each limit and no more than it has room for.';
 comment on function "app"."set_limit"(p_name text, p_at_once integer, p_rate_count integer, p_rate_seconds double precision, p_reason text, p_actor text) is 'Chooses the numbers of a limit, for all stages that name it, from now on; null: any number.';
 comment on function "app"."forget_limit"(p_name text, p_reason text, p_actor text) is 'Leaves a limit''s numbers to its declarations again, and returns whether an operator had chosen any.';
+comment on function "app"."bring_limits_back"(p_limit integer) is 'Counts starts that are later than they can be as of now, and frees kept places when their leases would have ended: the database''s clock was ahead when they were written.';
 comment on function "app"."prune_limits"(p_idle_seconds double precision, p_limit integer) is 'Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that nobody chose numbers for and no stage has needed for p_idle_seconds.';
 
 -- Parking: tasks whose message came while their job was paused, and tasks that a rerun wrote, wait here for a message.
