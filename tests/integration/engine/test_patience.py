@@ -80,6 +80,31 @@ def test_outcome_is_written_when_the_database_is_back(engine, away, way):
     assert sum(rig.behave.calls.values()) == count + (3 if way == "retry" else 2)
 
 
+@pytest.mark.parametrize("way", ["plan", "with the next stage", "with the summary"])
+def test_outcome_whose_answer_was_lost_is_not_waited_for(engine, monkeypatch, way):
+    """The tasks that it had planned and claimed ran when their lease had run out, after an interruption."""
+    repository, name, _ = WAYS[way]
+    rig = Rig(engine, on_the_spot=True, patience_seconds=30)
+    rig.run(n=2)
+    rig.behave.calls.clear()
+    call, met = getattr(repository, name), []
+
+    def lose_the_answer(self, *arguments, **more):
+        answer = call(self, *arguments, **more)
+        met.append(name)
+        if len(met) == 1:
+            raise AWAY
+        return answer
+
+    monkeypatch.setattr(repository, name, lose_the_answer)
+    job_id = rig.submit(n=2)
+    rig.queues.run(rig.machine)
+    assert len(met) > 1
+    assert rig.job(job_id).result == {"total": 1, "failed": 0}
+    assert engine.query("select sum(interruptions) as n, max(attempt) as most from app.tasks") == [{"n": 0, "most": 1}]
+    assert sum(rig.behave.calls.values()) == 4
+
+
 def fails_once():
     calls = []
 
