@@ -343,7 +343,8 @@ def write_cog(dataset: Any, target: Path, plan: ConversionPlan) -> None:
     options: dict[str, Any] = {
         "BLOCKSIZE": plan.tile_size,
         "COMPRESS": plan.compression.upper(),
-        "OVERVIEWS": "IGNORE_EXISTING",
+        # Of a raster that needs none, GDAL would keep those that it came with.
+        "OVERVIEWS": "IGNORE_EXISTING" if max(dataset.width, dataset.height) > plan.tile_size else "NONE",
         "OVERVIEW_RESAMPLING": plan.overview_resampling.replace("_", "").upper(),
         "BIGTIFF": "IF_SAFER",
     }

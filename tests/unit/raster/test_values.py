@@ -218,14 +218,20 @@ def test_a_domain_of_its_own_is_kept_where_it_can_be(convert):
     assert result["verification"]["lost"] == []
 
 
-def test_foreign_overviews_are_not_taken_over(convert):
+@pytest.mark.parametrize("validity", ["none", "mask", "alpha"])
+@pytest.mark.parametrize(("side", "factors"), [(600, [2]), (512, []), (100, [])])
+def test_foreign_overviews_are_not_taken_over(convert, side, factors, validity):
+    """Of a raster that needs none, too: its own may be of any size, and of other values."""
+
     def add_wrong_overviews(dataset):
         dataset.build_overviews([2, 4], Resampling.nearest)
 
-    pixels = np.tile(np.array([[0, 2], [2, 4]], "float32"), (300, 300))[None]
-    _, result = convert(pixels, edit=add_wrong_overviews)
-    with rasterio.open(result["path"], overview_level=0) as overview:
-        assert set(np.unique(overview.read(1))) == {2.0}
+    pixels = np.tile(np.array([[0, 2], [2, 4]], "uint8"), (side // 2, side // 2))[None]
+    _, result = convert(pixels, validity, kind="continuous", edit=add_wrong_overviews)
+    assert result["overviews"] == factors
+    if factors and validity == "none":
+        with rasterio.open(result["path"], overview_level=0) as overview:
+            assert set(np.unique(overview.read(1))) == {2}
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("int64", 2**53 + 1), ("uint64", 2**63 + 1)])
