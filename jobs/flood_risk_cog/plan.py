@@ -18,7 +18,14 @@ from jobs.flood_risk_cog.ground import around
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.neighbours import OF_SQUARES
-from jobs.flood_risk_cog.nodata import AUX, PER_BAND, exact_nodata, problem_outside, problem_with_nodata
+from jobs.flood_risk_cog.nodata import (
+    AUX,
+    PER_BAND,
+    exact_nodata,
+    has_nodata,
+    problem_outside,
+    problem_with_nodata,
+)
 from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
@@ -214,7 +221,7 @@ def make_plan(
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
     changed += [*placement.changed, *_lost_to_lerc(options, found)]
-    overview = _right_overviews(overview, found, nodata, dataset, facts)
+    overview = _right_overviews(overview, found, nodata, dataset, facts, warped=warped)
     return ConversionPlan(
         warped=warped,
         target_crs=target_crs if warped else None,
@@ -233,8 +240,13 @@ def make_plan(
     )
 
 
-def _right_overviews(method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts) -> str:
+def _right_overviews(
+    method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts, *, warped: bool
+) -> str:
     """The method of overviews, or in its place one that GDAL computes right."""
+    if found == "alpha" and not warped and has_nodata(dataset):
+        # It heeds nodata alone then, also one beyond the type, such as -10000 of bytes.
+        return "nearest"
     if method == "bilinear" and found == "mask":
         # Beside what the mask hides GDAL makes valid zeros of it, from the second overview on.
         method = "average"
@@ -351,7 +363,6 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     if is_mixed and is_near_limit(dtype, facts, is_squared=method == OF_SQUARES):
         return False
     if validity == "alpha" and nodata is not None:
-        # It heeds nodata alone then.
         return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
         return False
