@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,7 +301,9 @@ def copy_descriptions(source: Any, target: Any) -> None:
     """All that describes the values, but for measurements of the old grid."""
     target.colorinterp = source.colorinterp
     if source.colorinterp[0] is ColorInterp.palette:
-        target.write_colormap(1, source.colormap(1))
+        # rasterio raises where a band is called a palette and has no table.
+        with suppress(ValueError):
+            target.write_colormap(1, source.colormap(1))
     target.scales, target.offsets, target.units = source.scales, source.offsets, [unit or "" for unit in source.units]
     for namespace in [None, *_kept_domains(source.tag_namespaces())]:
         tags = source.tags(ns=namespace)

@@ -143,6 +143,15 @@ def test_a_band_that_is_called_a_palette_and_has_none_is_kept(convert):
         assert np.array_equal(cog.read(), source.read())
 
 
+def test_a_raster_that_is_called_a_palette_and_has_none_is_reprojected(convert):
+    def call_it_so(dataset):
+        dataset.colorinterp = [ColorInterp.palette]
+
+    _, result = convert(pixels_of("uint8", side=20), edit=call_it_so, target_crs="EPSG:4326")
+    with rasterio.open(result["path"]) as cog:
+        assert cog.colorinterp == (ColorInterp.palette,)
+
+
 def test_a_palette_is_kept_and_reprojected_by_nearest(convert):
     colours = {index: (index * 10, 5, 255 - index, 255) for index in range(16)}
     pixels = np.random.default_rng(0).integers(1, 16, (1, 700, 700)).astype("uint8")
