@@ -26,7 +26,7 @@ from jobs.flood_risk_cog.nodata import (
     problem_outside,
     problem_with_nodata,
 )
-from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
+from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, PLANE_CRS, heights_of, is_computable, is_named_crs
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import (
@@ -220,7 +220,7 @@ def make_plan(
             changed.append(f"what {warp} makes of infinities and the pixels around them is infinite or no number")
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
-    changed += [*placement.changed, *_lost_to_lerc(options, found)]
+    changed += [*placement.changed, *_lost_to_lerc(options, found), *_of_heights(dataset, warped=warped)]
     overview = _right_overviews(overview, found, nodata, dataset, facts, warped=warped)
     return ConversionPlan(
         warped=warped,
@@ -277,6 +277,17 @@ def _grid_of(dataset: Any, target: CRS) -> tuple[TargetGrid | None, list[str]]:
 def _lost_to_lerc(options: ConversionOptions, found: Validity) -> list[str]:
     is_lost = options.compression == "lerc" and found == "alpha"
     return ["values where its alpha is 0 may become 0, as lerc keeps none there"] if is_lost else []
+
+
+def _of_heights(dataset: Any, *, warped: bool) -> list[str]:
+    """In words, what becomes of the heights of its coordinate system."""
+    if (heights := heights_of(dataset.crs.to_wkt())) is None:
+        return []
+    name, unit = heights
+    if warped:
+        return [f"its target_crs does not have the heights of its coordinate system ({name})"]
+    # GDAL reads it from the coordinate system in a TIFF, and not from that in a metadata file.
+    return [] if all(dataset.units) else [f"values that had no unit have that of its heights ({unit})"]
 
 
 def _why_not_mixed(dataset: Any, facts: Facts) -> str:
@@ -455,6 +466,8 @@ def check_target(target_crs: str) -> None:
         raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
     if not is_computable(target_crs):
         raise ValueError(f"expected {COMPUTABLE_CRS}, found {target_crs!r}; choose another one")
+    if heights_of(target_crs) is not None:
+        raise ValueError(f"expected target_crs to be {PLANE_CRS}, found {target_crs!r}; give its horizontal part alone")
 
 
 def check_warp(path: str, dataset: Any) -> None:

@@ -1,5 +1,7 @@
 """A COG says the same as its source: compared by numpy and rasterio, not by the project's own code."""
 
+from xml.sax.saxutils import escape
+
 import numpy as np
 import pytest
 import rasterio
@@ -198,6 +200,24 @@ def test_what_describes_the_values_is_kept_on_both_grids(convert):
             assert (cog.scales, cog.offsets, cog.units, cog.descriptions) == ((0.01,), (5.0,), ("cm",), ("depth",))
             assert cog.tags()["AUTHOR"] == "somebody"
         assert result["verification"]["lost"] == []
+
+
+@pytest.mark.parametrize("place", ["tiff", "aux.xml"])
+def test_heights_of_a_coordinate_system_are_named(convert, tmp_path, place):
+    """GDAL takes their unit for that of values without one, where the coordinate system is in a TIFF."""
+    crs, pixels = "EPSG:6344+6360", pixels_of("float32", side=30)
+    if place == "aux.xml":
+        text = escape(CRS.from_user_input(crs).to_wkt())
+        (tmp_path / "source").mkdir()
+        (tmp_path / "source" / "a.tif.aux.xml").write_text(f"<PAMDataset><SRS>{text}</SRS></PAMDataset>")
+        crs = None
+    path, result = convert(pixels, profile={"crs": crs})
+    added = ["values that had no unit have that of its heights (US survey foot)"]
+    assert result["changed"] == (added if place == "aux.xml" else [])
+    with rasterio.open(result["path"]) as cog:
+        assert cog.units == ("US survey foot",)
+    changed = convert_raster(path, str(tmp_path / "warped"), target_crs="EPSG:4326")["changed"]
+    assert "its target_crs does not have the heights of its coordinate system (NAVD88 height (ftUS))" in changed
 
 
 def test_a_packed_raster_stays_packed(convert):
