@@ -39,7 +39,7 @@ from jobs.flood_risk_cog.target_grid import (
     reaches_beyond,
     whole_grid,
 )
-from jobs.flood_risk_cog.tiff import full_size_directories
+from jobs.flood_risk_cog.tiff import full_size_directories, page_of_larger_image
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
@@ -568,6 +568,11 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(
             path, f"it has {pages} pages, and a COG has one; write each to a file (gdal_translate GTIFF_DIR:n:)"
         )
+    if (page := page_of_larger_image(dataset.name)) is not None:
+        reason = (
+            f"its first image ({dataset.width} x {dataset.height}) is a preview of a larger one, which GDAL reads not"
+        )
+        raise UnusableRaster(path, f"{reason}; write that to a file (gdal_translate GTIFF_DIR:{page}:)")
     if not all(map(math.isfinite, (*dataset.scales, *dataset.offsets))):
         raise UnusableRaster(path, "its scale or offset is no finite number; give it one (gdal_edit -scale -offset)")
     if not all(dataset.scales):

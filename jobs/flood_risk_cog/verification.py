@@ -21,6 +21,7 @@ from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.places import heights_of
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.tiff import lost_tags
 from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
 from jobs.flood_risk_cog.written import ValueChecksums
 
@@ -259,7 +260,7 @@ def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
         lost.append("words of its coordinate system")
     if "MINISWHITE" in before.tags(ns="IMAGE_STRUCTURE") and "MINISWHITE" not in after.tags(ns="IMAGE_STRUCTURE"):
         lost.append("that its lowest value is white")
-    lost += tables_of(before.name)
+    lost += [*lost_tags(before.name, after.name), *tables_of(before.name)]
     return lost
 
 

@@ -309,7 +309,7 @@ def copy_descriptions(source: Any, target: Any) -> None:
         tags = source.tags(ns=namespace)
         # What it hides is in the mask then, beside which GDAL writes no other.
         tags.pop(PER_BAND, None)
-        target.update_tags(ns=namespace, **tags)
+        target.update_tags(ns=namespace, **_as_one_text(namespace, tags))
     for number in range(1, source.count + 1):
         if source.descriptions[number - 1]:
             target.set_band_description(number, source.descriptions[number - 1])
@@ -318,6 +318,14 @@ def copy_descriptions(source: Any, target: Any) -> None:
                 name: text for name, text in source.tags(number, ns=namespace).items() if not name.startswith(_MEASURED)
             }
             target.update_tags(number, ns=namespace, **tags)
+
+
+def _as_one_text(namespace: str | None, tags: dict[str, str]) -> dict[str, str]:
+    """Tags as rasterio is to set them: a domain of XML is one text, which it takes in the form of name=text alone."""
+    if namespace is None or not namespace.startswith("xml:"):
+        return tags
+    name, _, rest = tags[namespace].partition("=")
+    return {name: rest} if rest else {}
 
 
 def _own_domains(namespaces: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """A COG says the same as its source: compared by numpy and rasterio, not by the project's own code."""
 
+import struct
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -12,7 +13,7 @@ from rasterio.warp import calculate_default_transform
 
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.plan import UnusableRaster
-from tests.unit.raster.made import FLOATS, NODATA, TYPES, VALIDITIES, hidden, pixels_of, write_raster
+from tests.unit.raster.made import FLOATS, NODATA, TYPES, VALIDITIES, hidden, pixels_of, write_raster, write_tag
 
 CASES = [(dtype, validity) for dtype in TYPES for validity in VALIDITIES if validity != "nan" or dtype in FLOATS]
 # Enough for holes and edges; each kind of value is converted with each kind of validity.
@@ -240,6 +241,44 @@ def test_metadata_that_a_cog_cannot_hold_is_named(convert):
     assert ("SURVEY:SHIP" in result["verification"]["lost"]) is not is_there
 
 
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_tags_of_the_tiff_that_gdal_does_not_pass_on_are_named(tmp_path, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=40))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(TIFFTAG_SOFTWARE="a program", TIFFTAG_XRESOLUTION="300")
+    write_tag(path, 271, 2, 6, b"Canon\0")
+    write_tag(path, 274, 3, 1, struct.pack("<HH", 6, 0))
+    write_tag(path, 65000, 12, 1, struct.pack("<d", 1.5))
+    result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target)
+    assert result["verification"]["lost"] == ["tag 271 (Make)", "tag 274 (Orientation)", "tag 65000"]
+    write_tag(path, 274, 3, 1, struct.pack("<HH", 1, 0))
+    result = convert_raster(str(path), str(tmp_path / "others"), target_crs=target)
+    assert result["verification"]["lost"] == ["tag 271 (Make)", "tag 65000"]
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_colours_that_are_multiplied_by_alpha_are_named(tmp_path, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", bands=3, side=40), "alpha", photometric="RGB")
+    for kind, lost in ((1, ["that its colours are multiplied by its alpha"]), (2, [])):
+        write_tag(path, 338, 3, 1, struct.pack("<HH", kind, 0))
+        result = convert_raster(str(path), str(tmp_path / f"cogs{kind}"), target_crs=target)
+        assert result["verification"]["lost"] == lost
+
+
+def test_a_domain_of_xml_is_kept_as_it_was_written_on_both_grids(convert):
+    text = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a b="c=d"/></x:xmpmeta>'
+    name, _, rest = text.partition("=")
+    for file, target in (("a.tif", None), ("b.tif", "EPSG:4326")):
+        _, result = convert(
+            pixels_of("uint8", side=40),
+            name=file,
+            edit=lambda dataset: dataset.update_tags(ns="xml:XMP", **{name: rest}),
+            target_crs=target,
+        )
+        with rasterio.open(result["path"]) as cog:
+            assert cog.tags(ns="xml:XMP") == {"xml:XMP": text}
+
+
 def test_a_domain_of_its_own_is_kept_where_it_can_be(convert):
     _, result = convert(pixels_of("float32"), edit=lambda dataset: dataset.update_tags(ns="SURVEY", SHIP="Rhine"))
     with rasterio.open(result["path"]) as cog:
@@ -400,6 +439,18 @@ def test_a_file_of_several_pages_is_refused(convert, tmp_path):
         second.write(pixels)
     with pytest.raises(UnusableRaster, match="it has 2 pages, and a COG has one"):
         convert_raster(path, str(tmp_path / "other"))
+
+
+def test_a_preview_before_the_image_is_not_taken_for_it(tmp_path):
+    """GDAL opens the first image, and does not count one that is marked as smaller (NewSubfileType 1) as a page."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=20))
+    with rasterio.open(path) as first:
+        profile = first.profile | {"APPEND_SUBDATASET": "YES", "width": 40, "height": 40}
+    with rasterio.open(path, "w", **profile) as second:
+        second.write(pixels_of("uint8", side=40))
+    write_tag(path, 254, 4, 1, struct.pack("<I", 1))
+    with pytest.raises(UnusableRaster, match=r"preview of a larger one.*GTIFF_DIR:2:"):
+        convert_raster(str(path), str(tmp_path / "other"))
 
 
 def test_names_and_tables_that_no_cog_holds_are_named(convert, tmp_path):
