@@ -216,6 +216,8 @@ def make_plan(
             changed.append(f"its {PER_BAND} become a mask")
         found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
         changed += words
+        if warp == "nearest" and min(dataset.shape) == 1:
+            changed.append("some pixels of its line may fall between the pixels of the other grid, and are left out")
         if warp not in OF_ORDER and any(band.has_infinity for band in facts.bands):
             changed.append(f"what {warp} makes of infinities and the pixels around them is infinite or no number")
     if placement is None:

@@ -326,6 +326,12 @@ def test_a_line_or_a_point_of_pixels_is_a_raster_too(convert, shape, target):
         assert cog.read_masks(1).any()
 
 
+@pytest.mark.parametrize(("shape", "is_line"), [((1, 90), True), ((90, 1), True), ((2, 90), False)])
+def test_pixels_of_a_line_that_may_have_no_place_are_named(convert, shape, is_line):
+    _, result = convert(np.ones((1, *shape), "uint8"), target_crs="EPSG:4326")
+    assert ("its line may fall between" in str(result["changed"])) is is_line
+
+
 def test_a_grid_is_reprojected_as_gdal_would(convert):
     path, result = convert(pixels_of("float32"), target_crs="EPSG:3857")
     with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
