@@ -49,7 +49,7 @@ class StepSheet:
 
 
 def read_steps(descriptor: int) -> list[tuple[str, int, int, str, int]]:
-    """What a sheet says, by the descriptor of its file.
+    """The steps on a sheet, by the descriptor of its file.
 
     Raises:
         ValueError: It is being written at this moment.
