@@ -18,8 +18,15 @@ from jobs.flood_risk_cog.ground import around
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.neighbours import OF_SQUARES
-from jobs.flood_risk_cog.nodata import AUX, PER_BAND, exact_nodata, problem_outside, problem_with_nodata
-from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
+from jobs.flood_risk_cog.nodata import (
+    AUX,
+    PER_BAND,
+    exact_nodata,
+    has_nodata,
+    problem_outside,
+    problem_with_nodata,
+)
+from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, PLANE_CRS, heights_of, is_computable, is_named_crs
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import (
@@ -32,7 +39,7 @@ from jobs.flood_risk_cog.target_grid import (
     reaches_beyond,
     whole_grid,
 )
-from jobs.flood_risk_cog.tiff import full_size_directories
+from jobs.flood_risk_cog.tiff import full_size_directories, page_of_larger_image
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
@@ -209,12 +216,14 @@ def make_plan(
             changed.append(f"its {PER_BAND} become a mask")
         found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
         changed += words
+        if warp == "nearest" and min(dataset.shape) == 1:
+            changed.append("some pixels of its line may fall between the pixels of the other grid, and are left out")
         if warp not in OF_ORDER and any(band.has_infinity for band in facts.bands):
             changed.append(f"what {warp} makes of infinities and the pixels around them is infinite or no number")
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
-    changed += [*placement.changed, *_lost_to_lerc(options, found)]
-    overview = _right_overviews(overview, found, nodata, dataset, facts)
+    changed += [*placement.changed, *_lost_to_lerc(options, found), *_of_heights(dataset, warped=warped)]
+    overview = _right_overviews(overview, found, nodata, dataset, facts, warped=warped)
     return ConversionPlan(
         warped=warped,
         target_crs=target_crs if warped else None,
@@ -233,8 +242,13 @@ def make_plan(
     )
 
 
-def _right_overviews(method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts) -> str:
+def _right_overviews(
+    method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts, *, warped: bool
+) -> str:
     """The method of overviews, or in its place one that GDAL computes right."""
+    if found == "alpha" and not warped and has_nodata(dataset):
+        # It heeds nodata alone then, also one beyond the type, such as -10000 of bytes.
+        return "nearest"
     if method == "bilinear" and found == "mask":
         # Beside what the mask hides GDAL makes valid zeros of it, from the second overview on.
         method = "average"
@@ -265,6 +279,17 @@ def _grid_of(dataset: Any, target: CRS) -> tuple[TargetGrid | None, list[str]]:
 def _lost_to_lerc(options: ConversionOptions, found: Validity) -> list[str]:
     is_lost = options.compression == "lerc" and found == "alpha"
     return ["values where its alpha is 0 may become 0, as lerc keeps none there"] if is_lost else []
+
+
+def _of_heights(dataset: Any, *, warped: bool) -> list[str]:
+    """In words, what becomes of the heights of its coordinate system."""
+    if (heights := heights_of(dataset.crs.to_wkt())) is None:
+        return []
+    name, unit = heights
+    if warped:
+        return [f"its target_crs does not have the heights of its coordinate system ({name})"]
+    # GDAL reads it from the coordinate system in a TIFF, and not from that in a metadata file.
+    return [] if all(dataset.units) else [f"values that had no unit have that of its heights ({unit})"]
 
 
 def _why_not_mixed(dataset: Any, facts: Facts) -> str:
@@ -351,7 +376,6 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     if is_mixed and is_near_limit(dtype, facts, is_squared=method == OF_SQUARES):
         return False
     if validity == "alpha" and nodata is not None:
-        # It heeds nodata alone then.
         return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
         return False
@@ -444,6 +468,8 @@ def check_target(target_crs: str) -> None:
         raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
     if not is_computable(target_crs):
         raise ValueError(f"expected {COMPUTABLE_CRS}, found {target_crs!r}; choose another one")
+    if heights_of(target_crs) is not None:
+        raise ValueError(f"expected target_crs to be {PLANE_CRS}, found {target_crs!r}; give its horizontal part alone")
 
 
 def check_warp(path: str, dataset: Any) -> None:
@@ -544,6 +570,11 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(
             path, f"it has {pages} pages, and a COG has one; write each to a file (gdal_translate GTIFF_DIR:n:)"
         )
+    if (page := page_of_larger_image(dataset.name)) is not None:
+        reason = (
+            f"its first image ({dataset.width} x {dataset.height}) is a preview of a larger one, which GDAL reads not"
+        )
+        raise UnusableRaster(path, f"{reason}; write that to a file (gdal_translate GTIFF_DIR:{page}:)")
     if not all(map(math.isfinite, (*dataset.scales, *dataset.offsets))):
         raise UnusableRaster(path, "its scale or offset is no finite number; give it one (gdal_edit -scale -offset)")
     if not all(dataset.scales):

@@ -11,6 +11,35 @@ import numpy as np
 
 _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PREDICTOR, _NODATA = 254, 256, 257, 259, 317, 42113
 _OFFSETS, _SIZES = (273, 324), (279, 325)
+_ORIENTATION, _EXTRA_SAMPLES, _TOP_LEFT, _MULTIPLIED = 274, 338, 1, 1
+# How pixels are stored and where they lie: a COG has its own.
+_OF_LAYOUT = {
+    *(_SUBFILE, 255, _WIDTH, _HEIGHT, 258, _COMPRESSION, 262, 266, 277, 278, 284, 292, 293, _PREDICTOR, 320, 322, 323),
+    *(*_OFFSETS, *_SIZES, _EXTRA_SAMPLES, 339, 347, *range(512, 522), 530, 531, 532, 32995, 32996, 32997, 32998),
+    *(33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, _NODATA, 50674),
+}
+_NAMES = {
+    269: "DocumentName",
+    270: "ImageDescription",
+    271: "Make",
+    272: "Model",
+    _ORIENTATION: "Orientation",
+    285: "PageName",
+    297: "PageNumber",
+    305: "Software",
+    306: "DateTime",
+    315: "Artist",
+    316: "HostComputer",
+    330: "SubIFDs",
+    700: "XMP",
+    33432: "Copyright",
+    33723: "IPTC",
+    34377: "Photoshop",
+    34665: "Exif",
+    34675: "ICC profile",
+    34853: "GPS",
+    37724: "ImageSourceData",
+}
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 # Of an overview, a page, a mask.
 _IS_MASK = 4
@@ -45,6 +74,9 @@ class Directory:
         order: Of its bytes, as numpy has it.
         offsets, sizes: Of its blocks, in bytes.
         nodata: None where it has none.
+        tags: Numbers of all that it has.
+        orientation: Of its rows, 1 for the usual one.
+        is_multiplied: Whether its colours are multiplied by its alpha.
     """
 
     place: int
@@ -58,6 +90,9 @@ class Directory:
     offsets: Any
     sizes: Any
     nodata: str | None
+    tags: frozenset[int]
+    orientation: int
+    is_multiplied: bool
 
 
 def what_it_is(path: str) -> str | None:
@@ -86,10 +121,32 @@ def full_size_directories(path: str) -> list[Directory]:
     return [*found[:1], *(each for each in found[1:] if each.subfile == _IS_MASK)]
 
 
+def page_of_larger_image(path: str) -> int | None:
+    """The number, from 1, of the largest image of a local TIFF that is larger than its first; None for most."""
+    found = directories(path)
+    largest = max(found, key=lambda each: each.width * each.height, default=None)
+    if largest is None or largest.width * largest.height <= found[0].width * found[0].height:
+        return None
+    return found.index(largest) + 1
+
+
 def nodata_text(path: str) -> str | None:
     """The nodata of a local TIFF as it is written in it."""
     first = full_size_directories(path)[:1]
     return first[0].nodata if first else None
+
+
+def lost_tags(before: str, after: str) -> list[str]:
+    """Names of what the first image of a local TIFF has beside its pixels, and that of another one made of it has not.
+
+    GDAL does not pass on what it does not know.
+    """
+    (one, *_), (two, *_) = directories(before), directories(after)
+    found = one.tags - two.tags - _OF_LAYOUT - ({_ORIENTATION} if one.orientation == _TOP_LEFT else set())
+    lost = [f"tag {tag} ({_NAMES[tag]})" if tag in _NAMES else f"tag {tag}" for tag in sorted(found)]
+    if one.is_multiplied and not two.is_multiplied:
+        lost.append("that its colours are multiplied by its alpha")
+    return lost
 
 
 def _directories(file: BinaryIO) -> Iterator[Directory]:
@@ -139,6 +196,9 @@ def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[A
         offsets=offsets,
         sizes=sizes,
         nodata=text or None,
+        tags=frozenset(entries),
+        orientation=first(_ORIENTATION, _TOP_LEFT),
+        is_multiplied=_MULTIPLIED in _values(file, order, entries.get(_EXTRA_SAMPLES)),
     )
 
 

@@ -18,8 +18,10 @@ from jobs.flood_risk_cog.ground import places
 from jobs.flood_risk_cog.memory import cache_for_check
 from jobs.flood_risk_cog.neighbours import BETWEEN, alpha_of, warp_tolerance
 from jobs.flood_risk_cog.overview_check import overview_check
+from jobs.flood_risk_cog.places import heights_of
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.tiff import lost_tags
 from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
 from jobs.flood_risk_cog.written import ValueChecksums
 
@@ -116,7 +118,7 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
         ("nodata", [repr(plan.nodata)] * before.count, [repr(value) for value in after.nodatavals]),
         ("scales", before.scales, after.scales),
         ("offsets", before.offsets, after.offsets),
-        ("units", [unit or "" for unit in before.units], [unit or "" for unit in after.units]),
+        ("units", _units_expected(before, plan), [unit or "" for unit in after.units]),
     ]
     if not plan.warped:
         pairs.append(("size", (before.width, before.height), (after.width, after.height)))
@@ -124,6 +126,12 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
         if expected != found:
             yield f"expected {what} {_short(expected)}, found {_short(found)}"
     yield from find_changed_colours_and_place(before, after, plan)
+
+
+def _units_expected(before: Any, plan: ConversionPlan) -> list[str]:
+    """Of each band its own; where it has none, GDAL reads that of the heights of the coordinate system in a TIFF."""
+    heights = None if plan.warped else heights_of(before.crs.to_wkt())
+    return [unit or (heights[1] if heights else "") for unit in before.units]
 
 
 def find_changed_colours_and_place(before: Any, after: Any, plan: ConversionPlan) -> Iterator[str]:
@@ -252,7 +260,7 @@ def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
         lost.append("words of its coordinate system")
     if "MINISWHITE" in before.tags(ns="IMAGE_STRUCTURE") and "MINISWHITE" not in after.tags(ns="IMAGE_STRUCTURE"):
         lost.append("that its lowest value is white")
-    lost += tables_of(before.name)
+    lost += [*lost_tags(before.name, after.name), *tables_of(before.name)]
     return lost
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,13 +301,15 @@ def copy_descriptions(source: Any, target: Any) -> None:
     """All that describes the values, but for measurements of the old grid."""
     target.colorinterp = source.colorinterp
     if source.colorinterp[0] is ColorInterp.palette:
-        target.write_colormap(1, source.colormap(1))
+        # rasterio raises where a band is called a palette and has no table.
+        with suppress(ValueError):
+            target.write_colormap(1, source.colormap(1))
     target.scales, target.offsets, target.units = source.scales, source.offsets, [unit or "" for unit in source.units]
     for namespace in [None, *_kept_domains(source.tag_namespaces())]:
         tags = source.tags(ns=namespace)
         # What it hides is in the mask then, beside which GDAL writes no other.
         tags.pop(PER_BAND, None)
-        target.update_tags(ns=namespace, **tags)
+        target.update_tags(ns=namespace, **_as_one_text(namespace, tags))
     for number in range(1, source.count + 1):
         if source.descriptions[number - 1]:
             target.set_band_description(number, source.descriptions[number - 1])
@@ -316,6 +318,14 @@ def copy_descriptions(source: Any, target: Any) -> None:
                 name: text for name, text in source.tags(number, ns=namespace).items() if not name.startswith(_MEASURED)
             }
             target.update_tags(number, ns=namespace, **tags)
+
+
+def _as_one_text(namespace: str | None, tags: dict[str, str]) -> dict[str, str]:
+    """Tags as rasterio is to set them: a domain of XML is one text, which it takes in the form of name=text alone."""
+    if namespace is None or not namespace.startswith("xml:"):
+        return tags
+    name, _, rest = tags[namespace].partition("=")
+    return {name: rest} if rest else {}
 
 
 def _own_domains(namespaces: list[str]) -> list[str]:
@@ -343,7 +353,8 @@ def write_cog(dataset: Any, target: Path, plan: ConversionPlan) -> None:
     options: dict[str, Any] = {
         "BLOCKSIZE": plan.tile_size,
         "COMPRESS": plan.compression.upper(),
-        "OVERVIEWS": "IGNORE_EXISTING",
+        # Of a raster that needs none, GDAL would keep those that it came with.
+        "OVERVIEWS": "IGNORE_EXISTING" if max(dataset.width, dataset.height) > plan.tile_size else "NONE",
         "OVERVIEW_RESAMPLING": plan.overview_resampling.replace("_", "").upper(),
         "BIGTIFF": "IF_SAFER",
     }

@@ -1,4 +1,5 @@
 import gc
+import io
 import sys
 import threading
 from types import SimpleNamespace
@@ -6,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 
 from core.basics.first_imports import IMPORTS, keep_imported
-from infrastructure.service_bus import _load_sdk
 from jobs.views import load_view
 from triggers.app_shape import read_shape
 from triggers.functions import create_app
@@ -49,14 +49,20 @@ def test_a_collector_that_was_off_stays_off():
         gc.enable()
 
 
-def test_what_is_garbage_later_is_not_kept_by_each_message(monkeypatch):
+def test_only_what_is_new_is_kept(monkeypatch):
     """A worker grew by 12 KB with each job: what was alive when it sent a message was never collected."""
     freezes = []
     monkeypatch.setattr(gc, "freeze", lambda: freezes.append(1))
-    _load_sdk.cache_clear()
     for _ in range(3):
-        _load_sdk()
-    assert len(freezes) == 1
+        with IMPORTS, IMPORTS:
+            import json  # noqa: F401
+    assert freezes == []
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    for _ in range(3):
+        with IMPORTS, IMPORTS.first("this"):
+            import this  # noqa: F401
+    assert freezes == [1]
 
 
 @pytest.fixture

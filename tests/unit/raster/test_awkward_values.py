@@ -48,6 +48,19 @@ def test_what_alpha_hides_beside_nodata_is_not_mixed_into_overviews(tmp_path):
     assert np.unique(values[:3][:, values[3] > 0]).tolist() == [50]
 
 
+@pytest.mark.parametrize(("dtype", "text"), [("uint8", "-10000"), ("uint16", "-32768")])
+def test_what_alpha_hides_beside_nodata_beyond_the_type_is_not_mixed_into_overviews(tmp_path, dtype, text):
+    """Mosaics of drones have -10000 in bytes: GDAL heeds it in overviews, though no pixel has it, and alpha no more."""
+    pixels = np.full((4, 600, 600), 50, dtype)
+    pixels[3] = np.where(np.random.default_rng(0).random((600, 600)) > 0.5, 255, 0)
+    pixels[:3][:, pixels[3] == 0] = 200
+    path = write_raster(tmp_path / "a.tif", pixels, photometric="RGB", alpha="YES")
+    result = convert_raster(str(write_nodata_text(path, text)), str(tmp_path / "out"), kind="continuous")
+    with rasterio.open(result["path"], overview_level=0) as overview:
+        values = overview.read()
+    assert np.unique(values[:3][:, values[3] > 0]).tolist() == [50]
+
+
 @pytest.mark.parametrize("nodata", [255, 100])
 def test_nodata_is_no_value_of_the_alpha_band_of_a_reprojected_raster(tmp_path, nodata):
     pixels = pixels_of("uint8", bands=4, side=200)

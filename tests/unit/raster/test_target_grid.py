@@ -484,3 +484,15 @@ def test_a_grid_that_is_rotated_by_a_rounded_digit_is_taken(tmp_path, target):
             continue
         with pytest.raises(UnusableRaster, match="its grid is rotated or skewed"):
             convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+
+
+@pytest.mark.parametrize(("crs", "target"), [("EPSG:5041", "EPSG:32661"), ("EPSG:32761", "EPSG:5042")])
+def test_systems_that_differ_in_the_order_of_their_axes_have_the_same_places(tmp_path, crs, target):
+    """Files have x before y whatever the order of the axes is, and PROJ changes them between such systems."""
+    place = Affine(100, 0, 2_274_000, 0, -100, 1_522_000)
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=60), crs=crs, transform=place)
+    result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target, resampling="nearest")
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        assert cog.crs.to_string() == target
+        assert cog.transform.almost_equals(place, 1e-6)
+        assert np.array_equal(cog.read(), source.read())
