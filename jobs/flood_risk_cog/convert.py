@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ from jobs.flood_risk_cog.plan import (
     check_source,
     check_types,
     make_plan,
+    with_tiles_that_fit,
 )
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
@@ -306,7 +308,11 @@ def _write_and_verify(
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         dataset = stack.enter_context(_opened(path, source, options.tile_size))
+        wanted, options = options, with_tiles_that_fit(dataset, options)
         plan, facts, meter = _read_source(path, source, dataset, options, temporary.parent, report)
+        if options != wanted:
+            changed = f"its tiles have {options.tile_size} pixels along a side, as larger ones of all bands do not fit"
+            plan = replace(plan, changed=(changed, *plan.changed))
         footprint = footprint_of(dataset) if plan.warped else None
         copied, made = _write_copy(path, dataset, temporary, plan, report)
         if copied is not None or not is_kept_whole(dataset, options.tile_size):

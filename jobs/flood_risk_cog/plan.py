@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -417,24 +417,34 @@ def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
     check_bands(path, dataset, options.tile_size, warped=is_warped(dataset, options))
 
 
+def with_tiles_that_fit(dataset: Any, options: ConversionOptions) -> ConversionOptions:
+    """The options, with smaller tiles where those of all bands do not fit in memory otherwise."""
+    if options.tile_size == LEAST_TILE or is_warped(dataset, options) or not _excess(dataset, options.tile_size):
+        return options
+    return options if _excess(dataset, LEAST_TILE) else replace(options, tile_size=LEAST_TILE)
+
+
 def check_bands(path: str, dataset: Any, tile_size: int, *, warped: bool) -> None:
     """Refuse more bands than tiles of all of them can be made of within the bound of memory."""
     if warped:
         # Smaller ones take no less: the copy that was warped has these.
         tile_size = max(tile_size, CELL)
+    if excess := _excess(dataset, tile_size, warped=warped):
+        raise UnusableRaster(path, f"{excess}; divide its bands into several rasters (gdal_translate -b)")
+
+
+def _excess(dataset: Any, tile_size: int, *, warped: bool = False) -> str:
+    """In words, what tiles of all bands take beyond the bound of memory; empty where they fit."""
     tile = tile_size**2 * np.dtype(dataset.dtypes[0]).itemsize * dataset.count
     # A reprojected one may be as long as a diagonal.
     side = math.hypot(dataset.width, dataset.height) if warped else max(dataset.width, dataset.height)
     overviews = max(0, math.ceil(math.log2(side / tile_size)))
     most = MOST_BLOCK_BYTES - (WARP_BYTES if warped else 0)
     if (needed := tile * (TILES_AT_ONCE + overviews * TILES_OF_AN_OVERVIEW)) <= most:
-        return
-    smaller = "set tile_size to 256, or " if tile_size > LEAST_TILE and not warped else ""
-    raise UnusableRaster(
-        path,
+        return ""
+    return (
         f"tiles of {tile_size} x {tile_size} pixels of its {dataset.count} bands take {needed / MEGABYTE:.0f} MB "
-        f"(overviews: {overviews}), and a conversion has {most // MEGABYTE} MB of memory for them; {smaller}"
-        "divide its bands into several rasters (gdal_translate -b)",
+        f"(overviews: {overviews}), and a conversion has {most // MEGABYTE} MB of memory for them"
     )
 
 
