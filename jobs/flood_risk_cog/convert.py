@@ -36,7 +36,7 @@ from jobs.flood_risk_cog.memory import (
     rows_of_small_tiles,
 )
 from jobs.flood_risk_cog.nodata import nodata_as_json
-from jobs.flood_risk_cog.places import check_place
+from jobs.flood_risk_cog.places import check_place, without_heights
 from jobs.flood_risk_cog.plan import (
     ConversionOptions,
     ConversionPlan,
@@ -59,6 +59,7 @@ from jobs.flood_risk_cog.stage import (
     by_name_without_case,
     files_beside,
     not_taken_among,
+    replace_crs,
     stage_raster,
 )
 from jobs.flood_risk_cog.statistics import FloodMeter
@@ -308,11 +309,21 @@ def _write_and_verify(
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         dataset = stack.enter_context(_opened(path, source, options.tile_size))
+        changed = []
+        is_projected = dataset.crs is not None and dataset.crs.is_projected
+        if is_projected and (plane := without_heights(dataset.crs.to_wkt())) is not None:
+            stack.close()
+            replace_crs(source, plane)
+            dataset = stack.enter_context(_opened(path, source, options.tile_size))
+            changed.append(
+                "its projected system has ellipsoidal heights, which GDAL writes into no GeoTIFF: it is without"
+            )
         wanted, options = options, with_tiles_that_fit(dataset, options)
-        plan, facts, meter = _read_source(path, source, dataset, options, temporary.parent, report)
         if options != wanted:
-            changed = f"its tiles have {options.tile_size} pixels along a side, as larger ones of all bands do not fit"
-            plan = replace(plan, changed=(changed, *plan.changed))
+            side = f"{options.tile_size} pixels along a side"
+            changed.append(f"its tiles have {side}, as larger ones of all bands do not fit")
+        plan, facts, meter = _read_source(path, source, dataset, options, temporary.parent, report)
+        plan = replace(plan, changed=(*changed, *plan.changed))
         footprint = footprint_of(dataset) if plan.warped else None
         copied, made = _write_copy(path, dataset, temporary, plan, report)
         if copied is not None or not is_kept_whole(dataset, options.tile_size):

@@ -26,7 +26,15 @@ from jobs.flood_risk_cog.nodata import (
     problem_outside,
     problem_with_nodata,
 )
-from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, PLANE_CRS, heights_of, is_computable, is_named_crs
+from jobs.flood_risk_cog.places import (
+    COMPUTABLE_CRS,
+    NAMED_CRS,
+    PLANE_CRS,
+    heights_of,
+    is_computable,
+    is_named_crs,
+    without_heights,
+)
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import (
@@ -283,13 +291,16 @@ def _lost_to_lerc(options: ConversionOptions, found: Validity) -> list[str]:
 
 def _of_heights(dataset: Any, *, warped: bool) -> list[str]:
     """In words, what becomes of the heights of its coordinate system."""
-    if (heights := heights_of(dataset.crs.to_wkt())) is None:
+    wkt = dataset.crs.to_wkt()
+    if (heights := heights_of(wkt)) is None and without_heights(wkt) is None:
         return []
-    name, unit = heights
+    name, unit = heights or ("ellipsoidal", "")
     if warped:
         return [f"its target_crs does not have the heights of its coordinate system ({name})"]
     # GDAL reads it from the coordinate system in a TIFF, and not from that in a metadata file.
-    return [] if all(dataset.units) else [f"values that had no unit have that of its heights ({unit})"]
+    return (
+        [] if heights is None or all(dataset.units) else [f"values that had no unit have that of its heights ({unit})"]
+    )
 
 
 def _why_not_mixed(dataset: Any, facts: Facts) -> str:

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform
 
@@ -219,6 +220,38 @@ def test_heights_of_a_coordinate_system_are_named(convert, tmp_path, place):
         assert cog.units == ("US survey foot",)
     changed = convert_raster(path, str(tmp_path / "warped"), target_crs="EPSG:4326")["changed"]
     assert "its target_crs does not have the heights of its coordinate system (NAVD88 height (ftUS))" in changed
+
+
+def test_ellipsoidal_heights_of_a_projected_system_are_left_out(tmp_path):
+    """GDAL reads them from a GeoTIFF (VerticalGeoKey 5030), and writes them into a metadata file alone."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=30))
+    keys = [
+        1,
+        1,
+        0,
+        5,
+        *(1024, 0, 1, 1),
+        *(1025, 0, 1, 1),
+        *(3072, 0, 1, 32614),
+        *(4096, 0, 1, 5030),
+        *(4099, 0, 1, 9001),
+    ]
+    write_tag(path, 34735, 3, len(keys), struct.pack(f"<{len(keys)}H", *keys))
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    assert result["changed"] == [
+        "its projected system has ellipsoidal heights, which GDAL writes into no GeoTIFF: it is without"
+    ]
+    assert result["crs"] == "EPSG:32614"
+
+
+def test_ellipsoidal_heights_are_kept_and_named_where_a_reprojection_has_none(tmp_path):
+    path = write_raster(
+        tmp_path / "a.tif", pixels_of("uint8", side=30), crs="EPSG:4979", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
+    )
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    assert (result["crs"], result["changed"]) == ("EPSG:4979", [])
+    result = convert_raster(str(path), str(tmp_path / "others"), target_crs="EPSG:3857")
+    assert "its target_crs does not have the heights of its coordinate system (ellipsoidal)" in result["changed"]
 
 
 def test_a_packed_raster_stays_packed(convert):
