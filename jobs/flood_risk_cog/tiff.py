@@ -1,5 +1,6 @@
 """What a TIFF has in its directories and GDAL does not pass on: its text of nodata, and where its blocks are."""
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ import numpy as np
 
 _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PREDICTOR, _NODATA = 254, 256, 257, 259, 317, 42113
 _OFFSETS, _SIZES = (273, 324), (279, 325)
+_SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 277, 278, 284, 322, 323
+# Of _PLANAR: each band is stored by itself.
+_BY_BAND = 2
 _ORIENTATION, _EXTRA_SAMPLES, _TOP_LEFT, _MULTIPLIED = 274, 338, 1, 1
 # How pixels are stored and where they lie: a COG has its own.
 _OF_LAYOUT = {
@@ -40,7 +44,8 @@ _NAMES = {
     34853: "GPS",
     37724: "ImageSourceData",
 }
-_TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+# 17 is signed: libtiff reads it in the place of 16, as some writers have it.
+_TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 17: "u8", 18: "u8"}
 # Of an overview, a page, a mask.
 _IS_MASK = 4
 _MOST_DIRECTORIES = 1000
@@ -72,7 +77,8 @@ class Directory:
         width, height: In pixels.
         subfile, compression, predictor: Numbers of the TIFF's own.
         order: Of its bytes, as numpy has it.
-        offsets, sizes: Of its blocks, in bytes.
+        offsets, sizes: Of its blocks, in bytes; none of either where it is sparse as a whole.
+        blocks: How many it has by its size.
         nodata: None where it has none.
         tags: Numbers of all that it has.
         orientation: Of its rows, 1 for the usual one.
@@ -89,6 +95,7 @@ class Directory:
     is_tiled: bool
     offsets: Any
     sizes: Any
+    blocks: int
     nodata: str | None
     tags: frozenset[int]
     orientation: int
@@ -183,18 +190,25 @@ def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[A
         next((_values(file, order, entries[tag]) for tag in tags if tag in entries), np.empty(0, "u8"))
         for tags in (_OFFSETS, _SIZES)
     )
+    width, height = first(_WIDTH, 0), first(_HEIGHT, 0)
+    is_tiled = _OFFSETS[1] in entries
+    across = first(_TILE_WIDTH, width) if is_tiled else width
+    down = first(_TILE_HEIGHT if is_tiled else _ROWS, height)
+    # GDAL opens no raster with such a 0.
+    blocks = math.ceil(width / max(across, 1)) * math.ceil(height / max(down, 1))
     text = _values(file, order, entries.get(_NODATA)).tobytes().split(b"\0")[0].decode("latin-1")
     return Directory(
         place=place,
-        width=first(_WIDTH, 0),
-        height=first(_HEIGHT, 0),
+        width=width,
+        height=height,
         subfile=first(_SUBFILE, 0),
         compression=first(_COMPRESSION, 1),
         predictor=first(_PREDICTOR, 1),
         order=order,
-        is_tiled=_OFFSETS[1] in entries,
+        is_tiled=is_tiled,
         offsets=offsets,
         sizes=sizes,
+        blocks=blocks * (first(_SAMPLES, 1) if first(_PLANAR, 1) == _BY_BAND else 1),
         nodata=text or None,
         tags=frozenset(entries),
         orientation=first(_ORIENTATION, _TOP_LEFT),
