@@ -35,6 +35,7 @@ from jobs.flood_risk_cog.places import (
     is_named_crs,
     without_heights,
 )
+from jobs.flood_risk_cog.remote import is_remote
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import (
@@ -719,8 +720,15 @@ def check_grid(path: str, dataset: Any) -> None:
             reason = f"its {AUX} has ground control points, which hide its own grid; remove GCPList or warp it"
         raise UnusableRaster(path, reason)
     if dataset.crs is None:
-        reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"
-        raise UnusableRaster(path, reason)
+        advice = _system_to_assign(path)
+        raise UnusableRaster(path, f"it has no coordinate reference system, so its place is unknown; {advice}")
+
+
+def _system_to_assign(path: str) -> str:
+    prj = Path(path).with_suffix(".prj")
+    if is_remote(path) or not prj.is_file():
+        return "assign one first (gdal_edit -a_srs)"
+    return f"assign that of its {prj.suffix}, which GDAL does not read (gdal_edit -a_srs {prj.name})"
 
 
 def _world_file_beside(dataset: Any) -> str:
