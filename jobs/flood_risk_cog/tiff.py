@@ -16,11 +16,13 @@ _SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 277, 278, 284, 322, 323
 # Of _PLANAR: each band is stored by itself.
 _BY_BAND = 2
 _ORIENTATION, _EXTRA_SAMPLES, _TOP_LEFT, _MULTIPLIED = 274, 338, 1, 1
+# Of the coordinate system: four numbers each, of which the first is the key.
+_KEYS, _KEY_OF_EPOCH = 34735, 5120
 # How pixels are stored and where they lie: a COG has its own.
 _OF_LAYOUT = {
     *(_SUBFILE, 255, _WIDTH, _HEIGHT, 258, _COMPRESSION, 262, 266, 277, 278, 284, 292, 293, _PREDICTOR, 320, 322, 323),
     *(*_OFFSETS, *_SIZES, _EXTRA_SAMPLES, 339, 347, *range(512, 522), 530, 531, 532, 32995, 32996, 32997, 32998),
-    *(33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, _NODATA, 50674),
+    *(33550, 33920, 33922, 34264, _KEYS, 34736, 34737, 42112, _NODATA, 50674),
 }
 _NAMES = {
     269: "DocumentName",
@@ -83,6 +85,7 @@ class Directory:
         tags: Numbers of all that it has.
         orientation: Of its rows, 1 for the usual one.
         is_multiplied: Whether its colours are multiplied by its alpha.
+        has_epoch: Whether its coordinates are of a time.
     """
 
     place: int
@@ -100,6 +103,7 @@ class Directory:
     tags: frozenset[int]
     orientation: int
     is_multiplied: bool
+    has_epoch: bool
 
 
 def what_it_is(path: str) -> str | None:
@@ -151,6 +155,8 @@ def lost_tags(before: str, after: str) -> list[str]:
     (one, *_), (two, *_) = directories(before), directories(after)
     found = one.tags - two.tags - _OF_LAYOUT - ({_ORIENTATION} if one.orientation == _TOP_LEFT else set())
     lost = [f"tag {tag} ({_NAMES[tag]})" if tag in _NAMES else f"tag {tag}" for tag in sorted(found)]
+    if one.has_epoch and not two.has_epoch:
+        lost.append("the epoch of its coordinates")
     if one.is_multiplied and not two.is_multiplied:
         lost.append("that its colours are multiplied by its alpha")
     return lost
@@ -212,6 +218,7 @@ def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[A
         nodata=text or None,
         tags=frozenset(entries),
         orientation=first(_ORIENTATION, _TOP_LEFT),
+        has_epoch=_KEY_OF_EPOCH in _values(file, order, entries.get(_KEYS))[::4],
         is_multiplied=_MULTIPLIED in _values(file, order, entries.get(_EXTRA_SAMPLES)),
     )
 

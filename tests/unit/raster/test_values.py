@@ -298,6 +298,18 @@ def test_colours_that_are_multiplied_by_alpha_are_named(tmp_path, target):
         assert result["verification"]["lost"] == lost
 
 
+@pytest.mark.parametrize(("target", "lost"), [(None, []), ("EPSG:4326", ["the epoch of its coordinates"])])
+def test_an_epoch_of_coordinates_is_kept_or_named(tmp_path, target, lost):
+    path = write_raster(
+        tmp_path / "a.tif", pixels_of("uint8", side=40), crs="EPSG:9000", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
+    )
+    keys = [1, 1, 1, 4, *(1024, 0, 1, 2), *(1025, 0, 1, 1), *(2048, 0, 1, 9000), *(5120, 34736, 1, 0)]
+    write_tag(path, 34735, 3, len(keys), struct.pack(f"<{len(keys)}H", *keys))
+    write_tag(path, 34736, 12, 1, struct.pack("<d", 2021.5))
+    result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target)
+    assert result["verification"]["lost"] == lost
+
+
 def test_a_domain_of_xml_is_kept_as_it_was_written_on_both_grids(convert):
     text = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a b="c=d"/></x:xmpmeta>'
     name, _, rest = text.partition("=")
