@@ -49,6 +49,7 @@ from jobs.flood_risk_cog.target_grid import (
     whole_grid,
 )
 from jobs.flood_risk_cog.tiff import full_size_directories, page_of_larger_image
+from jobs.flood_risk_cog.torn_pixels import OF_AREAS, may_be_torn
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
@@ -76,6 +77,8 @@ MOST_EXACT = 1 << 53
 ALPHA_TYPES = {"uint8", "uint16"}
 # Of values of which a GeoTIFF has palettes.
 PALETTE_TYPES, OPAQUE = {"uint8", "uint16"}, 255
+# Of whose values GDAL's mode lacks -1 in a reprojection: it counts them in bins, and has -1 for none.
+MODE_LACKS = {"int8", "int16"}
 # Whose negative nodata GDAL's mode does not know.
 SIGNED = {"int16", "int32", "int64"}
 # GDAL's flags of a mask of all bands; it writes no others inside of a raster.
@@ -212,11 +215,9 @@ def make_plan(
     found, nodata, changed, fill_nodata = validity_of(dataset), dataset.nodata, [], False
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
-    if warped and options.resampling == "auto" and (why := _why_not_mixed(dataset, facts)):
-        if warp != "nearest":
-            changed.append(f"its values are not mixed, as {why}")
-        warp = "nearest"
     if warped:
+        warp, words = _right_warp(dataset, facts, options, warp)
+        changed += words
         check_warp(path, dataset)
         check_exact(path, dataset, facts)
         check_computable(path, dataset, facts, warp)
@@ -225,10 +226,7 @@ def make_plan(
             changed.append(f"its {PER_BAND} become a mask")
         found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
         changed += words
-        if warp == "nearest" and min(dataset.shape) == 1:
-            changed.append("some pixels of its line may fall between the pixels of the other grid, and are left out")
-        if warp not in OF_ORDER and any(band.has_infinity for band in facts.bands):
-            changed.append(f"what {warp} makes of infinities and the pixels around them is infinite or no number")
+        changed += _words_of_method(dataset, facts, warp)
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
     changed += [*placement.changed, *_lost_to_lerc(options, found), *_of_heights(dataset, warped=warped)]
@@ -249,6 +247,27 @@ def make_plan(
         most_alpha=most_alpha_of(dataset, facts),
         changed=tuple(changed),
     )
+
+
+def _right_warp(dataset: Any, facts: Facts, options: ConversionOptions, method: str) -> tuple[str, list[str]]:
+    """The method of a reprojection, or in its place one that GDAL computes right, and why in words."""
+    if method == "mode" and dataset.dtypes[0] in MODE_LACKS and is_among(-1, facts):
+        return "nearest", ["nearest in the place of mode, for which GDAL takes -1 for no value"]
+    if options.resampling == "auto" and (why := _why_not_mixed(dataset, facts)):
+        return "nearest", [] if method == "nearest" else [f"its values are not mixed, as {why}"]
+    return method, []
+
+
+def _words_of_method(dataset: Any, facts: Facts, method: str) -> list[str]:
+    """What a method does not keep in a reprojection."""
+    words = []
+    if method in OF_AREAS and may_be_torn(dataset):
+        words.append("pixels at the end of the globe, over its seam or a pole have the value of their middle")
+    if method == "nearest" and min(dataset.shape) == 1:
+        words.append("some pixels of its line may fall between the pixels of the other grid, and are left out")
+    if method not in OF_ORDER and any(band.has_infinity for band in facts.bands):
+        words.append(f"what {method} makes of infinities and the pixels around them is infinite or no number")
+    return words
 
 
 def _right_overviews(
