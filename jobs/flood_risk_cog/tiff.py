@@ -120,10 +120,14 @@ def what_it_is(path: str) -> str | None:
     return next((words for start, words in _OTHERS if begin.startswith(start)), None)
 
 
-def directories(path: str) -> list[Directory]:
-    """All images of a local TIFF in the order of its chain; empty where there is no TIFF."""
+def directories(path: str, *, tables: bool = True) -> list[Directory]:
+    """All images of a local TIFF in the order of its chain; empty where there is no TIFF.
+
+    Args:
+        tables: Whether to read where blocks are: of millions of blocks that takes much memory.
+    """
     with Path(path).open("rb") as file:
-        return list(_directories(file))
+        return list(_directories(file, tables=tables))
 
 
 def full_size_directories(path: str) -> list[Directory]:
@@ -134,7 +138,7 @@ def full_size_directories(path: str) -> list[Directory]:
 
 def page_of_larger_image(path: str) -> int | None:
     """The number, from 1, of the largest image of a local TIFF that is larger than its first; None for most."""
-    found = directories(path)
+    found = directories(path, tables=False)
     largest = max(found, key=lambda each: each.width * each.height, default=None)
     if largest is None or largest.width * largest.height <= found[0].width * found[0].height:
         return None
@@ -143,8 +147,8 @@ def page_of_larger_image(path: str) -> int | None:
 
 def nodata_text(path: str) -> str | None:
     """The nodata of a local TIFF as it is written in it."""
-    first = full_size_directories(path)[:1]
-    return first[0].nodata if first else None
+    found = directories(path, tables=False)
+    return found[0].nodata if found else None
 
 
 def lost_tags(before: str, after: str) -> list[str]:
@@ -152,7 +156,7 @@ def lost_tags(before: str, after: str) -> list[str]:
 
     GDAL does not pass on what it does not know.
     """
-    (one, *_), (two, *_) = directories(before), directories(after)
+    (one, *_), (two, *_) = (directories(each, tables=False) for each in (before, after))
     found = one.tags - two.tags - _OF_LAYOUT - ({_ORIENTATION} if one.orientation == _TOP_LEFT else set())
     lost = [f"tag {tag} ({_NAMES[tag]})" if tag in _NAMES else f"tag {tag}" for tag in sorted(found)]
     if one.has_epoch and not two.has_epoch:
@@ -162,7 +166,7 @@ def lost_tags(before: str, after: str) -> list[str]:
     return lost
 
 
-def _directories(file: BinaryIO) -> Iterator[Directory]:
+def _directories(file: BinaryIO, *, tables: bool) -> Iterator[Directory]:
     """Of the chain that begins in the header; it ends where the file does, as it does for GDAL."""
     header = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(header[:2])
@@ -183,17 +187,18 @@ def _directories(file: BinaryIO) -> Iterator[Directory]:
         content = file.read(size + pointer.size)
         if len(content) < size + pointer.size:
             return
-        yield _directory(file, order, offset, {tag: rest for tag, *rest in entry.iter_unpack(content[:size])})
+        entries = {tag: rest for tag, *rest in entry.iter_unpack(content[:size])}
+        yield _directory(file, order, offset, entries, tables=tables)
         (offset,) = pointer.unpack_from(content, size)
 
 
-def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[Any]]) -> Directory:
+def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[Any]], *, tables: bool) -> Directory:
     def first(tag: int, default: int) -> int:
         values = _values(file, order, entries.get(tag))
         return int(values[0]) if len(values) else default
 
     offsets, sizes = (
-        next((_values(file, order, entries[tag]) for tag in tags if tag in entries), np.empty(0, "u8"))
+        next((_values(file, order, entries[tag]) for tag in tags if tables and tag in entries), np.empty(0, "u8"))
         for tags in (_OFFSETS, _SIZES)
     )
     width, height = first(_WIDTH, 0), first(_HEIGHT, 0)
