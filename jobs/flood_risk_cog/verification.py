@@ -76,6 +76,7 @@ def verify_cog(
             overview_problems = overviews.problems()
         changed = list(find_changed_meaning(before, after, plan))
         problems = [*changed, *find_problems(facts, found, plan, alpha_of(before))]
+        problems += find_cut_sums(after.dtypes[0], found, plan, alpha_of(before))
         check = WarpCheck(compared=after.width * after.height)
         # Bands of another meaning are not compared.
         if plan.warped and not changed:
@@ -243,6 +244,21 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
                 f"band {number}: expected values from {before.low} to {before.high}, found {after.low} to {after.high}"
             )
     return problems
+
+
+def find_cut_sums(dtype: str, found: Facts, plan: ConversionPlan, alpha: int | None) -> list[str]:
+    """Why sums are wrong that GDAL cuts at the ends of a type of whole numbers; empty where they are right."""
+    if not plan.warped or plan.warp_resampling != "sum" or np.dtype(dtype).kind not in "iu":
+        return []
+    limits = np.iinfo(dtype)
+    low, high = min(limits.min, -1), 2 ** int(plan.nbits) - 1 if plan.nbits else limits.max
+    bands = [band for number, band in enumerate(found.bands, start=1) if number != alpha]
+    ends = [value for band in bands for value in (band.low, band.high) if value is not None]
+    if not any(value <= low or value >= high for value in ends):
+        return []
+    return [
+        f"reprojected: sums are beyond its type {dtype}; give it a wider one (gdal_translate -ot), or another method"
+    ]
 
 
 def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:

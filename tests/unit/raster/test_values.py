@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform
 
@@ -221,6 +222,38 @@ def test_heights_of_a_coordinate_system_are_named(convert, tmp_path, place):
     assert "its target_crs does not have the heights of its coordinate system (NAVD88 height (ftUS))" in changed
 
 
+def test_ellipsoidal_heights_of_a_projected_system_are_left_out(tmp_path):
+    """GDAL reads them from a GeoTIFF (VerticalGeoKey 5030), and writes them into a metadata file alone."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=30))
+    keys = [
+        1,
+        1,
+        0,
+        5,
+        *(1024, 0, 1, 1),
+        *(1025, 0, 1, 1),
+        *(3072, 0, 1, 32614),
+        *(4096, 0, 1, 5030),
+        *(4099, 0, 1, 9001),
+    ]
+    write_tag(path, 34735, 3, len(keys), struct.pack(f"<{len(keys)}H", *keys))
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    assert result["changed"] == [
+        "its projected system has ellipsoidal heights, which GDAL writes into no GeoTIFF: it is without"
+    ]
+    assert result["crs"] == "EPSG:32614"
+
+
+def test_ellipsoidal_heights_are_kept_and_named_where_a_reprojection_has_none(tmp_path):
+    path = write_raster(
+        tmp_path / "a.tif", pixels_of("uint8", side=30), crs="EPSG:4979", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
+    )
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    assert (result["crs"], result["changed"]) == ("EPSG:4979", [])
+    result = convert_raster(str(path), str(tmp_path / "others"), target_crs="EPSG:3857")
+    assert "its target_crs does not have the heights of its coordinate system (ellipsoidal)" in result["changed"]
+
+
 def test_a_packed_raster_stays_packed(convert):
     pixels = np.random.default_rng(0).integers(0, 15, (1, 300, 300)).astype("uint8")
     for name, target in (("a.tif", None), ("b.tif", "EPSG:4326")):
@@ -263,6 +296,18 @@ def test_colours_that_are_multiplied_by_alpha_are_named(tmp_path, target):
         write_tag(path, 338, 3, 1, struct.pack("<HH", kind, 0))
         result = convert_raster(str(path), str(tmp_path / f"cogs{kind}"), target_crs=target)
         assert result["verification"]["lost"] == lost
+
+
+@pytest.mark.parametrize(("target", "lost"), [(None, []), ("EPSG:4326", ["the epoch of its coordinates"])])
+def test_an_epoch_of_coordinates_is_kept_or_named(tmp_path, target, lost):
+    path = write_raster(
+        tmp_path / "a.tif", pixels_of("uint8", side=40), crs="EPSG:9000", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
+    )
+    keys = [1, 1, 1, 4, *(1024, 0, 1, 2), *(1025, 0, 1, 1), *(2048, 0, 1, 9000), *(5120, 34736, 1, 0)]
+    write_tag(path, 34735, 3, len(keys), struct.pack(f"<{len(keys)}H", *keys))
+    write_tag(path, 34736, 12, 1, struct.pack("<d", 2021.5))
+    result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target)
+    assert result["verification"]["lost"] == lost
 
 
 def test_a_domain_of_xml_is_kept_as_it_was_written_on_both_grids(convert):
