@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from core.announcing.announcer import new_cause
+from core.basics.joined_calls import JoinedCalls
+from core.errors import StoreUnavailable
 from core.models import StageRef
 from core.models.announcement import LimitedTask
 from core.orchestration_manager import OrchestrationManager, task_message
@@ -19,12 +21,19 @@ class LimitTurns:
     def __init__(self, state: StateManager, orchestration: OrchestrationManager) -> None:
         self._state = state
         self._orchestration = orchestration
+        # Messages that begin or end at the same time look once.
+        self._looks: JoinedCalls[tuple[str, ...] | None, None, int] = JoinedCalls(
+            lambda names, asked: [self._serve(names)] * len(asked), names=lambda _: (), most=1, for_all=StoreUnavailable
+        )
 
     def serve(self, names: Sequence[str] | None) -> int:
         """Announce tasks of the stages whose turn it is at these limits, or at all (None); how many.
 
         What is not served now is by the next process that frees a place, or by the janitor.
         """
+        return self._looks.call(None if names is None else tuple(names), None)
+
+    def _serve(self, names: tuple[str, ...] | None) -> int:
         count = 0
         passed: set[StageRef] = set()
         for _ in range(LOOKS):
