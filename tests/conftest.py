@@ -42,8 +42,8 @@ if os.environ.get("COREMACHINE_TEST_INSTALL") != "real":
 # Tests replace what they like: no process of theirs ends for that.
 intact._end = lambda _: None
 
-# How fast an example is, is the machine's matter.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast an example is, is the machine's matter. Each run has others, so that few of them see as much in some runs.
+settings.register_profile("tests", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 # Each starts whole stacks and kills parts of them: more than two at a time would wait for each other's processor.
