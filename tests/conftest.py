@@ -172,7 +172,8 @@ def postgres_url() -> Iterator[str]:
         LocalPostgres(Path(folder) / "data", keep=False) as url,
     ):
         with psycopg.connect(url, autocommit=True) as connection:
-            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
+            # A table that is analyzed at any moment would have other plans then.
+            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'", "autovacuum = off"):
                 connection.execute(f"alter system set {setting}")
             connection.execute("select pg_reload_conf()")
         set_defaults(url)

@@ -20,7 +20,7 @@ from tests.unit.raster.made import NODATA, pixels_of, write_raster
 
 SIDE = 1100
 # Nine windows of the check of a warp, and four of the one of overviews.
-SMALL_SIDE = 600
+SMALL_SIDE = 540
 # Where nothing but the header matters.
 LEAST_SIDE = 64
 VALIDITIES = ["none", "nodata", "nan", "mask", "msk", "alpha", "nodata and mask"]
