@@ -3,6 +3,7 @@
 import itertools
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -82,6 +83,22 @@ def clone_template(server_url: str) -> Iterator[str]:
         connection.execute(f"drop database {name} with (force)")
 
 
+class LastFirst(deque[PooledConnection]):
+    """What came back last is taken first.
+
+    In turns, a crowd's sixteen connections would each compile and plan all that later tests run.
+    """
+
+    append = deque.appendleft
+
+
+def create_shared_pool(database_url: str) -> Pool:
+    pool = create_pool(database_url, max_size=20)
+    with pool._lock:
+        pool._pool = LastFirst(pool._pool)
+    return pool
+
+
 def pool_at(pool: Pool, now: datetime) -> Pool:
     """A pool whose clock stands still. Many share one pool, since other connections would prepare all statements anew.
 
@@ -139,7 +156,7 @@ class LentDatabase:
             self._watcher = self._opened.enter_context(connect(self._url, autocommit=True))
             self._watcher.execute(NOTE_CHANGES)
             self._schema = self._look_at_schema()
-            self.pool = self._opened.enter_context(create_pool(self._url, max_size=20))
+            self.pool = self._opened.enter_context(create_shared_pool(self._url))
             self._times_lent = 0
         self._times_lent += 1
         return self.pool
@@ -148,7 +165,7 @@ class LentDatabase:
     def clocked_pool(self) -> Pool:
         """Another pool of the database that is lent, for `pool_at`."""
         if self._clocked_pool is None:
-            self._clocked_pool = self._opened.enter_context(create_pool(self._url, max_size=20))
+            self._clocked_pool = self._opened.enter_context(create_shared_pool(self._url))
         return self._clocked_pool
 
     def verify(self) -> list[Violation]:

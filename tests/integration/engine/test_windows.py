@@ -934,7 +934,7 @@ def test_max_parallel_that_is_set_on_a_stage_that_runs_leaves_nothing_to_the_jan
     assert rig.janitor.sweep().repairs == 0
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(each, marks=pytest.mark.long) for each in range(4, 20))])
 def test_a_stage_needs_no_sweep_whatever_its_tasks_and_people_do(engine, monkeypatch, seed):
     """Attempts fail together, some tasks last, and people pause, resume and adjust it: each look that is owed comes."""
     chance = random.Random(seed)
