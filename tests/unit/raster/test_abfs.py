@@ -1,5 +1,6 @@
 """Sources and outputs on Azure Blob Storage: the real adlfs and Azure SDK against azurite, Microsoft's emulator."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,6 @@ import rasterio
 from jobs.all_jobs import build_registry
 from jobs.flood_risk_cog import handlers
 from jobs.flood_risk_cog.convert import convert_raster
-from tests.unit.raster.in_process import InThisProcess
 from tests.unit.raster.made import pixels_of, write_raster
 
 REGISTRY = build_registry(["tasks", "raster"])
@@ -42,14 +42,13 @@ def endpoint(serve_program, free_port, tmp_path_factory):
 
 @pytest.fixture
 def container(endpoint, tmp_path, monkeypatch):
-    """A container with rasters, one of them with a mask beside it.
-
-    Converted in this process: that others find their store by its environment is shown with S3.
-    """
+    """A container with rasters, one of them with a mask beside it; conversions' own processes find it, too."""
     connection = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
     options = {"connection_string": connection}
     monkeypatch.setitem(fsspec.config.conf, "abfs", options)
-    monkeypatch.setattr(handlers, "PROCESSES", InThisProcess())
+    monkeypatch.setenv("FSSPEC_ABFS", json.dumps(options))
+    # Those that wait have the environment of their start.
+    handlers.PROCESSES.end()
     store = fsspec.filesystem("abfs")
     store.mkdir("floods")
     folder = tmp_path / "local"
