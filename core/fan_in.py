@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.authors.author_code import read_once
 from core.errors import ContractViolationError, CoreMachineError
 from core.models import StageRef
 from core.models.context import CompletedTask, FailedTask
@@ -79,7 +80,7 @@ class FanInResults:
 
     def _stream(self, kind: str, read: Callable[[StageRef], Iterator[Task]]) -> Iterator[Task]:
         source, count = self.source, 0
-        for task in read(StageRef(source.job_id, source.run, source.stage)):
+        for task in read_once(read(StageRef(source.job_id, source.run, source.stage))):
             count += 1
             yield task
         self._counts[kind] = count

@@ -469,9 +469,18 @@ class StageCompletionRepository(PostgreSQLRepository):
         results: Mapping[str, JsonObject],
         following: SmallStage,
     ) -> bool:
-        """End all tasks of a stage and plan the next, in one call. False: not all is as expected, nothing was done."""
+        """End all tasks of a stage and plan the next, in one call. False: not all is as expected, nothing was done.
+
+        The same call once more, after its answer was lost with its connection, is True too where it claimed the tasks.
+        """
         parameters = (*ref, lease_id, TextArray(results), JsonbArray(results.values()), *_columns_of(following))
-        return bool(self._call_if_as_expected("complete_stage_and_plan_next", parameters))
+        if self._call_if_as_expected("complete_stage_and_plan_next", parameters):
+            return True
+        if following.lease is None:
+            return False
+        following_ref = (ref.job_id, ref.run, ref.stage + 1, following.tasks[0].task_id, following.lease.lease_id)
+        (row,) = self._call("was_born_claimed", following_ref)
+        return bool(row["was_born_claimed"])
 
     def complete_stage_and_finalize(
         self,

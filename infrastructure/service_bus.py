@@ -11,7 +11,7 @@ from itertools import chain
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from core.basics.first_imports import IMPORTS, keep_imported
+from core.basics.first_imports import IMPORTS
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.message import KeptMessage
@@ -64,14 +64,10 @@ _SUBJECTS = {
 
 @cache
 def _load_sdk() -> None:
-    """The first thread imports all of it; the imports below then find it complete.
-
-    Once: what is garbage at that moment is kept for ever, too.
-    """
+    """The first thread imports all of it; the imports below then find it complete."""
     with IMPORTS:
         import azure.core.exceptions  # noqa: PLC0415 - slow to import
         import azure.servicebus.exceptions  # noqa: F401, PLC0415
-    keep_imported()
 
 
 def connect_with_string(connection_string: str, **options: Any) -> "ServiceBusClient":

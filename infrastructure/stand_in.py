@@ -18,6 +18,7 @@ from core.basics.process_limits import start_thread
 from core.models.refs import StepRef
 from core.safety.safe_log import safe_logger
 from infrastructure.settings import Settings
+from infrastructure.step_sheet import StepSheet
 
 log = safe_logger(__name__)
 
@@ -55,6 +56,7 @@ class LeaseStandIn:
         self._ready_for = math.inf
         self._closed = threading.Event()
         self._steps: set[StepRef] = set()
+        self._sheet: StepSheet | None = None
         _made.add(self)
 
     def watch(self, lease_seconds: float) -> None:
@@ -86,19 +88,26 @@ class LeaseStandIn:
                 self._steps.add(step)
             else:
                 self._steps.discard(step)
-            self._say(step_line(step, is_taken=is_taken))
+            if self._sheet is not None:
+                self._sheet.write(self._steps)
 
     def close(self) -> None:
         """End it: from now on nobody renews."""
         self._closed.set()
         with self._lock:
             process, self._process = self._process, None
+            sheet, self._sheet = self._sheet, None
         if process is not None:
             _end(process)
+        if sheet is not None:
+            sheet.close()
 
     def forget(self) -> None:
         """In a forked child: the stand-in is the parent's, and sees that it has died by the end of the pipe."""
         self._closed.set()
+        if self._sheet is not None:
+            self._sheet.close()
+            self._sheet = None
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -114,6 +123,9 @@ class LeaseStandIn:
 
     def _start(self) -> None:
         try:
+            if self._sheet is None:
+                self._sheet = StepSheet()
+                self._sheet.write(self._steps)
             process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
                 [sys.executable, "-P", "-m", MODULE],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -121,12 +133,12 @@ class LeaseStandIn:
                 stdout=subprocess.DEVNULL,
                 # Ctrl-C is for us; it ends when we have ended.
                 start_new_session=True,
+                pass_fds=[self._sheet.descriptor],
                 bufsize=0,
             )
             self._process, self._started_at = process, time.monotonic()
-            self._say(dumps(self._brief).encode() + b"\n" + self._word())
-            for step in self._steps:
-                self._say(step_line(step, is_taken=True))
+            brief = self._brief | {"steps": self._sheet.descriptor}
+            self._say(dumps(brief).encode() + b"\n" + self._word())
         except OSError as error:
             _tell_not_started(error)
 
@@ -162,11 +174,6 @@ class LeaseStandIn:
             self._process = None
         if time.monotonic() - self._started_at > _RESTART_SECONDS:
             self._start()
-
-
-def step_line(step: StepRef, *, is_taken: bool) -> bytes:
-    """A step that begins or ends, as the process reads it. Shorter than what a pipe takes at once or not at all."""
-    return dumps([*step, is_taken]).encode() + b"\n"
 
 
 def _tell_not_started(error: Exception) -> None:

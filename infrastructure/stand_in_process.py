@@ -1,10 +1,9 @@
 """`python -m infrastructure.stand_in_process`: renews its parent's leases while the parent's interpreter is blocked.
 
-Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte four times a second, and a line for
-each step of a job that the parent begins or ends. When none comes for a while though the parent lives, whatever is
-leased under its name is renewed, and the steps that it takes, over a connection of its own, until bytes come again. A
-parent that somebody stopped (SIGSTOP, a debugger) does not work: its leases run out. When stdin closes, this process
-ends at once.
+Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte four times a second. When none comes
+for a while though the parent lives, whatever is leased under its name is renewed, and the steps that it takes
+(`infrastructure.step_sheet`), over a connection of its own, until bytes come again. A parent that somebody stopped
+(SIGSTOP, a debugger) does not work: its leases run out. When stdin closes, this process ends at once.
 
 Nothing is imported before it is needed, so one that was never needed is small. But an exclamation mark among the bytes
 means that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from core.safety.safe_log import safe_logger
+from infrastructure.step_sheet import read_steps
 
 if TYPE_CHECKING:
     from core.models.lease import RenewedLease
@@ -129,28 +129,6 @@ class StandIn:
         self._noted |= found
 
 
-class Steps:
-    """The steps that the parent takes, as the pipe reports them."""
-
-    def __init__(self) -> None:
-        self.taken: frozenset[tuple[Any, ...]] = frozenset()
-        self._rest = b""
-
-    def read(self, data: bytes) -> bytes:
-        """Take the lines out of what came; returns the other bytes."""
-        others = b""
-        *parts, self._rest = (self._rest + data).split(b"\n")
-        for part in parts:
-            before, _, line = part.partition(b"[")
-            others += before
-            *step, is_taken = loads(b"[" + line)
-            one = frozenset([tuple(step)])
-            self.taken = self.taken | one if is_taken else self.taken - one
-        if b"[" not in self._rest:
-            others, self._rest = others + self._rest, b""
-        return others
-
-
 class Connection:
     """What renews, as the app would connect: at the first renewal, imported then or before."""
 
@@ -197,7 +175,7 @@ class Connection:
         return RepositoryFactory(settings.model_copy(update={"database_url": SecretStr(url), "pool_size": 1}))
 
 
-def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object], steps: Steps) -> None:
+def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object]) -> None:
     """Until the parent has ended."""
     poll, silence = select.poll(), SILENCE_SECONDS
     poll.register(_STDIN, select.POLLIN)
@@ -207,7 +185,7 @@ def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object], 
             if not data:
                 return
             stand_in.end()
-            if _BE_QUICK in steps.read(data) and silence > SHORT_SILENCE_SECONDS:
+            if _BE_QUICK in data and silence > SHORT_SILENCE_SECONDS:
                 silence = SHORT_SILENCE_SECONDS
                 threading.Thread(target=on_short_lease, name="preparation", daemon=True).start()
         elif is_stopped(parent):
@@ -233,12 +211,14 @@ def main() -> None:
         level="WARNING", stream=sys.stderr, format="%(asctime)s %(levelname)-7s [stand-in] %(name)s: %(message)s"
     )
     connection = Connection(brief["environment"], brief["owner"])
-    steps = Steps()
     stand_in = StandIn(
-        lambda: connection.renew(steps.taken), brief["parent"], brief["longest_seconds"], connection.close
+        lambda: connection.renew(read_steps(brief["steps"])),
+        brief["parent"],
+        brief["longest_seconds"],
+        connection.close,
     )
     threading.Thread(target=stand_in.run, name="renewal", daemon=True).start()
-    watch(stand_in, brief["parent"], connection.prepare, steps)
+    watch(stand_in, brief["parent"], connection.prepare)
 
 
 def _read_brief() -> dict[str, Any]:

@@ -125,10 +125,11 @@ class _Fields:
             return None
         for name in value:
             if name not in self.names:
-                hint = (
-                    f"{nearest_name_hint(str(name), sorted(self.names))} {self.kind.__name__} may take others: "
-                    "model_config = ConfigDict(extra='ignore')"
-                )
+                nearest = nearest_name_hint(str(name), sorted(self.names))
+                end = "" if nearest.endswith("?") else "."
+                setting = "model_config" if issubclass(self.kind, BaseModel) else "__pydantic_config__"
+                others = f"{self.kind.__name__} may take others: {setting} = ConfigDict(extra='ignore')"
+                hint = f"{nearest}{end} {others}"
                 found = f"unknown name {shown(name, _MOST_NAME)}"
                 return ParameterError(shown_path(join_path(path, str(name))), "a known name", found, hint)
         for name, check in self.inner.items():

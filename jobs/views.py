@@ -11,10 +11,13 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
 
 from core.basics.first_imports import IMPORTS
 
+# A project's own module may take long to import, or hang: nothing of the engine is to wait for it.
+_OWN_IMPORTS = RLock()
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -133,7 +136,7 @@ def load_figure(name: str) -> DrawFigure:
 def _load(name: str) -> Any:
     module, _, function = name.partition(":")
     try:
-        with IMPORTS:
+        with IMPORTS if module.startswith("jobs.") else _OWN_IMPORTS:
             return getattr(importlib.import_module(module), function)
     except ImportError as error:
         raise ViewNotInstalled(f"This app cannot show it: {error}. Install what the job type needs.") from error

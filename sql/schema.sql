@@ -1237,6 +1237,9 @@ begin
       set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = "app".clock(),
           error = coalesce(j.error, "app".cancelled_error(p_reason))
       where j.job_id = p_job_id;
+      if not found then
+        perform "app".report_left_out('jobs');
+      end if;
       return 'cancelling';
     end if;
   end if;
@@ -1343,6 +1346,9 @@ begin
   is_paused := outcome = 'paused' or v_job.paused_at is not null;
   if outcome = 'paused' then
     update "app".jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
+    if not found then
+      perform "app".report_left_out('jobs');
+    end if;
     perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
       jsonb_build_object('reason', p_reason, 'actor', p_actor));
     perform "app".record_audit('pause', p_job_id, p_actor, p_reason,
@@ -1388,6 +1394,9 @@ begin
     set paused_at = null, announced_at = null, updated_at = v_now,
         deadline_at = j.deadline_at + (v_now - v_job.paused_at)
     where j.job_id = p_job_id;
+    if not found then
+      perform "app".report_left_out('jobs');
+    end if;
     update "app".stages s
     set deadline_at = s.deadline_at + (v_now - greatest(v_job.paused_at, s.created_at)),
         queue_deadline_at = s.queue_deadline_at + (v_now - greatest(v_job.paused_at, s.created_at))
@@ -1458,6 +1467,9 @@ begin
     then v_max_parallel else v_stage.max_parallel end;
   if outcome = 'adjusted' then
     update "app".jobs j set priority = adjust_job.priority where j.job_id = p_job_id;
+    if not found then
+      perform "app".report_left_out('jobs');
+    end if;
     if p_changes ? 'max_parallel' then
       -- As a new window, so that a larger number counts at once.
       update "app".stages s
@@ -1465,6 +1477,9 @@ begin
           window_size = greatest(s.window_size, "app".first_window(
             s.settings || jsonb_build_object('max_parallel', v_max_parallel)))
       where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
+      if not found then
+        perform "app".report_left_out('stages');
+      end if;
     end if;
     perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_adjusted',
       p_changes || jsonb_build_object('reason', p_reason, 'actor', p_actor));
@@ -2508,17 +2523,20 @@ language sql stable as $$
 $$;
 
 -- Brings times back that are later than they can be, since the database's clock was ahead when they were written: leases
--- of tasks and of steps, and when a retry, or a job without a message, is due. Each begins anew from now: what a living
--- process has is renewed, and the rest is found as usual. Else a clock that was five hours ahead costs five hours.
+-- of tasks and of steps, when a retry, or a job without a message, is due, what limits count, and when a message came to
+-- a paused job. Each begins anew from now: what a living process has is renewed, and the rest is found as usual. Else a
+-- clock that was five hours ahead costs five hours.
 -- Returns how many rows; it looks at p_limit of each kind, the latest times. A minute is left for clocks that differ, as those of two servers do.
--- Locks: rows of tasks, then of jobs; those that another transaction holds are skipped.
+-- Locks: those of limits, then rows of tasks, then of jobs; rows that another transaction holds are skipped.
 create or replace function "app".bring_times_back(p_limit integer) returns integer
 language plpgsql set enable_seqscan = off set enable_sort = off set enable_bitmapscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_late timestamptz := v_now + interval '1 minute';
+  v_limits integer := "app".bring_limits_back(p_limit);
   v_leases integer;
   v_retries integer;
+  v_parked integer;
   v_jobs integer;
 begin
   update "app".tasks t
@@ -2562,6 +2580,14 @@ begin
   where t.ctid = l.place;
   get diagnostics v_retries = row_count;
 
+  update "app".tasks t set parked_at = v_now
+  where t.ctid = any (array(
+    -- One that is about to be announced is held for some minutes.
+    select n.ctid from "app".tasks n where n.parked_at > v_late + interval '10 minutes'
+    order by n.parked_at desc limit p_limit for update skip locked
+  ));
+  get diagnostics v_parked = row_count;
+
   update "app".jobs j
   set updated_at = least(j.updated_at, v_now), announced_at = least(j.announced_at, v_now),
       due_at = case when j.due_at > v_now and j.start_at is null and j.updated_at > v_late
@@ -2576,7 +2602,7 @@ begin
   ) o
   where j.ctid = o.place;
   get diagnostics v_jobs = row_count;
-  return v_leases + v_retries + v_jobs;
+  return v_limits + v_leases + v_retries + v_parked + v_jobs;
 end $$;
 
 comment on function "app"."find_unannounced_tasks"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds tasks that need a message and have none confirmed.';
@@ -2588,7 +2614,7 @@ comment on function "app"."find_expired_stages"(p_limit integer) is 'Finds stage
 comment on function "app"."find_stalled_jobs"(p_limit integer, p_grace_seconds double precision) is 'Finds jobs that run though no task of their stage is open, and jobs that failed or were cancelled within the last hour though a task of their stage waits: its row was held by another transaction when they ended.';
 comment on function "app"."resume_stalled_job"(p_job_id text, p_run integer, p_stage integer) is 'Decides again what a stage''s last task decides, and returns whether the job moved.';
 comment on function "app"."find_overdue_cancels"(p_limit integer) is 'Finds jobs that have been cancelling for longer than their grace.';
-comment on function "app"."bring_times_back"(p_limit integer) is 'Brings times back that are later than they can be, since the database''s clock was ahead when they were written: leases of tasks and of steps, and when a retry, or a job without a message, is due.';
+comment on function "app"."bring_times_back"(p_limit integer) is 'Brings times back that are later than they can be, since the database''s clock was ahead when they were written: leases of tasks and of steps, when a retry, or a job without a message, is due, what limits count, and when a message came to a paused job.';
 
 -- The end of a job: completed with its own summary, or failed or cancelled from outside its tasks.
 
@@ -2610,6 +2636,10 @@ begin
   if found then
     perform "app".record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
     perform "app".note_job_event(p_job_id, p_run, 'job.' || v_status);
+  elsif exists (
+    select from "app".jobs j where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
+  ) then
+    perform "app".report_left_out('jobs');
   end if;
   return v_status;
 end $$;
@@ -2661,6 +2691,13 @@ begin
     and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
   returning j.stage into v_stage;
   if not found then
+    if exists (
+      select from "app".jobs j
+      where j.job_id = p_job_id and j.run = p_run
+        and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
+    ) then
+      perform "app".report_left_out('jobs');
+    end if;
     return false;
   end if;
   update "app".stages s set status = p_status, finished_at = v_now
@@ -3386,6 +3423,9 @@ begin
   on conflict (name) do update
   set at_once = p_at_once, rate_count = p_rate_count, rate_seconds = p_rate_seconds, is_edited = true,
       edited_at = v_now, edited_by = p_actor, reason = p_reason;
+  if not found then
+    perform "app".report_left_out('limits');
+  end if;
   if p_rate_seconds is not null then
     perform "app".move_starts(p_name, p_rate_seconds);
   end if;
@@ -3412,10 +3452,51 @@ begin
   set at_once = null, rate_count = null, rate_seconds = null, is_edited = false, edited_at = null, edited_by = null,
       reason = null
   where l.name = p_name;
+  if not found then
+    perform "app".report_left_out('limits');
+  end if;
   perform "app".forget_scheduled_starts(p_name);
   perform "app".record_audit('forget_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
     'from', jsonb_strip_nulls(to_jsonb(v_before))));
   return true;
+end $$;
+
+-- Counts starts that are later than they can be as of now, and frees kept places when their leases would have ended: the
+-- database's clock was ahead when they were written. Returns of how many limits, and how many places.
+-- Locks: those of up to p_limit limits, then as set_limit; rows of places.
+create or replace function "app".bring_limits_back(p_limit integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_late timestamptz := v_now + interval '1 minute';
+  v_names text[];
+  v_count integer;
+begin
+  select array_agg(w.name) into v_names from (
+    select l.name from "app".limits l
+    where l.rate_count is not null and exists (
+      select from "app".limit_starts e
+      where e.limit_name = l.name and e.ends_at > v_late + l.rate_seconds / 20 * interval '1 second'
+    )
+    order by l.name limit p_limit
+  ) w;
+  if v_names is not null then
+    perform "app".lock_limits(v_names);
+    perform "app".move_starts(l.name, l.rate_seconds), "app".forget_scheduled_starts(l.name)
+    from "app".limits l where l.name = any (v_names);
+  end if;
+  update "app".limit_places p set ends_at = v_now + w.seconds * interval '1 second'
+  from (
+    select o.ctid as place, (s.settings ->> 'lease_seconds')::double precision as seconds
+    from "app".limits l
+    join "app".limit_places o on o.limit_name = l.name and o.ends_at > v_late
+    join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+    where o.ends_at > v_late + (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
+    limit p_limit for update of o skip locked
+  ) w
+  where p.ctid = w.place;
+  get diagnostics v_count = row_count;
+  return v_count + coalesce(cardinality(v_names), 0);
 end $$;
 
 -- Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that
@@ -3481,6 +3562,7 @@ comment on function "app"."serve_in_turn"(p_job_id text, p_run integer, p_stage 
 comment on function "app"."find_limit_waiters"(p_names text[], p_limit integer) is 'Finds stages that wait for limits which have room, or whose rate lets one be scheduled: in turn, up to p_limit of each limit and no more than it has room for.';
 comment on function "app"."set_limit"(p_name text, p_at_once integer, p_rate_count integer, p_rate_seconds double precision, p_reason text, p_actor text) is 'Chooses the numbers of a limit, for all stages that name it, from now on; null: any number.';
 comment on function "app"."forget_limit"(p_name text, p_reason text, p_actor text) is 'Leaves a limit''s numbers to its declarations again, and returns whether an operator had chosen any.';
+comment on function "app"."bring_limits_back"(p_limit integer) is 'Counts starts that are later than they can be as of now, and frees kept places when their leases would have ended: the database''s clock was ahead when they were written.';
 comment on function "app"."prune_limits"(p_idle_seconds double precision, p_limit integer) is 'Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that nobody chose numbers for and no stage has needed for p_idle_seconds.';
 
 -- Parking: tasks whose message came while their job was paused, and tasks that a rerun wrote, wait here for a message.
@@ -3614,7 +3696,7 @@ end $$;
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed. Then it commits
 -- asynchronously, as a claim does: a crash that undoes it undoes nothing that was done, since the first result is
 -- written with all that came before it, and the job's message is still unsettled. Returns `planned`, or an outcome of
--- begin_stage_plan.
+-- begin_stage_plan. The same call once more, after its answer was lost with its connection, is `planned` too.
 -- Fence and locks: those of begin_stage_plan and seal_stage.
 create or replace function "app".plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
@@ -3626,6 +3708,9 @@ declare
   v_outcome text := "app".begin_stage_plan(p_job_id, p_run, p_stage);
 begin
   if v_outcome <> 'ready' then
+    if v_outcome = 'closed' and "app".was_born_claimed(p_job_id, p_run, p_stage, p_task_ids[1], p_lease_id) then
+      return 'planned';
+    end if;
     return v_outcome;
   end if;
   if p_lease_id is not null then
@@ -3638,6 +3723,18 @@ begin
     p_tasks_per_message);
   return 'planned';
 end $$;
+
+-- Whether a task is under the lease that it was planned with, so that its planner has it.
+create or replace function "app".was_born_claimed(
+  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid
+) returns boolean
+language sql stable as $$
+  select exists (
+    select from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+      and t.lease_id = p_lease_id
+  )
+$$;
 
 -- Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.
 -- Raises CM006 when not all of them were inserted: a stage that counts tasks without rows would end without them.
@@ -3676,6 +3773,7 @@ end $$;
 comment on function "app"."begin_stage_plan"(p_job_id text, p_run integer, p_stage integer) is 'Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.';
 comment on function "app"."seal_stage"(p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer) is 'Seals a stage whose tasks are all inserted: from now on it can end, and one without tasks ends here.';
 comment on function "app"."plan_small_stage"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[], p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_tasks_per_message integer) is 'Plans a stage of few tasks in one call.';
+comment on function "app"."was_born_claimed"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid) is 'Whether a task is under the lease that it was planned with, so that its planner has it.';
 comment on function "app"."insert_few_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[], p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision) is 'Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.';
 
 -- Postponed work: this release does not know its type, so it is sent back with a growing delay, for one that does. No
@@ -4160,6 +4258,28 @@ language sql stable as $$
   order by j.finished_at limit p_limit
 $$;
 
+-- Raises CM006 where jobs were deleted and rows of theirs are left: a trigger keeps them from going with their job.
+-- They would be of no job, and stand in the way of another submission of it.
+create or replace function "app".refuse_left_behind(p_job_ids text[]) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_id text;
+begin
+  foreach v_id in array p_job_ids loop
+    if exists (select from "app".tasks t where t.job_id = v_id) then
+      perform "app".report_left_out('tasks');
+    elsif exists (select from "app".stages s where s.job_id = v_id) then
+      perform "app".report_left_out('stages');
+    elsif exists (select from "app".job_events e where e.job_id = v_id) then
+      perform "app".report_left_out('job_events');
+    elsif exists (select from "app".job_runs r where r.job_id = v_id) then
+      perform "app".report_left_out('job_runs');
+    elsif exists (select from "app".idempotency_keys k where k.job_id = v_id) then
+      perform "app".report_left_out('idempotency_keys');
+    end if;
+  end loop;
+end $$;
+
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
 -- Returns how many tasks it deleted, and whether the job.
 -- Fence: the job has ended and is under no hold, read under its row's lock.
@@ -4182,6 +4302,7 @@ begin
       if not found then
         perform "app".report_left_out('jobs');
       end if;
+      perform "app".refuse_left_behind(array[p_job_id]);
       is_job_pruned := true;
     elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
       perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
@@ -4229,6 +4350,7 @@ begin
   if v_count < cardinality(pruned_job_ids) then
     perform "app".report_left_out('jobs');
   end if;
+  perform "app".refuse_left_behind(pruned_job_ids);
   return next;
 end $$;
 
@@ -4300,6 +4422,9 @@ begin
     hold := case when p_is_held then jsonb_strip_nulls(jsonb_build_object(
       'reason', p_reason, 'actor', p_actor, 'at', "app".clock())) end;
     update "app".jobs j set hold = hold_job.hold where j.job_id = p_job_id;
+    if not found then
+      perform "app".report_left_out('jobs');
+    end if;
     perform "app".record_event(p_job_id, v_job.run, null, null,
       case when p_is_held then 'job_held' else 'job_released' end,
       jsonb_build_object('reason', p_reason, 'actor', p_actor));
@@ -4310,6 +4435,7 @@ begin
 end $$;
 
 comment on function "app"."find_prunable_jobs"(p_older_than_seconds double precision, p_limit integer) is 'Finds jobs that ended longer ago than p_older_than_seconds, the oldest first.';
+comment on function "app"."refuse_left_behind"(p_job_ids text[]) is 'Raises CM006 where jobs were deleted and rows of theirs are left: a trigger keeps them from going with their job.';
 comment on function "app"."prune_job"(p_job_id text, p_limit integer) is 'Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.';
 comment on function "app"."prune_small_jobs"(p_job_ids text[], p_limit integer) is 'Deletes the first of these ended jobs that have at most p_limit tasks altogether, whole, and returns their ids.';
 comment on function "app"."prune_dead_letters"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.';
@@ -4467,18 +4593,24 @@ begin
       p_description, p_next_tick_at, "app".schedule_change('created', p_actor, null), v_now, v_now
     ) on conflict do nothing;
     if not found then
+      if not exists (select from "app".schedules s where s.name = p_name) then
+        perform "app".report_left_out('schedules');
+      end if;
       return 'changed';
     end if;
     perform "app".record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
     return 'created';
   end if;
+  if not "app".lock_schedule(p_name, p_revision, p_seen_tick_at) then
+    return 'changed';
+  end if;
   update "app".schedules s set job_type = p_job_type, parameters = p_parameters, cron = p_cron,
     time_zone = p_time_zone, catch_up = p_catch_up, overlap = p_overlap, starts_at = p_starts_at, ends_at = p_ends_at,
     description = p_description, next_tick_at = p_next_tick_at, revision = s.revision + 1,
     last_change = "app".schedule_change('replaced', p_actor, null), updated_at = v_now
-  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at;
+  where s.name = p_name;
   if not found then
-    return 'changed';
+    perform "app".report_left_out('schedules');
   end if;
   perform "app".write_ticks(p_name, p_ticks);
   perform "app".record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
@@ -4498,16 +4630,31 @@ create or replace function "app".pause_schedule(p_name text, p_reason text, p_ac
 returns table (has_changed boolean)
 language plpgsql as $$
 begin
-  update "app".schedules s set paused_at = "app".clock(), revision = s.revision + 1,
-    last_change = "app".schedule_change('paused', p_actor, p_reason), updated_at = "app".clock()
-  where s.name = p_name and s.paused_at is null;
-  has_changed := found;
+  select s.paused_at is null into has_changed from "app".schedules s where s.name = p_name for update;
+  if not found then
+    return;
+  end if;
   if has_changed then
+    update "app".schedules s set paused_at = "app".clock(), revision = s.revision + 1,
+      last_change = "app".schedule_change('paused', p_actor, p_reason), updated_at = "app".clock()
+    where s.name = p_name;
+    if not found then
+      perform "app".report_left_out('schedules');
+    end if;
     perform "app".record_audit('schedule_pause', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
   end if;
-  if has_changed or exists (select from "app".schedules s where s.name = p_name) then
-    return next;
-  end if;
+  return next;
+end $$;
+
+-- Locks a schedule for a change; false where it is not as the caller saw it.
+create or replace function "app".lock_schedule(p_name text, p_revision integer, p_seen_tick_at timestamptz)
+returns boolean
+language plpgsql as $$
+begin
+  perform from "app".schedules s
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
+  for update;
+  return found;
 end $$;
 
 -- Ends a schedule's pause and writes down that the ticks in it are skipped.
@@ -4519,12 +4666,15 @@ create or replace function "app".resume_schedule(
 ) returns boolean
 language plpgsql as $$
 begin
+  if not "app".lock_schedule(p_name, p_revision, p_seen_tick_at)
+    or exists (select from "app".schedules s where s.name = p_name and s.paused_at is null) then
+    return false;
+  end if;
   update "app".schedules s set paused_at = null, next_tick_at = p_next_tick_at, revision = s.revision + 1,
     last_change = "app".schedule_change('resumed', p_actor, p_reason), updated_at = "app".clock()
-  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
-    and s.paused_at is not null;
+  where s.name = p_name;
   if not found then
-    return false;
+    perform "app".report_left_out('schedules');
   end if;
   perform "app".write_ticks(p_name, p_ticks);
   perform "app".record_audit('schedule_resume', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
@@ -4547,11 +4697,13 @@ create or replace function "app".plan_ticks(
 ) returns boolean
 language plpgsql as $$
 begin
-  update "app".schedules s set next_tick_at = p_next_tick_at
-  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
-    and s.paused_at is null;
-  if not found then
+  if not "app".lock_schedule(p_name, p_revision, p_seen_tick_at)
+    or exists (select from "app".schedules s where s.name = p_name and s.paused_at is not null) then
     return false;
+  end if;
+  update "app".schedules s set next_tick_at = p_next_tick_at where s.name = p_name;
+  if not found then
+    perform "app".report_left_out('schedules');
   end if;
   perform "app".write_ticks(p_name, p_ticks);
   return true;
@@ -4730,6 +4882,9 @@ begin
     from "app".schedules s where s.name = p_name
     on conflict (schedule, tick_at) do update set held_until = excluded.held_until
     returning schedule, tick_at, job_type, parameters, submission_key, attempt, is_manual, actor, created_at;
+  if not found and exists (select from "app".schedules s where s.name = p_name) then
+    perform "app".report_left_out('schedule_ticks');
+  end if;
 end $$;
 
 -- Notes what came of a tick's submission: submitted, failed, or due again after p_delay_seconds.
@@ -4762,9 +4917,13 @@ end $$;
 create or replace function "app".delete_schedule(p_name text, p_actor text) returns boolean
 language plpgsql as $$
 begin
-  delete from "app".schedules s where s.name = p_name;
+  perform from "app".schedules s where s.name = p_name for update;
   if not found then
     return false;
+  end if;
+  delete from "app".schedules s where s.name = p_name;
+  if not found then
+    perform "app".report_left_out('schedules');
   end if;
   perform "app".record_audit('schedule_delete', '', p_actor, null, jsonb_build_object('schedule', p_name));
   return true;
@@ -4796,6 +4955,7 @@ end $$;
 comment on function "app"."put_schedule"(p_name text, p_job_type text, p_parameters jsonb, p_cron text, p_time_zone text, p_catch_up text, p_overlap text, p_starts_at timestamptz, p_ends_at timestamptz, p_description text, p_next_tick_at timestamptz, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_actor text) is 'Writes a schedule, or another one in the place of that which the caller saw.';
 comment on function "app"."schedule_change"(p_action text, p_actor text, p_reason text) is 'The latest change of a schedule as its row holds it.';
 comment on function "app"."pause_schedule"(p_name text, p_reason text, p_actor text) is 'Decides about no more ticks of a schedule; again changes nothing.';
+comment on function "app"."lock_schedule"(p_name text, p_revision integer, p_seen_tick_at timestamptz) is 'Locks a schedule for a change; false where it is not as the caller saw it.';
 comment on function "app"."resume_schedule"(p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz, p_reason text, p_actor text) is 'Ends a schedule''s pause and writes down that the ticks in it are skipped.';
 comment on function "app"."find_due_schedules"(p_limit integer) is 'Finds schedules with a tick that is due and that nothing is decided about, the longest overdue first.';
 comment on function "app"."plan_ticks"(p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz) is 'Writes down what becomes of a schedule''s due ticks, and moves its next_tick_at past them.';
@@ -5565,6 +5725,9 @@ begin
     description = p_description, revision = w.revision + 1, updated_at = v_now,
     last_change = jsonb_strip_nulls(jsonb_build_object('action', 'replaced', 'actor', p_actor, 'at', v_now))
   returning w.revision = 1, w.secret_seed into is_new, seed;
+  if not found then
+    perform "app".report_left_out('webhooks');
+  end if;
   perform "app".record_audit('webhook_put', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return next;
 end $$;
@@ -5588,13 +5751,17 @@ create or replace function "app".rotate_webhook_secret(
 ) returns boolean
 language plpgsql as $$
 begin
+  perform from "app".webhooks w where w.name = p_name and w.secret_seed is not null for update;
+  if not found then
+    return false;
+  end if;
   update "app".webhooks w
   set former_seed = w.secret_seed, former_until = "app".clock() + p_both_seconds * interval '1 second',
     secret_seed = p_secret_seed, revision = w.revision + 1, updated_at = "app".clock(),
     last_change = jsonb_strip_nulls(jsonb_build_object('action', 'rotated', 'actor', p_actor, 'at', "app".clock()))
-  where w.name = p_name and w.secret_seed is not null;
+  where w.name = p_name;
   if not found then
-    return false;
+    perform "app".report_left_out('webhooks');
   end if;
   perform "app".record_audit('webhook_rotate', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return true;
@@ -5604,9 +5771,13 @@ end $$;
 create or replace function "app".delete_webhook(p_name text, p_actor text) returns boolean
 language plpgsql as $$
 begin
-  delete from "app".webhooks w where w.name = p_name;
+  perform from "app".webhooks w where w.name = p_name for update;
   if not found then
     return false;
+  end if;
+  delete from "app".webhooks w where w.name = p_name;
+  if not found then
+    perform "app".report_left_out('webhooks');
   end if;
   delete from "app".webhook_deliveries d where d.webhook = p_name;
   perform "app".record_audit('webhook_delete', '', p_actor, null, jsonb_build_object('webhook', p_name));

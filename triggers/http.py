@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import azure.functions as func
 
+from core.basics.first_imports import keep_imported
 from core.safety.safe_log import safe_logger
 from triggers.access import AccessRules
 from triggers.actor import is_authentication_on
@@ -77,4 +78,6 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     services = refuse if problems else get_api_services
     api = create_api(services, trusts_principal=trusts, access=access, record_read=record_read)
     logging.getLogger().addFilter(_is_no_answer)
-    return func.AsgiMiddleware(TracedRequests(api))  # type: ignore[no-untyped-call]
+    middleware = func.AsgiMiddleware(TracedRequests(api))  # type: ignore[no-untyped-call]
+    keep_imported()
+    return middleware

@@ -232,8 +232,8 @@ def get_services() -> Services:
         with _lock:
             if _services is None:
                 _services = _make()
-                keep_imported()
                 intact.take_picture()
+                keep_imported()
     return _services
 
 

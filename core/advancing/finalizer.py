@@ -13,6 +13,7 @@ from core.models import JobRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 from core.ports import JobType
 from core.running.engine_parts import EngineParts
+from core.safety.safe_text import repr_of
 
 
 class Finalizer:
@@ -57,6 +58,12 @@ class Finalizer:
         """
 
         def results(stage: int) -> Iterator[CompletedTask]:
+            # The database compares a number with what it gets, and finds no row for a stage that there is not.
+            if type(stage) is bool or not isinstance(stage, int) or not 1 <= stage <= job.total_stages:
+                raise ContractViolationError(
+                    f"results: expected the number of a stage of {job.job_type!r}, 1 to {job.total_stages}, "
+                    f"found {repr_of(stage)}"
+                )
             if last_results is not None and stage == job.total_stages:
                 return read_once(last_results)
             return read_once(self._parts.results.stream_results(job.ref.at_stage(stage)))

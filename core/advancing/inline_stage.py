@@ -90,6 +90,8 @@ class InlineStage:
         )
         self._written: dict[str, EncodedJson] = {}
         self._next: NextStep | None = None
+        # Results that were to be written with the next step while the database was away.
+        self._refused: Mapping[str, EncodedJson] | None = None
         # What came of the results that were written while the author's code lasted.
         self._written_meanwhile: StageCheck | None = None
 
@@ -109,6 +111,9 @@ class InlineStage:
         if self._writer.job_status is not None:
             # The stage has ended: these came too late, and change nothing of the next step.
             return self._write(results)
+        if results is self._refused and self._next is not None:
+            # The same call once more: with the leases of the first one, whose answer may be what was lost.
+            return self._commit_with(self._next, results) or self._write_alone(results)
         self._next = None
         together = {**self._written, **results}
         if len(together) == len(self._plan.rows) and sum(map(len, together.values())) <= MOST_CHARACTERS:
@@ -190,6 +195,7 @@ class InlineStage:
                     self._job.stage_ref, lease_id=self._lease_id, results=results, summary=step.summary
                 )
         except StoreUnavailable:
+            self._refused = results
             raise
         except Exception:
             # The results must not suffer from it: they are written alone, and the step meets the error again.

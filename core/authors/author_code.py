@@ -44,8 +44,15 @@ _DECIMALS = copy_context().run(getcontext).copy()
 _threading, _sys = vars(threading), vars(sys)
 
 
-class _EngineStoreUnavailable(StoreUnavailable):
-    """The engine's own database was away while an author's code read results from it."""
+class _Outage(BaseException):
+    """The engine's own database was away while an author's code read results from it.
+
+    No Exception: an author who catches these would take it for the end of the results.
+    """
+
+    def __init__(self, error: StoreUnavailable) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def read_once(items: Iterable[T]) -> Iterator[T]:
@@ -58,7 +65,7 @@ def read_once(items: Iterable[T]) -> Iterator[T]:
         try:
             item = next(read, _END)
         except StoreUnavailable as error:
-            raise _EngineStoreUnavailable(*error.args) from error
+            raise _Outage(error) from error
         if item is _END:
             return
         yield item  # type: ignore[misc]
@@ -94,12 +101,12 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
             finally:
                 if gettrace() is not trace:
                     sys.settrace(trace)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, its failure is raised below
         _tidy(hook, gauge, uncaught, uncaught_anywhere, collects, interval, stack)
         if forks.process is not process:
             forks.end_forked_child(error)
-        if type(error) is _EngineStoreUnavailable:
-            raise
+        if type(error) is _Outage:
+            raise error.error from None
         failure = classify(error)
     else:
         if forks.process is not process:

@@ -60,9 +60,11 @@ class ValueTooLarge(ValueError):
     def __init__(self, path: str, size: int, most_bytes: int, *, is_counted: bool = True) -> None:
         self.size, self.most_bytes = size, most_bytes
         found = f"{size:,}" if is_counted else f"{size:,} or more"
+        # The setting goes up to there.
+        advice = "" if size > MOST_JSONB_BYTES else ", or raise COREMACHINE_MAX_VALUE_BYTES"
         super().__init__(
             f"{path or 'value'}: expected at most {most_bytes:,} bytes of JSON, found {found}; put it into storage "
-            "and give the place where it is, or raise COREMACHINE_MAX_VALUE_BYTES"
+            f"and give the place where it is{advice}"
         )
 
 

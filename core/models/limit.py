@@ -33,10 +33,10 @@ class Rate(_Frozen):
 
     @classmethod
     def read(cls, value: object) -> object:
-        """A rate from its text; what is no text is left to the model. Raises ValueError for another text."""
-        if not isinstance(value, str):
+        """A rate from its text; its fields are left to the model. Raises ValueError for anything else."""
+        if value is None or isinstance(value, Mapping | cls):
             return value
-        found = _RATE.fullmatch(value.strip())
+        found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
         if found is None:
             raise ValueError(f"expected a rate such as '100/min', '10/s', '5/30s' or '1000/day', found {value!r:.60}")
         return {"count": int(found[1]), "seconds": int(found[2] or 1) * _UNITS[found[3]]}

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from jobs.flood_risk_cog.memory import (
     rows_of_small_tiles,
 )
 from jobs.flood_risk_cog.nodata import nodata_as_json
-from jobs.flood_risk_cog.places import check_place
+from jobs.flood_risk_cog.places import check_place, without_heights
 from jobs.flood_risk_cog.plan import (
     ConversionOptions,
     ConversionPlan,
@@ -46,6 +47,7 @@ from jobs.flood_risk_cog.plan import (
     check_source,
     check_types,
     make_plan,
+    with_tiles_that_fit,
 )
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
@@ -57,6 +59,7 @@ from jobs.flood_risk_cog.stage import (
     by_name_without_case,
     files_beside,
     not_taken_among,
+    replace_crs,
     stage_raster,
 )
 from jobs.flood_risk_cog.statistics import FloodMeter
@@ -306,7 +309,21 @@ def _write_and_verify(
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         dataset = stack.enter_context(_opened(path, source, options.tile_size))
+        changed = []
+        is_projected = dataset.crs is not None and dataset.crs.is_projected
+        if is_projected and (plane := without_heights(dataset.crs.to_wkt())) is not None:
+            stack.close()
+            replace_crs(source, plane)
+            dataset = stack.enter_context(_opened(path, source, options.tile_size))
+            changed.append(
+                "its projected system has ellipsoidal heights, which GDAL writes into no GeoTIFF: it is without"
+            )
+        wanted, options = options, with_tiles_that_fit(dataset, options)
+        if options != wanted:
+            side = f"{options.tile_size} pixels along a side"
+            changed.append(f"its tiles have {side}, as larger ones of all bands do not fit")
         plan, facts, meter = _read_source(path, source, dataset, options, temporary.parent, report)
+        plan = replace(plan, changed=(*changed, *plan.changed))
         footprint = footprint_of(dataset) if plan.warped else None
         copied, made = _write_copy(path, dataset, temporary, plan, report)
         if copied is not None or not is_kept_whole(dataset, options.tile_size):

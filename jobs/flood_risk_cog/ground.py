@@ -258,7 +258,11 @@ def kernel_scales(before: Any, crs: Any, grid: Any) -> tuple[float, float]:
 
 @lru_cache(maxsize=64)
 def _between(one: str, other: str) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(pyproj.CRS.from_wkt(one), pyproj.CRS.from_wkt(other), always_xy=True)
+    systems = pyproj.CRS.from_wkt(one), pyproj.CRS.from_wkt(other)
+    if systems[0] == systems[1]:
+        # PROJ would change x and y where only the order of their axes differs (EPSG:5041 and EPSG:32661).
+        return pyproj.Transformer.from_pipeline("+proj=noop")
+    return pyproj.Transformer.from_crs(*systems, always_xy=True)
 
 
 def side_metres(dataset: Any) -> float:

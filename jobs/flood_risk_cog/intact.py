@@ -91,9 +91,12 @@ def check_every_block(path: str) -> None:
 
 def _check_directory(file: BinaryIO, directory: Directory, found: dict[int, int]) -> None:
     """Of blocks whose values do not have the checksum (`found`, by number from 0), it is that of what they hold."""
+    _check_table(directory)
     if directory.compression not in _DEFLATE:
         return
-    for number, (offset, size) in enumerate(zip(directory.offsets, directory.sizes, strict=False)):
+    # A table may be longer than the image.
+    table = zip(directory.offsets[: directory.blocks], directory.sizes, strict=False)
+    for number, (offset, size) in enumerate(table):
         # Sparse: there is nothing.
         if not offset or not size:
             continue
@@ -105,6 +108,18 @@ def _check_directory(file: BinaryIO, directory: Directory, found: dict[int, int]
             _inflate(file.read(int(size)))
         except zlib.error as error:
             raise DamagedRaster(f"block {number + 1} of {directory.offsets.size}", str(error)) from error
+
+
+def _check_table(directory: Directory) -> None:
+    """Libtiff takes what a table of blocks lacks for 0: GDAL makes up zeros, or takes the file's header for values."""
+    # Of one strip alone libtiff finds out the size.
+    known = [len(directory.offsets), *([len(directory.sizes)] if directory.blocks > 1 else [])]
+    if max(known) > 0 and min(known) < directory.blocks:
+        raise DamagedRaster("its table of blocks", f"{min(known)} of {directory.blocks} are there")
+    there = min(directory.blocks, len(directory.offsets), len(directory.sizes))
+    lost = np.flatnonzero((directory.offsets[:there] == 0) & (directory.sizes[:there] > 0))
+    if lost.size:
+        raise DamagedRaster("its table of blocks", f"block {lost[0] + 1} of {directory.blocks} has no place")
 
 
 def _inflate(content: bytes) -> None:

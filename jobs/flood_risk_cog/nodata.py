@@ -111,6 +111,11 @@ def _problem_of_long(dataset: Any) -> str | None:
     return None
 
 
+def has_nodata(dataset: Any) -> bool:
+    """Whether an open local raster has a value of nodata for GDAL: rasterio leaves out those beyond its type."""
+    return any(text is not None for text in _texts_of_bands(dataset))
+
+
 def _texts_of_bands(dataset: Any) -> list[str | None]:
     """The nodata of each band as it is written: in the metadata file beside the raster, or in the TIFF."""
     beside = nodata_beside(Path(f"{dataset.name}{AUX}"))

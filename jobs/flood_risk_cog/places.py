@@ -32,6 +32,8 @@ _OUTSIDE = re.compile(r"nadgrids|geoidgrids|PARAMETERFILE|\bPROJ4\b|://|@", re.I
 
 
 COMPUTABLE_CRS = "target_crs to be a system that PROJ can compute, to longitude and latitude and back"
+PLANE_AXES = 2
+PLANE_CRS = "a system without heights, as those of the values are not shifted"
 NAMED_CRS = "an authority's code such as EPSG:4326, or whole WKT or PROJJSON"
 
 
@@ -148,6 +150,26 @@ def is_computable(text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=64)
+def heights_of(text: str) -> tuple[str, str] | None:
+    """Name and unit of the heights in a compound coordinate system; None for any other one."""
+    import pyproj  # noqa: PLC0415 - an extra
+
+    parts = pyproj.CRS.from_user_input(text).sub_crs_list
+    found = next((part for part in parts if part.is_vertical), None)
+    return None if found is None else (found.name, found.axis_info[0].unit_name)
+
+
+@lru_cache(maxsize=64)
+def without_heights(text: str) -> str | None:
+    """The horizontal part, as WKT, of a system with ellipsoidal heights; None for any other one."""
+    import pyproj  # noqa: PLC0415 - an extra
+
+    found = pyproj.CRS.from_user_input(text)
+    has_heights = not found.sub_crs_list and len(found.axis_info) > PLANE_AXES
+    return str(found.to_2d().to_wkt()) if has_heights else None
+
+
 @resource_validator("raster_place")
 def raster_place(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The place is one that this app may use; with `writes` true, one that it may write to."""
@@ -233,6 +255,8 @@ def named_crs(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         pyproj.CRS.from_user_input(text)
         if not is_computable(text):
             raise ResourceInvalid(field, COMPUTABLE_CRS, shown(text, 100), "choose another one")
+        if heights_of(text) is not None:
+            raise ResourceInvalid(field, PLANE_CRS, shown(text, 100), "give its horizontal part alone")
     except ImportError:
         return
     except (ValueError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -18,8 +18,24 @@ from jobs.flood_risk_cog.ground import around
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.neighbours import OF_SQUARES
-from jobs.flood_risk_cog.nodata import AUX, PER_BAND, exact_nodata, problem_outside, problem_with_nodata
-from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
+from jobs.flood_risk_cog.nodata import (
+    AUX,
+    PER_BAND,
+    exact_nodata,
+    has_nodata,
+    problem_outside,
+    problem_with_nodata,
+)
+from jobs.flood_risk_cog.places import (
+    COMPUTABLE_CRS,
+    NAMED_CRS,
+    PLANE_CRS,
+    heights_of,
+    is_computable,
+    is_named_crs,
+    without_heights,
+)
+from jobs.flood_risk_cog.remote import is_remote
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stage import MASK, WORLD_FILES
 from jobs.flood_risk_cog.target_grid import (
@@ -32,7 +48,8 @@ from jobs.flood_risk_cog.target_grid import (
     reaches_beyond,
     whole_grid,
 )
-from jobs.flood_risk_cog.tiff import full_size_directories
+from jobs.flood_risk_cog.tiff import full_size_directories, page_of_larger_image
+from jobs.flood_risk_cog.torn_pixels import OF_AREAS, may_be_torn
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
@@ -60,6 +77,8 @@ MOST_EXACT = 1 << 53
 ALPHA_TYPES = {"uint8", "uint16"}
 # Of values of which a GeoTIFF has palettes.
 PALETTE_TYPES, OPAQUE = {"uint8", "uint16"}, 255
+# Of whose values GDAL's mode lacks -1 in a reprojection: it counts them in bins, and has -1 for none.
+MODE_LACKS = {"int8", "int16"}
 # Whose negative nodata GDAL's mode does not know.
 SIGNED = {"int16", "int32", "int64"}
 # GDAL's flags of a mask of all bands; it writes no others inside of a raster.
@@ -196,11 +215,9 @@ def make_plan(
     found, nodata, changed, fill_nodata = validity_of(dataset), dataset.nodata, [], False
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
-    if warped and options.resampling == "auto" and (why := _why_not_mixed(dataset, facts)):
-        if warp != "nearest":
-            changed.append(f"its values are not mixed, as {why}")
-        warp = "nearest"
     if warped:
+        warp, words = _right_warp(dataset, facts, options, warp)
+        changed += words
         check_warp(path, dataset)
         check_exact(path, dataset, facts)
         check_computable(path, dataset, facts, warp)
@@ -209,12 +226,11 @@ def make_plan(
             changed.append(f"its {PER_BAND} become a mask")
         found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
         changed += words
-        if warp not in OF_ORDER and any(band.has_infinity for band in facts.bands):
-            changed.append(f"what {warp} makes of infinities and the pixels around them is infinite or no number")
+        changed += _words_of_method(dataset, facts, warp)
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
-    changed += [*placement.changed, *_lost_to_lerc(options, found)]
-    overview = _right_overviews(overview, found, nodata, dataset, facts)
+    changed += [*placement.changed, *_lost_to_lerc(options, found), *_of_heights(dataset, warped=warped)]
+    overview = _right_overviews(overview, found, nodata, dataset, facts, warped=warped)
     return ConversionPlan(
         warped=warped,
         target_crs=target_crs if warped else None,
@@ -233,8 +249,34 @@ def make_plan(
     )
 
 
-def _right_overviews(method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts) -> str:
+def _right_warp(dataset: Any, facts: Facts, options: ConversionOptions, method: str) -> tuple[str, list[str]]:
+    """The method of a reprojection, or in its place one that GDAL computes right, and why in words."""
+    if method == "mode" and dataset.dtypes[0] in MODE_LACKS and is_among(-1, facts):
+        return "nearest", ["nearest in the place of mode, for which GDAL takes -1 for no value"]
+    if options.resampling == "auto" and (why := _why_not_mixed(dataset, facts)):
+        return "nearest", [] if method == "nearest" else [f"its values are not mixed, as {why}"]
+    return method, []
+
+
+def _words_of_method(dataset: Any, facts: Facts, method: str) -> list[str]:
+    """What a method does not keep in a reprojection."""
+    words = []
+    if method in OF_AREAS and may_be_torn(dataset):
+        words.append("pixels at the end of the globe, over its seam or a pole have the value of their middle")
+    if method == "nearest" and min(dataset.shape) == 1:
+        words.append("some pixels of its line may fall between the pixels of the other grid, and are left out")
+    if method not in OF_ORDER and any(band.has_infinity for band in facts.bands):
+        words.append(f"what {method} makes of infinities and the pixels around them is infinite or no number")
+    return words
+
+
+def _right_overviews(
+    method: str, found: Validity, nodata: float | None, dataset: Any, facts: Facts, *, warped: bool
+) -> str:
     """The method of overviews, or in its place one that GDAL computes right."""
+    if found == "alpha" and not warped and has_nodata(dataset):
+        # It heeds nodata alone then, also one beyond the type, such as -10000 of bytes.
+        return "nearest"
     if method == "bilinear" and found == "mask":
         # Beside what the mask hides GDAL makes valid zeros of it, from the second overview on.
         method = "average"
@@ -265,6 +307,20 @@ def _grid_of(dataset: Any, target: CRS) -> tuple[TargetGrid | None, list[str]]:
 def _lost_to_lerc(options: ConversionOptions, found: Validity) -> list[str]:
     is_lost = options.compression == "lerc" and found == "alpha"
     return ["values where its alpha is 0 may become 0, as lerc keeps none there"] if is_lost else []
+
+
+def _of_heights(dataset: Any, *, warped: bool) -> list[str]:
+    """In words, what becomes of the heights of its coordinate system."""
+    wkt = dataset.crs.to_wkt()
+    if (heights := heights_of(wkt)) is None and without_heights(wkt) is None:
+        return []
+    name, unit = heights or ("ellipsoidal", "")
+    if warped:
+        return [f"its target_crs does not have the heights of its coordinate system ({name})"]
+    # GDAL reads it from the coordinate system in a TIFF, and not from that in a metadata file.
+    return (
+        [] if heights is None or all(dataset.units) else [f"values that had no unit have that of its heights ({unit})"]
+    )
 
 
 def _why_not_mixed(dataset: Any, facts: Facts) -> str:
@@ -351,7 +407,6 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     if is_mixed and is_near_limit(dtype, facts, is_squared=method == OF_SQUARES):
         return False
     if validity == "alpha" and nodata is not None:
-        # It heeds nodata alone then.
         return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
         return False
@@ -393,24 +448,34 @@ def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
     check_bands(path, dataset, options.tile_size, warped=is_warped(dataset, options))
 
 
+def with_tiles_that_fit(dataset: Any, options: ConversionOptions) -> ConversionOptions:
+    """The options, with smaller tiles where those of all bands do not fit in memory otherwise."""
+    if options.tile_size == LEAST_TILE or is_warped(dataset, options) or not _excess(dataset, options.tile_size):
+        return options
+    return options if _excess(dataset, LEAST_TILE) else replace(options, tile_size=LEAST_TILE)
+
+
 def check_bands(path: str, dataset: Any, tile_size: int, *, warped: bool) -> None:
     """Refuse more bands than tiles of all of them can be made of within the bound of memory."""
     if warped:
         # Smaller ones take no less: the copy that was warped has these.
         tile_size = max(tile_size, CELL)
+    if excess := _excess(dataset, tile_size, warped=warped):
+        raise UnusableRaster(path, f"{excess}; divide its bands into several rasters (gdal_translate -b)")
+
+
+def _excess(dataset: Any, tile_size: int, *, warped: bool = False) -> str:
+    """In words, what tiles of all bands take beyond the bound of memory; empty where they fit."""
     tile = tile_size**2 * np.dtype(dataset.dtypes[0]).itemsize * dataset.count
     # A reprojected one may be as long as a diagonal.
     side = math.hypot(dataset.width, dataset.height) if warped else max(dataset.width, dataset.height)
     overviews = max(0, math.ceil(math.log2(side / tile_size)))
     most = MOST_BLOCK_BYTES - (WARP_BYTES if warped else 0)
     if (needed := tile * (TILES_AT_ONCE + overviews * TILES_OF_AN_OVERVIEW)) <= most:
-        return
-    smaller = "set tile_size to 256, or " if tile_size > LEAST_TILE and not warped else ""
-    raise UnusableRaster(
-        path,
+        return ""
+    return (
         f"tiles of {tile_size} x {tile_size} pixels of its {dataset.count} bands take {needed / MEGABYTE:.0f} MB "
-        f"(overviews: {overviews}), and a conversion has {most // MEGABYTE} MB of memory for them; {smaller}"
-        "divide its bands into several rasters (gdal_translate -b)",
+        f"(overviews: {overviews}), and a conversion has {most // MEGABYTE} MB of memory for them"
     )
 
 
@@ -444,6 +509,8 @@ def check_target(target_crs: str) -> None:
         raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
     if not is_computable(target_crs):
         raise ValueError(f"expected {COMPUTABLE_CRS}, found {target_crs!r}; choose another one")
+    if heights_of(target_crs) is not None:
+        raise ValueError(f"expected target_crs to be {PLANE_CRS}, found {target_crs!r}; give its horizontal part alone")
 
 
 def check_warp(path: str, dataset: Any) -> None:
@@ -544,6 +611,11 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(
             path, f"it has {pages} pages, and a COG has one; write each to a file (gdal_translate GTIFF_DIR:n:)"
         )
+    if (page := page_of_larger_image(dataset.name)) is not None:
+        reason = (
+            f"its first image ({dataset.width} x {dataset.height}) is a preview of a larger one, which GDAL reads not"
+        )
+        raise UnusableRaster(path, f"{reason}; write that to a file (gdal_translate GTIFF_DIR:{page}:)")
     if not all(map(math.isfinite, (*dataset.scales, *dataset.offsets))):
         raise UnusableRaster(path, "its scale or offset is no finite number; give it one (gdal_edit -scale -offset)")
     if not all(dataset.scales):
@@ -667,8 +739,15 @@ def check_grid(path: str, dataset: Any) -> None:
             reason = f"its {AUX} has ground control points, which hide its own grid; remove GCPList or warp it"
         raise UnusableRaster(path, reason)
     if dataset.crs is None:
-        reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"
-        raise UnusableRaster(path, reason)
+        advice = _system_to_assign(path)
+        raise UnusableRaster(path, f"it has no coordinate reference system, so its place is unknown; {advice}")
+
+
+def _system_to_assign(path: str) -> str:
+    prj = Path(path).with_suffix(".prj")
+    if is_remote(path) or not prj.is_file():
+        return "assign one first (gdal_edit -a_srs)"
+    return f"assign that of its {prj.suffix}, which GDAL does not read (gdal_edit -a_srs {prj.name})"
 
 
 def _world_file_beside(dataset: Any) -> str:

@@ -94,12 +94,14 @@ def _flood(result: Json) -> Json:
 
 def _projection(result: Json) -> Json:
     code = result["crs"] if re.fullmatch(r"[A-Z]+:\d+", result["crs"] or "") else None
+    left, bottom, right, top = result["bounds"]
     return {
         "proj:code": code,
         **({} if code else {"proj:wkt2": result["wkt"]}),
         "proj:shape": [result["height"], result["width"]],
         "proj:transform": result["transform"],
-        "proj:bbox": result["bounds"],
+        # Of a raster from south to north, or from east to west, they are the other way round.
+        "proj:bbox": [min(left, right), min(bottom, top), max(left, right), max(bottom, top)],
     }
 
 

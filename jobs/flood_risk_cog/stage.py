@@ -163,6 +163,16 @@ def _with_tag(document: ET.Element, text: bytes, fingerprint: str) -> bytes:
     return bytes(ET.tostring(document, encoding="utf-8"))
 
 
+def replace_crs(staged: str, wkt: str) -> None:
+    """Have a staged raster's metadata file, which GDAL heeds before the TIFF, give it another coordinate system."""
+    aux = Path(f"{staged}{AUX}")
+    document = ET.parse(aux).getroot()  # noqa: S314 - it was read or written before
+    for each in document.findall("SRS"):
+        document.remove(each)
+    ET.SubElement(document, "SRS").text = wkt
+    aux.write_bytes(ET.tostring(document, encoding="utf-8"))
+
+
 def names_a_file(crs: str) -> bool:
     """Whether a text of a coordinate system would have GDAL or PROJ open something else."""
     return bool(_NAMES_A_FILE.search(crs))

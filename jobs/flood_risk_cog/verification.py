@@ -18,8 +18,10 @@ from jobs.flood_risk_cog.ground import places
 from jobs.flood_risk_cog.memory import cache_for_check
 from jobs.flood_risk_cog.neighbours import BETWEEN, alpha_of, warp_tolerance
 from jobs.flood_risk_cog.overview_check import overview_check
+from jobs.flood_risk_cog.places import heights_of
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.tiff import lost_tags
 from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
 from jobs.flood_risk_cog.written import ValueChecksums
 
@@ -74,6 +76,7 @@ def verify_cog(
             overview_problems = overviews.problems()
         changed = list(find_changed_meaning(before, after, plan))
         problems = [*changed, *find_problems(facts, found, plan, alpha_of(before))]
+        problems += find_cut_sums(after.dtypes[0], found, plan, alpha_of(before))
         check = WarpCheck(compared=after.width * after.height)
         # Bands of another meaning are not compared.
         if plan.warped and not changed:
@@ -116,7 +119,7 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
         ("nodata", [repr(plan.nodata)] * before.count, [repr(value) for value in after.nodatavals]),
         ("scales", before.scales, after.scales),
         ("offsets", before.offsets, after.offsets),
-        ("units", [unit or "" for unit in before.units], [unit or "" for unit in after.units]),
+        ("units", _units_expected(before, plan), [unit or "" for unit in after.units]),
     ]
     if not plan.warped:
         pairs.append(("size", (before.width, before.height), (after.width, after.height)))
@@ -124,6 +127,12 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
         if expected != found:
             yield f"expected {what} {_short(expected)}, found {_short(found)}"
     yield from find_changed_colours_and_place(before, after, plan)
+
+
+def _units_expected(before: Any, plan: ConversionPlan) -> list[str]:
+    """Of each band its own; where it has none, GDAL reads that of the heights of the coordinate system in a TIFF."""
+    heights = None if plan.warped else heights_of(before.crs.to_wkt())
+    return [unit or (heights[1] if heights else "") for unit in before.units]
 
 
 def find_changed_colours_and_place(before: Any, after: Any, plan: ConversionPlan) -> Iterator[str]:
@@ -237,6 +246,21 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
     return problems
 
 
+def find_cut_sums(dtype: str, found: Facts, plan: ConversionPlan, alpha: int | None) -> list[str]:
+    """Why sums are wrong that GDAL cuts at the ends of a type of whole numbers; empty where they are right."""
+    if not plan.warped or plan.warp_resampling != "sum" or np.dtype(dtype).kind not in "iu":
+        return []
+    limits = np.iinfo(dtype)
+    low, high = min(limits.min, -1), 2 ** int(plan.nbits) - 1 if plan.nbits else limits.max
+    bands = [band for number, band in enumerate(found.bands, start=1) if number != alpha]
+    ends = [value for band in bands for value in (band.low, band.high) if value is not None]
+    if not any(value <= low or value >= high for value in ends):
+        return []
+    return [
+        f"reprojected: sums are beyond its type {dtype}; give it a wider one (gdal_translate -ot), or another method"
+    ]
+
+
 def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
     """Names of the source's metadata that the COG does not have, or has otherwise."""
     lost = [f"{_domain(namespace)}:{name}" for namespace, name in _missing(before, after, 0)]
@@ -252,7 +276,7 @@ def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
         lost.append("words of its coordinate system")
     if "MINISWHITE" in before.tags(ns="IMAGE_STRUCTURE") and "MINISWHITE" not in after.tags(ns="IMAGE_STRUCTURE"):
         lost.append("that its lowest value is white")
-    lost += tables_of(before.name)
+    lost += [*lost_tags(before.name, after.name), *tables_of(before.name)]
     return lost
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from jobs.flood_risk_cog.target_grid import (
     is_across_its_seam,
     is_no_grid,
 )
+from jobs.flood_risk_cog.torn_pixels import OF_AREAS, may_be_torn, torn_pixels
 from jobs.flood_risk_cog.written import ValueChecksums
 
 Progress = Callable[[float], None]
@@ -79,14 +80,8 @@ def write_warped(
             dataset = stack.enter_context(open_raster(str(filled)))
         warped = stack.enter_context(_warped(path, dataset, plan))
         _check_grid(path, dataset, warped, plan)
-        choose = stack.enter_context(_by_window(dataset, warped, target.with_name("warped.vrt")))
-        alpha, choose_alpha = _alpha_beside_nodata(dataset, plan), None
-        if alpha:
-            # GDAL has one nodata for all bands, and takes it for a hole in the alpha band too: that is read without.
-            without = stack.enter_context(_warped(path, dataset, replace(plan, nodata=None)))
-            choose_alpha = stack.enter_context(_by_window(dataset, without, target.with_name("alpha.vrt")))
+        read = stack.enter_context(_reader(path, dataset, warped, target, plan))
         end = end_of_globe(warped)
-        bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
         profile = plain_profile(dataset, plan) | {
             "width": warped.width,
             "height": warped.height,
@@ -100,15 +95,7 @@ def write_warped(
             done, total = 0, warped.width * warped.height
             for window in windows(warped.width, warped.height, ONE_CELL):
                 try:
-                    here = choose(window)
-                    values = _as(np.dtype(profile["dtype"]), here.read(bands, window=window))
-                    if choose_alpha is not None:
-                        # All bands, as above: one alone GDAL places a bit otherwise.
-                        of_all = choose_alpha(window).read(bands, window=window)
-                        values[alpha - 1] = _as(values.dtype, of_all[alpha - 1])
-                    valid = np.ones(values.shape[1:], bool)
-                    if plan.validity == "mask":
-                        valid = here.read(warped.count, window=window) > 0
+                    values, valid = read(window)
                     if end is not None:
                         _hide(values, valid, ~end.is_on_globe_in(window), plan, alpha_of(dataset))
                     written.write(values, window=window)
@@ -117,10 +104,52 @@ def write_warped(
                 except CPLE_BaseError as error:
                     raise DamagedRaster("it", cause(error)) from error
                 if checksums is not None:
-                    checksums.see(window, bands, values, np.broadcast_to(valid, values.shape))
+                    checksums.see(window, list(range(1, len(values) + 1)), values, np.broadcast_to(valid, values.shape))
                 done += window.width * window.height
                 progress(done / total)
     return checksums
+
+
+@contextmanager
+def _reader(
+    path: str, dataset: Any, warped: Any, target: Path, plan: ConversionPlan
+) -> Iterator[Callable[[Window], tuple[Any, Any]]]:
+    """What reads a window of a warped dataset: values (bands, rows, columns) and which pixels its mask has."""
+    bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
+    alpha = _alpha_beside_nodata(dataset, plan)
+    with ExitStack() as stack:
+
+        def reads(name: str, other: ConversionPlan | None = None) -> Callable[[Window], tuple[Any, Any]]:
+            one = warped if other is None else stack.enter_context(_warped(path, dataset, other))
+            choose = stack.enter_context(_by_window(dataset, one, target.with_name(f"{name}.vrt")))
+
+            def read_one(window: Window) -> tuple[Any, Any]:
+                here = choose(window)
+                # All bands: one alone GDAL places a bit otherwise.
+                values = _as(np.dtype(dataset.dtypes[0]), here.read(bands, window=window))
+                has_mask = plan.validity == "mask"
+                return values, here.read(warped.count, window=window) > 0 if has_mask else np.ones(
+                    values.shape[1:], bool
+                )
+
+            return read_one
+
+        read_area = reads("warped")
+        # GDAL has one nodata for all bands, and takes it for a hole in the alpha band too: that is read without.
+        read_alpha = reads("alpha", replace(plan, nodata=None)) if alpha else None
+        is_of_areas = plan.warp_resampling in OF_AREAS and may_be_torn(dataset) and not alpha
+        read_middle = reads("middle", replace(plan, warp_resampling="nearest")) if is_of_areas else None
+
+        def read(window: Window) -> tuple[Any, Any]:
+            values, valid = read_area(window)
+            if read_alpha is not None:
+                values[alpha - 1] = read_alpha(window)[0][alpha - 1]
+            if read_middle is not None and (torn := torn_pixels(dataset, warped, window)) is not None:
+                middles, is_there = read_middle(window)
+                values[:, torn], valid[torn] = middles[:, torn], is_there[torn]
+            return values, valid
+
+        yield read
 
 
 def check_target_grid(path: str, dataset: Any, plan: ConversionPlan) -> None:
@@ -301,13 +330,15 @@ def copy_descriptions(source: Any, target: Any) -> None:
     """All that describes the values, but for measurements of the old grid."""
     target.colorinterp = source.colorinterp
     if source.colorinterp[0] is ColorInterp.palette:
-        target.write_colormap(1, source.colormap(1))
+        # rasterio raises where a band is called a palette and has no table.
+        with suppress(ValueError):
+            target.write_colormap(1, source.colormap(1))
     target.scales, target.offsets, target.units = source.scales, source.offsets, [unit or "" for unit in source.units]
     for namespace in [None, *_kept_domains(source.tag_namespaces())]:
         tags = source.tags(ns=namespace)
         # What it hides is in the mask then, beside which GDAL writes no other.
         tags.pop(PER_BAND, None)
-        target.update_tags(ns=namespace, **tags)
+        target.update_tags(ns=namespace, **_as_one_text(namespace, tags))
     for number in range(1, source.count + 1):
         if source.descriptions[number - 1]:
             target.set_band_description(number, source.descriptions[number - 1])
@@ -316,6 +347,14 @@ def copy_descriptions(source: Any, target: Any) -> None:
                 name: text for name, text in source.tags(number, ns=namespace).items() if not name.startswith(_MEASURED)
             }
             target.update_tags(number, ns=namespace, **tags)
+
+
+def _as_one_text(namespace: str | None, tags: dict[str, str]) -> dict[str, str]:
+    """Tags as rasterio is to set them: a domain of XML is one text, which it takes in the form of name=text alone."""
+    if namespace is None or not namespace.startswith("xml:"):
+        return tags
+    name, _, rest = tags[namespace].partition("=")
+    return {name: rest} if rest else {}
 
 
 def _own_domains(namespaces: list[str]) -> list[str]:
@@ -343,7 +382,8 @@ def write_cog(dataset: Any, target: Path, plan: ConversionPlan) -> None:
     options: dict[str, Any] = {
         "BLOCKSIZE": plan.tile_size,
         "COMPRESS": plan.compression.upper(),
-        "OVERVIEWS": "IGNORE_EXISTING",
+        # Of a raster that needs none, GDAL would keep those that it came with.
+        "OVERVIEWS": "IGNORE_EXISTING" if max(dataset.width, dataset.height) > plan.tile_size else "NONE",
         "OVERVIEW_RESAMPLING": plan.overview_resampling.replace("_", "").upper(),
         "BIGTIFF": "IF_SAFER",
     }

@@ -37,6 +37,9 @@ begin
       set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = {schema}.clock(),
           error = coalesce(j.error, {schema}.cancelled_error(p_reason))
       where j.job_id = p_job_id;
+      if not found then
+        perform {schema}.report_left_out('jobs');
+      end if;
       return 'cancelling';
     end if;
   end if;
@@ -143,6 +146,9 @@ begin
   is_paused := outcome = 'paused' or v_job.paused_at is not null;
   if outcome = 'paused' then
     update {schema}.jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
+    if not found then
+      perform {schema}.report_left_out('jobs');
+    end if;
     perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
       jsonb_build_object('reason', p_reason, 'actor', p_actor));
     perform {schema}.record_audit('pause', p_job_id, p_actor, p_reason,
@@ -188,6 +194,9 @@ begin
     set paused_at = null, announced_at = null, updated_at = v_now,
         deadline_at = j.deadline_at + (v_now - v_job.paused_at)
     where j.job_id = p_job_id;
+    if not found then
+      perform {schema}.report_left_out('jobs');
+    end if;
     update {schema}.stages s
     set deadline_at = s.deadline_at + (v_now - greatest(v_job.paused_at, s.created_at)),
         queue_deadline_at = s.queue_deadline_at + (v_now - greatest(v_job.paused_at, s.created_at))
@@ -258,6 +267,9 @@ begin
     then v_max_parallel else v_stage.max_parallel end;
   if outcome = 'adjusted' then
     update {schema}.jobs j set priority = adjust_job.priority where j.job_id = p_job_id;
+    if not found then
+      perform {schema}.report_left_out('jobs');
+    end if;
     if p_changes ? 'max_parallel' then
       -- As a new window, so that a larger number counts at once.
       update {schema}.stages s
@@ -265,6 +277,9 @@ begin
           window_size = greatest(s.window_size, {schema}.first_window(
             s.settings || jsonb_build_object('max_parallel', v_max_parallel)))
       where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
+      if not found then
+        perform {schema}.report_left_out('stages');
+      end if;
     end if;
     perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_adjusted',
       p_changes || jsonb_build_object('reason', p_reason, 'actor', p_actor));

@@ -266,17 +266,20 @@ language sql stable as $$
 $$;
 
 -- Brings times back that are later than they can be, since the database's clock was ahead when they were written: leases
--- of tasks and of steps, and when a retry, or a job without a message, is due. Each begins anew from now: what a living
--- process has is renewed, and the rest is found as usual. Else a clock that was five hours ahead costs five hours.
+-- of tasks and of steps, when a retry, or a job without a message, is due, what limits count, and when a message came to
+-- a paused job. Each begins anew from now: what a living process has is renewed, and the rest is found as usual. Else a
+-- clock that was five hours ahead costs five hours.
 -- Returns how many rows; it looks at p_limit of each kind, the latest times. A minute is left for clocks that differ, as those of two servers do.
--- Locks: rows of tasks, then of jobs; those that another transaction holds are skipped.
+-- Locks: those of limits, then rows of tasks, then of jobs; rows that another transaction holds are skipped.
 create or replace function {schema}.bring_times_back(p_limit integer) returns integer
 language plpgsql set enable_seqscan = off set enable_sort = off set enable_bitmapscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_late timestamptz := v_now + interval '1 minute';
+  v_limits integer := {schema}.bring_limits_back(p_limit);
   v_leases integer;
   v_retries integer;
+  v_parked integer;
   v_jobs integer;
 begin
   update {schema}.tasks t
@@ -320,6 +323,14 @@ begin
   where t.ctid = l.place;
   get diagnostics v_retries = row_count;
 
+  update {schema}.tasks t set parked_at = v_now
+  where t.ctid = any (array(
+    -- One that is about to be announced is held for some minutes.
+    select n.ctid from {schema}.tasks n where n.parked_at > v_late + interval '10 minutes'
+    order by n.parked_at desc limit p_limit for update skip locked
+  ));
+  get diagnostics v_parked = row_count;
+
   update {schema}.jobs j
   set updated_at = least(j.updated_at, v_now), announced_at = least(j.announced_at, v_now),
       due_at = case when j.due_at > v_now and j.start_at is null and j.updated_at > v_late
@@ -334,5 +345,5 @@ begin
   ) o
   where j.ctid = o.place;
   get diagnostics v_jobs = row_count;
-  return v_leases + v_retries + v_jobs;
+  return v_limits + v_leases + v_retries + v_parked + v_jobs;
 end $$;

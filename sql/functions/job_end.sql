@@ -18,6 +18,10 @@ begin
   if found then
     perform {schema}.record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
     perform {schema}.note_job_event(p_job_id, p_run, 'job.' || v_status);
+  elsif exists (
+    select from {schema}.jobs j where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
+  ) then
+    perform {schema}.report_left_out('jobs');
   end if;
   return v_status;
 end $$;
@@ -69,6 +73,13 @@ begin
     and (j.status in ({active_jobs}) or (j.status = 'cancelling' and p_status = 'cancelled'))
   returning j.stage into v_stage;
   if not found then
+    if exists (
+      select from {schema}.jobs j
+      where j.job_id = p_job_id and j.run = p_run
+        and (j.status in ({active_jobs}) or (j.status = 'cancelling' and p_status = 'cancelled'))
+    ) then
+      perform {schema}.report_left_out('jobs');
+    end if;
     return false;
   end if;
   update {schema}.stages s set status = p_status, finished_at = v_now

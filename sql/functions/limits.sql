@@ -439,6 +439,9 @@ begin
   on conflict (name) do update
   set at_once = p_at_once, rate_count = p_rate_count, rate_seconds = p_rate_seconds, is_edited = true,
       edited_at = v_now, edited_by = p_actor, reason = p_reason;
+  if not found then
+    perform {schema}.report_left_out('limits');
+  end if;
   if p_rate_seconds is not null then
     perform {schema}.move_starts(p_name, p_rate_seconds);
   end if;
@@ -465,10 +468,51 @@ begin
   set at_once = null, rate_count = null, rate_seconds = null, is_edited = false, edited_at = null, edited_by = null,
       reason = null
   where l.name = p_name;
+  if not found then
+    perform {schema}.report_left_out('limits');
+  end if;
   perform {schema}.forget_scheduled_starts(p_name);
   perform {schema}.record_audit('forget_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
     'from', jsonb_strip_nulls(to_jsonb(v_before))));
   return true;
+end $$;
+
+-- Counts starts that are later than they can be as of now, and frees kept places when their leases would have ended: the
+-- database's clock was ahead when they were written. Returns of how many limits, and how many places.
+-- Locks: those of up to p_limit limits, then as set_limit; rows of places.
+create or replace function {schema}.bring_limits_back(p_limit integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_late timestamptz := v_now + interval '1 minute';
+  v_names text[];
+  v_count integer;
+begin
+  select array_agg(w.name) into v_names from (
+    select l.name from {schema}.limits l
+    where l.rate_count is not null and exists (
+      select from {schema}.limit_starts e
+      where e.limit_name = l.name and e.ends_at > v_late + l.rate_seconds / 20 * interval '1 second'
+    )
+    order by l.name limit p_limit
+  ) w;
+  if v_names is not null then
+    perform {schema}.lock_limits(v_names);
+    perform {schema}.move_starts(l.name, l.rate_seconds), {schema}.forget_scheduled_starts(l.name)
+    from {schema}.limits l where l.name = any (v_names);
+  end if;
+  update {schema}.limit_places p set ends_at = v_now + w.seconds * interval '1 second'
+  from (
+    select o.ctid as place, (s.settings ->> 'lease_seconds')::double precision as seconds
+    from {schema}.limits l
+    join {schema}.limit_places o on o.limit_name = l.name and o.ends_at > v_late
+    join {schema}.stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+    where o.ends_at > v_late + (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
+    limit p_limit for update of o skip locked
+  ) w
+  where p.ctid = w.place;
+  get diagnostics v_count = row_count;
+  return v_count + coalesce(cardinality(v_names), 0);
 end $$;
 
 -- Deletes places that were kept and whose time is over, those in line whose stage has ended, and up to p_limit limits that

@@ -68,7 +68,7 @@ end $$;
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed. Then it commits
 -- asynchronously, as a claim does: a crash that undoes it undoes nothing that was done, since the first result is
 -- written with all that came before it, and the job's message is still unsettled. Returns `planned`, or an outcome of
--- begin_stage_plan.
+-- begin_stage_plan. The same call once more, after its answer was lost with its connection, is `planned` too.
 -- Fence and locks: those of begin_stage_plan and seal_stage.
 create or replace function {schema}.plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
@@ -80,6 +80,9 @@ declare
   v_outcome text := {schema}.begin_stage_plan(p_job_id, p_run, p_stage);
 begin
   if v_outcome <> 'ready' then
+    if v_outcome = 'closed' and {schema}.was_born_claimed(p_job_id, p_run, p_stage, p_task_ids[1], p_lease_id) then
+      return 'planned';
+    end if;
     return v_outcome;
   end if;
   if p_lease_id is not null then
@@ -92,6 +95,18 @@ begin
     p_tasks_per_message);
   return 'planned';
 end $$;
+
+-- Whether a task is under the lease that it was planned with, so that its planner has it.
+create or replace function {schema}.was_born_claimed(
+  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid
+) returns boolean
+language sql stable as $$
+  select exists (
+    select from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+      and t.lease_id = p_lease_id
+  )
+$$;
 
 -- Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.
 -- Raises CM006 when not all of them were inserted: a stage that counts tasks without rows would end without them.

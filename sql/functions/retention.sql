@@ -13,6 +13,28 @@ language sql stable as $$
   order by j.finished_at limit p_limit
 $$;
 
+-- Raises CM006 where jobs were deleted and rows of theirs are left: a trigger keeps them from going with their job.
+-- They would be of no job, and stand in the way of another submission of it.
+create or replace function {schema}.refuse_left_behind(p_job_ids text[]) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_id text;
+begin
+  foreach v_id in array p_job_ids loop
+    if exists (select from {schema}.tasks t where t.job_id = v_id) then
+      perform {schema}.report_left_out('tasks');
+    elsif exists (select from {schema}.stages s where s.job_id = v_id) then
+      perform {schema}.report_left_out('stages');
+    elsif exists (select from {schema}.job_events e where e.job_id = v_id) then
+      perform {schema}.report_left_out('job_events');
+    elsif exists (select from {schema}.job_runs r where r.job_id = v_id) then
+      perform {schema}.report_left_out('job_runs');
+    elsif exists (select from {schema}.idempotency_keys k where k.job_id = v_id) then
+      perform {schema}.report_left_out('idempotency_keys');
+    end if;
+  end loop;
+end $$;
+
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
 -- Returns how many tasks it deleted, and whether the job.
 -- Fence: the job has ended and is under no hold, read under its row's lock.
@@ -35,6 +57,7 @@ begin
       if not found then
         perform {schema}.report_left_out('jobs');
       end if;
+      perform {schema}.refuse_left_behind(array[p_job_id]);
       is_job_pruned := true;
     elsif not exists (select 1 from {schema}.job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
       perform {schema}.record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
@@ -82,6 +105,7 @@ begin
   if v_count < cardinality(pruned_job_ids) then
     perform {schema}.report_left_out('jobs');
   end if;
+  perform {schema}.refuse_left_behind(pruned_job_ids);
   return next;
 end $$;
 
@@ -153,6 +177,9 @@ begin
     hold := case when p_is_held then jsonb_strip_nulls(jsonb_build_object(
       'reason', p_reason, 'actor', p_actor, 'at', {schema}.clock())) end;
     update {schema}.jobs j set hold = hold_job.hold where j.job_id = p_job_id;
+    if not found then
+      perform {schema}.report_left_out('jobs');
+    end if;
     perform {schema}.record_event(p_job_id, v_job.run, null, null,
       case when p_is_held then 'job_held' else 'job_released' end,
       jsonb_build_object('reason', p_reason, 'actor', p_actor));

@@ -24,18 +24,24 @@ begin
       p_description, p_next_tick_at, {schema}.schedule_change('created', p_actor, null), v_now, v_now
     ) on conflict do nothing;
     if not found then
+      if not exists (select from {schema}.schedules s where s.name = p_name) then
+        perform {schema}.report_left_out('schedules');
+      end if;
       return 'changed';
     end if;
     perform {schema}.record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
     return 'created';
   end if;
+  if not {schema}.lock_schedule(p_name, p_revision, p_seen_tick_at) then
+    return 'changed';
+  end if;
   update {schema}.schedules s set job_type = p_job_type, parameters = p_parameters, cron = p_cron,
     time_zone = p_time_zone, catch_up = p_catch_up, overlap = p_overlap, starts_at = p_starts_at, ends_at = p_ends_at,
     description = p_description, next_tick_at = p_next_tick_at, revision = s.revision + 1,
     last_change = {schema}.schedule_change('replaced', p_actor, null), updated_at = v_now
-  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at;
+  where s.name = p_name;
   if not found then
-    return 'changed';
+    perform {schema}.report_left_out('schedules');
   end if;
   perform {schema}.write_ticks(p_name, p_ticks);
   perform {schema}.record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
@@ -55,16 +61,31 @@ create or replace function {schema}.pause_schedule(p_name text, p_reason text, p
 returns table (has_changed boolean)
 language plpgsql as $$
 begin
-  update {schema}.schedules s set paused_at = {schema}.clock(), revision = s.revision + 1,
-    last_change = {schema}.schedule_change('paused', p_actor, p_reason), updated_at = {schema}.clock()
-  where s.name = p_name and s.paused_at is null;
-  has_changed := found;
+  select s.paused_at is null into has_changed from {schema}.schedules s where s.name = p_name for update;
+  if not found then
+    return;
+  end if;
   if has_changed then
+    update {schema}.schedules s set paused_at = {schema}.clock(), revision = s.revision + 1,
+      last_change = {schema}.schedule_change('paused', p_actor, p_reason), updated_at = {schema}.clock()
+    where s.name = p_name;
+    if not found then
+      perform {schema}.report_left_out('schedules');
+    end if;
     perform {schema}.record_audit('schedule_pause', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
   end if;
-  if has_changed or exists (select from {schema}.schedules s where s.name = p_name) then
-    return next;
-  end if;
+  return next;
+end $$;
+
+-- Locks a schedule for a change; false where it is not as the caller saw it.
+create or replace function {schema}.lock_schedule(p_name text, p_revision integer, p_seen_tick_at timestamptz)
+returns boolean
+language plpgsql as $$
+begin
+  perform from {schema}.schedules s
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
+  for update;
+  return found;
 end $$;
 
 -- Ends a schedule's pause and writes down that the ticks in it are skipped.
@@ -76,12 +97,15 @@ create or replace function {schema}.resume_schedule(
 ) returns boolean
 language plpgsql as $$
 begin
+  if not {schema}.lock_schedule(p_name, p_revision, p_seen_tick_at)
+    or exists (select from {schema}.schedules s where s.name = p_name and s.paused_at is null) then
+    return false;
+  end if;
   update {schema}.schedules s set paused_at = null, next_tick_at = p_next_tick_at, revision = s.revision + 1,
     last_change = {schema}.schedule_change('resumed', p_actor, p_reason), updated_at = {schema}.clock()
-  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
-    and s.paused_at is not null;
+  where s.name = p_name;
   if not found then
-    return false;
+    perform {schema}.report_left_out('schedules');
   end if;
   perform {schema}.write_ticks(p_name, p_ticks);
   perform {schema}.record_audit('schedule_resume', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
@@ -104,11 +128,13 @@ create or replace function {schema}.plan_ticks(
 ) returns boolean
 language plpgsql as $$
 begin
-  update {schema}.schedules s set next_tick_at = p_next_tick_at
-  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
-    and s.paused_at is null;
-  if not found then
+  if not {schema}.lock_schedule(p_name, p_revision, p_seen_tick_at)
+    or exists (select from {schema}.schedules s where s.name = p_name and s.paused_at is not null) then
     return false;
+  end if;
+  update {schema}.schedules s set next_tick_at = p_next_tick_at where s.name = p_name;
+  if not found then
+    perform {schema}.report_left_out('schedules');
   end if;
   perform {schema}.write_ticks(p_name, p_ticks);
   return true;
@@ -287,6 +313,9 @@ begin
     from {schema}.schedules s where s.name = p_name
     on conflict (schedule, tick_at) do update set held_until = excluded.held_until
     returning schedule, tick_at, job_type, parameters, submission_key, attempt, is_manual, actor, created_at;
+  if not found and exists (select from {schema}.schedules s where s.name = p_name) then
+    perform {schema}.report_left_out('schedule_ticks');
+  end if;
 end $$;
 
 -- Notes what came of a tick's submission: submitted, failed, or due again after p_delay_seconds.
@@ -319,9 +348,13 @@ end $$;
 create or replace function {schema}.delete_schedule(p_name text, p_actor text) returns boolean
 language plpgsql as $$
 begin
-  delete from {schema}.schedules s where s.name = p_name;
+  perform from {schema}.schedules s where s.name = p_name for update;
   if not found then
     return false;
+  end if;
+  delete from {schema}.schedules s where s.name = p_name;
+  if not found then
+    perform {schema}.report_left_out('schedules');
   end if;
   perform {schema}.record_audit('schedule_delete', '', p_actor, null, jsonb_build_object('schedule', p_name));
   return true;

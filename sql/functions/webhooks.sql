@@ -166,6 +166,9 @@ begin
     description = p_description, revision = w.revision + 1, updated_at = v_now,
     last_change = jsonb_strip_nulls(jsonb_build_object('action', 'replaced', 'actor', p_actor, 'at', v_now))
   returning w.revision = 1, w.secret_seed into is_new, seed;
+  if not found then
+    perform {schema}.report_left_out('webhooks');
+  end if;
   perform {schema}.record_audit('webhook_put', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return next;
 end $$;
@@ -189,13 +192,17 @@ create or replace function {schema}.rotate_webhook_secret(
 ) returns boolean
 language plpgsql as $$
 begin
+  perform from {schema}.webhooks w where w.name = p_name and w.secret_seed is not null for update;
+  if not found then
+    return false;
+  end if;
   update {schema}.webhooks w
   set former_seed = w.secret_seed, former_until = {schema}.clock() + p_both_seconds * interval '1 second',
     secret_seed = p_secret_seed, revision = w.revision + 1, updated_at = {schema}.clock(),
     last_change = jsonb_strip_nulls(jsonb_build_object('action', 'rotated', 'actor', p_actor, 'at', {schema}.clock()))
-  where w.name = p_name and w.secret_seed is not null;
+  where w.name = p_name;
   if not found then
-    return false;
+    perform {schema}.report_left_out('webhooks');
   end if;
   perform {schema}.record_audit('webhook_rotate', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return true;
@@ -205,9 +212,13 @@ end $$;
 create or replace function {schema}.delete_webhook(p_name text, p_actor text) returns boolean
 language plpgsql as $$
 begin
-  delete from {schema}.webhooks w where w.name = p_name;
+  perform from {schema}.webhooks w where w.name = p_name for update;
   if not found then
     return false;
+  end if;
+  delete from {schema}.webhooks w where w.name = p_name;
+  if not found then
+    perform {schema}.report_left_out('webhooks');
   end if;
   delete from {schema}.webhook_deliveries d where d.webhook = p_name;
   perform {schema}.record_audit('webhook_delete', '', p_actor, null, jsonb_build_object('webhook', p_name));

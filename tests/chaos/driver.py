@@ -22,13 +22,14 @@ from tests.chaos.faults import FaultRecord, Faults
 from tests.chaos.jobs import EFFECTS_TABLE, LEASE_SECONDS, ChaosJob, SingleChaosJob, TolerantChaosJob
 from tests.chaos.report import Figures, read_figures
 
+# Messages, of three workers together: there is nearly always something in work, and often something that waits.
+AT_ONCE = 12
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
     "COREMACHINE_JOBS": "tests.chaos.jobs:build_registry",
     "COREMACHINE_HTTP_AUTH": "anonymous",
     "COREMACHINE_SWEEP_SCHEDULE": "*/2 * * * * *",
-    # Four messages a worker, so that there is nearly always something in work, and often something that waits.
-    "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "12",
+    "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": str(AT_ONCE),
 }
 # How often a fault is taken, in comparison with the others.
 WEIGHTS = {
@@ -76,7 +77,7 @@ class Options:
     @property
     def work_seconds(self) -> float:
         """What a task lasts on average, so that there is work over the whole time, and an end of it."""
-        return min(1.0, 24.0 * self.seconds / self.tasks)
+        return min(1.0, AT_ONCE * self.seconds / self.tasks)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from datetime import timedelta
 from decimal import Decimal, getcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -25,6 +26,7 @@ from core.basics.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored
 from core.basics.threads import ThreadReserve
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
+from core.fan_in import fan_in_reader, load_fan_in_results
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
@@ -148,6 +150,29 @@ def test_database_that_is_away_while_results_are_read_is_no_fault_of_the_author(
         call_author(list, read_once(away()))
     with pytest.raises(StoreUnavailable, match="away"):
         list(author_items("plan", as_it_is, lambda: (item for item in read_once(away()))))
+
+
+def catching(results):
+    with suppress(Exception):
+        yield from results
+
+
+def test_author_who_catches_everything_does_not_catch_that():
+    """A plan or a summary of half of the results was written when the database was back."""
+    with pytest.raises(StoreUnavailable, match="away"):
+        call_author(lambda: list(catching(read_once(away()))))
+    with pytest.raises(StoreUnavailable, match="away"):
+        list(author_items("plan", as_it_is, lambda: catching(read_once(away()))))
+
+
+def test_handler_who_catches_everything_makes_no_result_of_half_of_the_results():
+    source = {"job_id": "a" * 64, "run": 1, "stage": 1, "expected_count": 2}
+    store = Mock(stream_results=lambda _: away(), stream_failures=lambda _: away())
+    with fan_in_reader(store):
+        loaded = load_fan_in_results({"fan_in_source": source})
+    for read in (loaded.results, loaded.failures):
+        with pytest.raises(StoreUnavailable, match="away"):
+            call_author(lambda read=read: list(catching(read())))
 
 
 def test_other_database_that_is_away_is_the_authors_own():

@@ -1,11 +1,13 @@
 import gc
+import io
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 
 from core.basics.first_imports import IMPORTS, keep_imported
-from infrastructure.service_bus import _load_sdk
+from jobs.views import load_view
 from triggers.app_shape import read_shape
 from triggers.functions import create_app
 
@@ -47,14 +49,20 @@ def test_a_collector_that_was_off_stays_off():
         gc.enable()
 
 
-def test_what_is_garbage_later_is_not_kept_by_each_message(monkeypatch):
+def test_only_what_is_new_is_kept(monkeypatch):
     """A worker grew by 12 KB with each job: what was alive when it sent a message was never collected."""
     freezes = []
     monkeypatch.setattr(gc, "freeze", lambda: freezes.append(1))
-    _load_sdk.cache_clear()
     for _ in range(3):
-        _load_sdk()
-    assert len(freezes) == 1
+        with IMPORTS, IMPORTS:
+            import json  # noqa: F401
+    assert freezes == []
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    for _ in range(3):
+        with IMPORTS, IMPORTS.first("this"):
+            import this  # noqa: F401
+    assert freezes == [1]
 
 
 @pytest.fixture
@@ -115,3 +123,31 @@ def test_messages_and_sweeps_go_on_while_the_first_request_imports_its_library(n
     busy_imports()
     assert goes_on(lambda: function(SimpleNamespace(past_due=False)))
     assert len(calls) == 2
+
+
+def test_a_view_that_takes_long_to_import_keeps_nothing_else_waiting(tmp_path, monkeypatch):
+    """The first messages of its process waited for it: a module that asks the network while it is imported may hang."""
+    began, may_end = threading.Event(), threading.Event()
+    monkeypatch.setitem(sys.modules, "events_of_a_test", SimpleNamespace(began=began, may_end=may_end))
+    (tmp_path / "slow_view.py").write_text(
+        "import events_of_a_test as events\nevents.began.set()\nevents.may_end.wait(60)\ndef show(asked): return None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    view = threading.Thread(target=load_view, args=["slow_view:show"])
+    view.start()
+    assert began.wait(30)
+    entered = threading.Event()
+
+    def first_message():
+        with IMPORTS:
+            entered.set()
+
+    message = threading.Thread(target=first_message, daemon=True)
+    message.start()
+    try:
+        assert entered.wait(5)
+    finally:
+        may_end.set()
+        view.join(30)
+        message.join(30)
+    assert load_view("slow_view:show")(None) is None

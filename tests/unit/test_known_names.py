@@ -75,6 +75,18 @@ def test_a_name_that_the_type_does_not_have_is_found_with_its_path(parameters, p
 
 
 @pytest.mark.parametrize(
+    ("kind", "parameters", "hint"),
+    [
+        (Tile, {"zom": 1}, "did you mean 'zoom'? Tile may take others: model_config = ConfigDict(extra='ignore')"),
+        # It read as if one of the names was "west Box may take", with the setting of a model.
+        (Box, {"x": 1}, "known names: west. Box may take others: __pydantic_config__ = ConfigDict(extra='ignore')"),
+    ],
+)
+def test_the_hint_is_of_whole_sentences_and_of_the_kind_of_class(kind, parameters, hint):
+    assert name_check(kind)(parameters, "").hint == hint
+
+
+@pytest.mark.parametrize(
     ("kind", "parameters"),
     [
         (

@@ -5,7 +5,7 @@ from types import MappingProxyType
 import pytest
 
 from core.basics import canonical
-from core.basics.canonical import MOST_VALUE_BYTES, ValueTooLarge, encode_storable
+from core.basics.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES, ValueTooLarge, encode_storable
 
 
 class Text(str):
@@ -32,6 +32,12 @@ def test_what_is_too_large_is_refused_before_it_is_written(value, monkeypatch):
     monkeypatch.setattr(canonical, "_encode", None)
     with pytest.raises(ValueTooLarge, match=r"result: expected at most 16,777,216 bytes of JSON, found [\d,]+ or more"):
         encode_storable(value, "result", most_bytes=MOST_VALUE_BYTES)
+
+
+def test_advice_for_what_is_too_large_is_possible():
+    """The setting goes up to 32 MB."""
+    for size, advised in ((MOST_JSONB_BYTES, True), (MOST_JSONB_BYTES + 1, False)):
+        assert ("raise COREMACHINE_MAX_VALUE_BYTES" in str(ValueTooLarge("a", size, MOST_VALUE_BYTES))) is advised
 
 
 def test_what_was_counted_is_never_more_than_what_is_written():

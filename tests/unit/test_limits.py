@@ -71,6 +71,13 @@ def test_a_rate_is_written_as_it_is_read(text):
     assert str(Rate.model_validate(Rate.read(text))) == text
 
 
+@pytest.mark.parametrize("value", [5, True, ["1/s"], "many"], ids=repr)
+def test_what_is_no_rate_is_told_how_one_is_written(value):
+    """A number was told to be an object."""
+    with pytest.raises(ValueError, match="expected a rate such as '100/min'"):
+        Rate.read(value)
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

@@ -1,7 +1,6 @@
 """What a stand-in does with the answers of the database, and with a parent that is silent."""
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -13,8 +12,9 @@ import pytest
 from core.models.lease import LeaseOutcome, RenewedLease
 from core.models.refs import StepRef
 from infrastructure.settings import load_settings
-from infrastructure.stand_in import LeaseStandIn, step_line
-from infrastructure.stand_in_process import StandIn, Steps, is_stopped
+from infrastructure.stand_in import LeaseStandIn
+from infrastructure.stand_in_process import StandIn, is_stopped
+from infrastructure.step_sheet import StepSheet, read_steps
 
 PARENT = 4711
 
@@ -146,15 +146,26 @@ def test_without_a_thread_that_ticks_no_process_is_left_and_the_next_call_tries_
     stand_in.close()
 
 
-def test_steps_are_read_from_the_pipe_however_it_is_cut():
+def test_a_sheet_says_the_steps_that_are_taken_now(tmp_path):
     one, other = StepRef("ab", 1, 2, "queued", 0), StepRef("cd", 1, 3, "finalizing", 1)
-    said = b"..".join(
-        step_line(step, is_taken=is_taken) for step, is_taken in [(one, True), (other, True), (one, False)]
-    )
-    for size in (1, 7, len(said)):
-        steps, others = Steps(), b""
-        for place in range(0, len(said), size):
-            others += steps.read(said[place : place + size])
-        assert (steps.taken, others) == ({tuple(other)}, b"....")
-    assert Steps().read(b"!.") == b"!."
-    assert len(step_line(StepRef("f" * 64, 2**31, 10**6, "finalizing", 2**31), is_taken=True)) < select.PIPE_BUF
+    sheet = StepSheet()
+    assert read_steps(sheet.descriptor) == []
+    for steps in ({one, other}, {other}, set()):
+        sheet.write(steps)
+        assert set(read_steps(sheet.descriptor)) == steps
+    with (tmp_path / "torn").open("w+b") as file:
+        file.write(b'[["ab", 1, 2, "que')
+        file.flush()
+        with pytest.raises(ValueError, match=r"JSON|Unterminated|Expecting"):
+            read_steps(file.fileno())
+    sheet.close()
+    sheet.close()
+
+
+def test_more_steps_than_a_sheet_has_room_for_are_left_out():
+    sheet = StepSheet()
+    sheet.write(StepRef("f" * 64, 2**31, number, "finalizing", 2**31) for number in range(10_000))
+    found = read_steps(sheet.descriptor)
+    assert 300 < len(found) < 10_000
+    assert [step[2] for step in found] == list(range(len(found)))
+    sheet.close()

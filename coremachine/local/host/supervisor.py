@@ -99,6 +99,8 @@ class HostSupervisor:
         self._address = (host, port)
         self._local = read_local_settings(self._app_dir) if reads_local_settings else LocalSettings()
         self._environment = {**self._local.values, **os.environ, **(environment or {})}
+        # As in Azure, an app sees how many processes share what host.json gives to all of them.
+        self._environment["FUNCTIONS_WORKER_PROCESS_COUNT"] = str(workers)
         self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
         self._log_level = (log_level or self._settings.log_level).upper()
         self._log_file = log_file

@@ -144,3 +144,17 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     queues.clear()
     with clone_template(server_url) as database_url, create_pool(database_url, max_size=20) as pool:
         yield Platform(Engine(pool), queues)
+
+
+@pytest.fixture
+def leave_out(engine):
+    """Let a trigger leave out what is inserted into a table, until it is called without one."""
+    engine.execute("create function public.act() returns trigger language plpgsql as $$ begin return null; end $$")
+
+    def leave_out(table, condition="true", action="insert"):
+        engine.execute(
+            f"create trigger theirs before {action} on app.{table} for each row when ({condition}) "
+            "execute function public.act()"
+        )
+
+    return leave_out

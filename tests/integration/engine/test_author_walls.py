@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 
 import pytest
 
@@ -134,6 +135,10 @@ def as_exit(_):
     raise SystemExit(4)
 
 
+def as_count(stage, context):
+    return {"count": len(list(context.results(stage)))}
+
+
 def exits_on_the_way(_):
     yield TaskDefinition()
     raise SystemExit(4)
@@ -217,6 +222,11 @@ def test_planner_that_is_interrupted_is_asked_again(rig, plan):
         (lambda _: "text", "ContractViolationError", "expected it to return a mapping, found str 'text'"),
         (lambda _: (one for one in []), "ContractViolationError", "found a generator, of which nothing has run"),
         (lambda _: {"a": "x" * (17 * 1024 * 1024)}, "ValueTooLarge", "expected at most 16,777,216 bytes"),
+        # Of a stage that there is not they were empty; with True the database refused the statement, for ever.
+        *(
+            (partial(as_count, stage), "ContractViolationError", f"a stage of 'shapes', 1 to 3, found {stage!r}")
+            for stage in (0, 4, 2**70, True, None, "1", 1.0, [1])
+        ),
     ],
 )
 def test_finalizer_that_goes_wrong_fails_its_job_with_the_reason(rig, finalize, finalizer, error_type, said):

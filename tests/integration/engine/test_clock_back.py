@@ -7,6 +7,7 @@ import pytest
 from core.models.insight import Severity
 from core.operating.explain import explain
 from infrastructure.insight import InsightQueries
+from infrastructure.limits import LimitRepository
 
 from .machine_suite import Rig
 
@@ -98,3 +99,50 @@ def test_step_of_a_process_that_died_is_announced(engine, rig):
     )
     assert row["wait"] <= timedelta(seconds=10)
     assert row["is_past"]
+
+
+def test_rate_counts_what_began_then_as_of_now(engine, rig):
+    """No task began for five hours and the rate's period, and `limits list` had that as the time of the next start."""
+    limits = [{"name": "api", "rate": {"count": 1, "seconds": 60}}]
+    job_id = engine.submit(stages=1, limits=limits)
+    engine.plan(job_id, 1, 2, first_window=32, is_limited=True)
+    engine.claim(job_id, 1, "s1-00000")
+    engine.execute("update app.limit_starts set ends_at = ends_at + %s", FIVE_HOURS)
+    assert [sweep(rig), sweep(rig)] == [1, 0]
+    assert LimitRepository(engine.pool).read_limits(["api"])[0].begun == 1
+    [row] = engine.query("select ends_at - clock_timestamp() as wait from app.limit_starts")
+    assert row["wait"] <= timedelta(seconds=3)
+
+
+def test_starts_of_a_long_period_stay(engine, rig):
+    """They are counted by the end of a twentieth of it, which may be an hour away."""
+    job_id = engine.submit(stages=1, limits=[{"name": "api", "rate": {"count": 9, "seconds": 86_400}}])
+    engine.plan(job_id, 1, 1, first_window=32, is_limited=True)
+    engine.claim(job_id, 1, "s1-00000")
+    assert sweep(rig) == 0
+
+
+def test_place_of_a_task_that_was_cut_off_is_free_when_its_lease_would_have_ended(engine, rig):
+    job_id = engine.submit(stages=1, limits=[{"name": "api", "at_once": 1}], lease_seconds=60)
+    engine.plan(job_id, 1, 1, first_window=32, is_limited=True)
+    engine.claim(job_id, 1, "s1-00000")
+    assert engine.jobs.cancel_job(job_id, None, grace_seconds=0) == "cancelled"
+    assert sweep(rig) == 0
+    engine.execute("update app.limit_places set ends_at = ends_at + %s", FIVE_HOURS)
+    assert [sweep(rig), sweep(rig)] == [1, 0]
+    [row] = engine.query("select ends_at - clock_timestamp() as wait from app.limit_places")
+    assert timedelta() < row["wait"] <= timedelta(seconds=60)
+
+
+def test_task_whose_message_came_during_a_pause_goes_on_after_it(engine, rig):
+    """Nobody sent its message again until the time at which it had come."""
+    job_id = rig.submit(n=1)
+    assert rig.queues.deliver(rig.machine)
+    rig.machine.pause_job(job_id, reason=None, actor=None)
+    rig.queues.run(rig.machine)
+    engine.execute("update app.tasks set parked_at = parked_at + %s", FIVE_HOURS)
+    rig.machine.resume_job(job_id, reason=None, actor=None)
+    assert [sweep(rig), sweep(rig)] == [1, 0]
+    rig.janitor.sweep()
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"

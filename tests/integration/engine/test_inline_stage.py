@@ -82,7 +82,7 @@ class Held:
         self.lease = engine.claim(self.job_id, 1, *self.ids)
         self.is_last = stages == 1
 
-    def go_on(self, *, lease=None, ids=None, run=1, stage=1):
+    def go_on(self, *, lease=None, ids=None, run=1, stage=1, next_lease=None):
         """What follows: a stage of two tasks, or the job's end."""
         ids = self.ids if ids is None else ids
         what = {"lease_id": lease or self.lease, "results": dict.fromkeys(ids, RESULT)}
@@ -90,7 +90,7 @@ class Held:
             return self.engine.stages.complete_stage_and_finalize(
                 StageRef(self.job_id, run, stage), **what, summary={"all": "well"}
             )
-        following = small_stage(self.job_id, 2, 2, self.next_lease)
+        following = small_stage(self.job_id, 2, 2, next_lease or self.next_lease)
         return self.engine.stages.complete_stage_and_plan_next(
             StageRef(self.job_id, run, stage), **what, following=following
         )
@@ -250,10 +250,16 @@ def test_it_waits_for_whoever_holds_the_job_and_then_sees_what_he_did(engine, da
     assert (job.status, job.stage) == (status, 1)
 
 
+def test_the_same_call_again_finds_the_tasks_that_it_planned(engine):
+    """After an answer that was lost they had a lease, and nobody to run them."""
+    held = Held(engine, 2)
+    assert [held.go_on(), held.go_on(), held.go_on(next_lease=uuid4())] == [True, True, False]
+
+
 def test_one_of_many_simultaneous_calls_does_it(engine, crowd):
     for _ in range(10):
         held = Held(engine, 3)
-        assert Counter(crowd(*[held.go_on] * 8)) == {True: 1, False: 7}
+        assert Counter(crowd(*[lambda held=held: held.go_on(next_lease=uuid4())] * 8)) == {True: 1, False: 7}
 
 
 def test_commit_is_waited_for_though_the_next_tasks_are_born_claimed(engine, database_url):

@@ -17,20 +17,6 @@ from .machine_suite import Rig
 from .test_dead_letters import letter
 
 
-@pytest.fixture
-def leave_out(engine):
-    """Let a trigger leave out what is inserted into a table, until it is called without one."""
-    engine.execute("create function public.act() returns trigger language plpgsql as $$ begin return null; end $$")
-
-    def leave_out(table, condition="true", action="insert"):
-        engine.execute(
-            f"create trigger theirs before {action} on app.{table} for each row when ({condition}) "
-            "execute function public.act()"
-        )
-
-    return leave_out
-
-
 def told(table):
     return pytest.raises(ChangeRefused, match=f"trigger or a rule of the table {table} keeps rows out; drop it")
 

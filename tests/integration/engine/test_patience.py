@@ -13,7 +13,7 @@ from infrastructure.base import DatabaseShort, DatabaseUnavailable, StatementCan
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.results import ResultRepository
 
-from .machine_suite import Rig
+from .machine_suite import Rig, ShapesJob
 
 AWAY = DatabaseUnavailable("call", "server closed the connection unexpectedly")
 
@@ -80,6 +80,31 @@ def test_outcome_is_written_when_the_database_is_back(engine, away, way):
     assert sum(rig.behave.calls.values()) == count + (3 if way == "retry" else 2)
 
 
+@pytest.mark.parametrize("way", ["plan", "with the next stage", "with the summary"])
+def test_outcome_whose_answer_was_lost_is_not_waited_for(engine, monkeypatch, way):
+    """The tasks that it had planned and claimed ran when their lease had run out, after an interruption."""
+    repository, name, _ = WAYS[way]
+    rig = Rig(engine, on_the_spot=True, patience_seconds=30)
+    rig.run(n=2)
+    rig.behave.calls.clear()
+    call, met = getattr(repository, name), []
+
+    def lose_the_answer(self, *arguments, **more):
+        answer = call(self, *arguments, **more)
+        met.append(name)
+        if len(met) == 1:
+            raise AWAY
+        return answer
+
+    monkeypatch.setattr(repository, name, lose_the_answer)
+    job_id = rig.submit(n=2)
+    rig.queues.run(rig.machine)
+    assert len(met) > 1
+    assert rig.job(job_id).result == {"total": 1, "failed": 0}
+    assert engine.query("select sum(interruptions) as n, max(attempt) as most from app.tasks") == [{"n": 0, "most": 1}]
+    assert sum(rig.behave.calls.values()) == 4
+
+
 def fails_once():
     calls = []
 
@@ -111,6 +136,34 @@ def test_results_are_read_on_when_the_database_is_back(engine, monkeypatch):
     assert rig.job(job_id).result == {"total": sum(n * n for n in range(7)), "failed": 0}
     assert met.count("stream_completed") > 5
     assert [task["attempt"] for task in rig.tasks(job_id, 3)] == [1]
+
+
+def test_author_who_catches_everything_makes_no_summary_of_half_of_the_results(engine, monkeypatch):
+    """What `except Exception` around earlier results made of an outage was written when the database was back, and the
+    job completed with it.
+    """
+
+    def summary_of_what_can_be_read(context):
+        try:
+            return {"total": len(list(context.results(2)))}
+        except Exception as error:  # noqa: BLE001 - as in the wild
+            return {"total": str(error)}
+
+    monkeypatch.setattr(ShapesJob, "finalize_job", staticmethod(summary_of_what_can_be_read))
+    rig = Rig(engine, patience_seconds=30)
+    execute, met = ResultRepository._execute_query, []
+
+    def refuse(self, operation, query, parameters=()):
+        if operation == "stream_completed" and parameters[2] == 2:
+            met.append(operation)
+            # The handler of the fan-in has read them before.
+            if len(met) == 2:
+                raise AWAY
+        return execute(self, operation, query, parameters)
+
+    monkeypatch.setattr(ResultRepository, "_execute_query", refuse)
+    job_id = rig.run(n=3)
+    assert (rig.job(job_id).result, len(met)) == ({"total": 3}, 3)
 
 
 def test_outcome_that_waits_does_not_keep_a_process_from_its_end(engine, away):

@@ -19,9 +19,10 @@ from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.messages import as_datum, content_of, trigger_metadata
 from coremachine.local.host.received import received_by_sdk
 from coremachine.local.host.settings import read_host_settings
+from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.host.timer import timer_call
 from tests.integration.host.conftest import received_message
-from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
+from triggers.app_shape import RESERVE_THREADS, find_slot_shortage, find_thread_shortage, read_shape, threads_needed
 
 ROOT = Path(__file__).parents[3]
 NO_BROKER = "Endpoint=sb://localhost:1;SharedAccessKeyName=n;SharedAccessKey=a2V5;UseDevelopmentEmulator=true"
@@ -85,6 +86,15 @@ def test_each_worker_takes_as_many_messages_as_an_instance_unless_somebody_chose
     assert concurrency_settings(tmp_path, {}, workers=3)[CALLS_SETTING] == "15"
     assert CALLS_SETTING not in concurrency_settings(tmp_path, {CALLS_SETTING: "2"}, workers=3)
     assert CALLS_SETTING not in concurrency_settings(tmp_path, {CALLS_SETTING.upper(): "2"}, workers=3)
+
+
+def test_app_of_a_local_stack_has_threads_enough_for_its_share_of_the_messages(tmp_path):
+    """Each worker warned at each start, as if it got the messages of all."""
+    host_json = tmp_path / "host.json"
+    host_json.write_text('{"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": 12}}}')
+    host = HostSupervisor(tmp_path, workers=3, environment=concurrency_settings(tmp_path, {}, workers=3))
+    assert find_thread_shortage(read_shape({}), host._environment, host_json) is None
+    assert find_slot_shortage(read_shape({}), host._environment, host_json) is None
 
 
 def test_livez_answers_while_every_thread_is_taken(functions, slow):

@@ -73,19 +73,24 @@ def write_raster(path: Path, pixels: Any, validity: str = "none", **profile: Any
 
 def write_nodata_text(path: Path, text: str) -> Path:
     """Have a small TIFF (little-endian, not BigTIFF) say this of its nodata, whatever GDAL would write."""
+    value = text.encode() + b"\0"
+    return write_tag(path, NODATA_TAG, 2, len(value), value)
+
+
+def write_tag(path: Path, tag: int, kind: int, count: int, value: bytes) -> Path:
+    """Have the first image of a small TIFF (little-endian, not BigTIFF) have a tag, whatever GDAL would write."""
     content = bytearray(path.read_bytes())
     (begin,) = struct.unpack_from("<I", content, 4)
-    (count,) = struct.unpack_from("<H", content, begin)
-    size = 2 + 12 * count
+    (number,) = struct.unpack_from("<H", content, begin)
+    size = 2 + 12 * number
     entries = [bytes(content[at : at + 12]) for at in range(begin + 2, begin + size, 12)]
-    entries = [entry for entry in entries if struct.unpack_from("<H", entry)[0] != NODATA_TAG]
+    entries = [entry for entry in entries if struct.unpack_from("<H", entry)[0] != tag]
     following = content[begin + size : begin + size + 4]
-    value = text.encode() + b"\0"
     content += bytes(len(content) % 2)
     place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", len(content))
     content += value if len(value) > 4 else b""
     content += bytes(len(content) % 2)
-    entries.append(struct.pack("<HHI", NODATA_TAG, 2, len(value)) + place)
+    entries.append(struct.pack("<HHI", tag, kind, count) + place)
     struct.pack_into("<I", content, 4, len(content))
     content += struct.pack("<H", len(entries)) + b"".join(sorted(entries, key=lambda each: each[:2][::-1])) + following
     path.write_bytes(bytes(content))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
@@ -115,6 +116,13 @@ def test_a_raster_without_a_usable_place_is_refused(make_raster, output, profile
     with pytest.raises(UnusableRaster, match=reason):
         convert_raster(path, output)
     assert not list(Path(output).iterdir())
+
+
+def test_a_system_that_gdal_does_not_read_is_named(make_raster, output):
+    path = Path(make_raster(crs=None))
+    path.with_suffix(".prj").write_text(CRS.from_epsg(32614).to_wkt())
+    with pytest.raises(UnusableRaster, match=r"assign that of its .prj, .* \(gdal_edit -a_srs a.prj\)"):
+        convert_raster(str(path), output)
 
 
 def test_damaged_blocks_are_found_and_nothing_is_left_behind(make_raster, output):

@@ -16,8 +16,10 @@ from jobs.flood_risk_cog.intact import BlockCheck, check_blocks
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.tiff import directories, full_size_directories
-from tests.unit.raster.made import hidden, pixels_of, write_raster
+from tests.unit.raster.made import PLACE, hidden, pixels_of, write_raster, write_tag
 
+OFFSETS, SIZES = 273, 279
+PROFILE = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:32614", "transform": PLACE}
 FORMS = [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}, {"ENDIANNESS": "BIG", "BIGTIFF": "YES"}]
 
 
@@ -35,6 +37,49 @@ def test_directories_tell_where_blocks_are_as_gdal_does(tmp_path, layout, form):
         ]
     assert list(zip(main.offsets.tolist(), main.sizes.tolist(), strict=True)) == blocks
     assert (main.compression, main.nodata, mask.compression, mask.nodata) == (8, "-5", 8, None)
+    assert [each.blocks for each in (main, mask)] == [each.offsets.size for each in (main, mask)]
+
+
+def change_table(path, tag, change):
+    """Have a raster of six strips another table of blocks."""
+    (found,) = full_size_directories(str(path))
+    numbers = change(list(map(int, found.offsets if tag == OFFSETS else found.sizes)))
+    write_tag(path, tag, 4, len(numbers), struct.pack(f"<{len(numbers)}I", *numbers))
+
+
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+@pytest.mark.parametrize(
+    ("tag", "change", "reason"),
+    [
+        ("offsets", lambda each: each[:4], "4 of 6 are there|data is damaged in rows"),
+        ("sizes", lambda each: each[:4], "4 of 6 are there"),
+        ("offsets", lambda each: [*each[:2], 0, *each[3:]], "block 3 of 6 has no place|data is damaged in rows"),
+    ],
+)
+def test_a_table_that_lacks_blocks_is_damage(tmp_path, compress, tag, change, reason):
+    """GDAL reads zeros in the place of a block that the table lacks, or the file's header as values."""
+    pixels = pixels_of("uint16", side=60) + 1
+    path = write_raster(tmp_path / "a.tif", pixels, compress=compress, blockysize=10)
+    change_table(path, OFFSETS if tag == "offsets" else SIZES, change)
+    with pytest.raises(UnusableRaster, match=reason):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_a_table_that_is_longer_is_read(tmp_path, compress):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint16", side=60), compress=compress, blockysize=10)
+    for tag in (OFFSETS, SIZES):
+        change_table(path, tag, lambda each: [*each, 9, 9])
+    assert convert_raster(str(path), str(tmp_path / "out"))["verification"]["values"] == "identical"
+
+
+def test_a_sparse_raster_is_whole(tmp_path):
+    with rasterio.open(
+        tmp_path / "a.tif", "w", **PROFILE, width=600, height=600, tiled=True, sparse_ok=True, compress="deflate"
+    ) as dataset:
+        dataset.write(np.ones((1, 40, 40), "uint8"), window=((0, 40), (0, 40)))
+    result = convert_raster(str(tmp_path / "a.tif"), str(tmp_path / "out"))
+    assert result["statistics"]["valid_pixels"] == 360_000
 
 
 def damage_unnoticed(path, directory):

@@ -361,6 +361,7 @@ def test_a_cancelled_conversion_stops_before_its_next_step_and_leaves_nothing(so
     ("options", "words"),
     [
         ({"target_crs": "EPSG:99999"}, "target_crs: expected a coordinate system that PROJ knows"),
+        ({"target_crs": "EPSG:9518"}, "target_crs: expected a system without heights.*give its horizontal part alone"),
         (
             {"target_crs": "EPSG:4326", "web_optimized": True},
             "target_crs: expected EPSG:3857 or nothing beside web_opt",

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.plan import UnusableRaster
 from tests.unit.raster.made import pixels_of, write_raster
 
@@ -28,6 +29,17 @@ def reproject(tmp_path):
 
 def smooth(dtype, low=1.0, high=90.0):
     return np.broadcast_to(np.linspace(low, high, SIDE), (1, SIDE, SIDE)).astype(dtype)
+
+
+@pytest.mark.parametrize(("high", "dtype"), [(200, "uint8"), (80, "int8")])
+def test_sums_beyond_their_type_are_refused(tmp_path, high, dtype):
+    """Pixels of 30 x 10 metres become squares of about 27, of whose sums GDAL makes the end of the type."""
+    pixels = smooth(dtype, high=high)
+    path = write_raster(tmp_path / "a.tif", pixels, transform=Affine(30, 0, 600_000, 0, -10, 3_300_000))
+    with pytest.raises(DifferentOutput, match=f"sums are beyond its type {dtype}; give it a wider one"):
+        convert_raster(str(path), str(tmp_path / "a"), target_crs="EPSG:3857", resampling="sum", kind="continuous")
+    path = write_raster(tmp_path / "a.tif", pixels.astype("int16"), transform=Affine(30, 0, 6e5, 0, -10, 33e5))
+    convert_raster(str(path), str(tmp_path / "b"), target_crs="EPSG:3857", resampling="sum", kind="continuous")
 
 
 def with_alpha(dtype, low, high):

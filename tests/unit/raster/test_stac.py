@@ -11,12 +11,12 @@ import pystac
 import pytest
 import rasterio
 from rasterio.crs import CRS
-from rasterio.transform import from_bounds
+from rasterio.transform import Affine, from_bounds
 
 from jobs.flood_risk_cog.catalog import build_catalog
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, union
-from jobs.flood_risk_cog.stac import UNKNOWN_TIME, collection_of
+from jobs.flood_risk_cog.stac import UNKNOWN_TIME, collection_of, item_of
 from tests.unit.raster.made import pixels_of, write_raster
 
 
@@ -144,6 +144,17 @@ def test_every_item_and_the_collection_are_valid(strange):
         assert asset["bands"][0]["nodata"] == 99
         # Only the core: the extensions' schemas are on the network.
         pystac.Item.from_dict(document | {"stac_extensions": []}).validate()
+
+
+@pytest.mark.parametrize(("across", "down"), [(10, -10), (10, 10), (-10, -10)])
+def test_the_box_of_a_grid_in_any_direction_begins_at_its_lowest_coordinates(tmp_path, across, down):
+    place = Affine(across, 0, 600_000, 0, down, 3_300_000)
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=20), transform=place)
+    item = item_of(convert_raster(str(path), str(tmp_path / "out")), "a", "a.tif", "floods")
+    west, south, east, north = item["properties"]["proj:bbox"]
+    assert (east - west, north - south) == (200, 200)
+    assert {600_000} & {west, east}
+    assert {3_300_000} & {south, north}
 
 
 def test_a_raster_that_cannot_be_drawn_is_named_and_costs_no_other(tmp_path):

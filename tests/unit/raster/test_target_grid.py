@@ -484,3 +484,57 @@ def test_a_grid_that_is_rotated_by_a_rounded_digit_is_taken(tmp_path, target):
             continue
         with pytest.raises(UnusableRaster, match="its grid is rotated or skewed"):
             convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+
+
+@pytest.mark.parametrize(("crs", "target"), [("EPSG:5041", "EPSG:32661"), ("EPSG:32761", "EPSG:5042")])
+def test_systems_that_differ_in_the_order_of_their_axes_have_the_same_places(tmp_path, crs, target):
+    """Files have x before y whatever the order of the axes is, and PROJ changes them between such systems."""
+    place = Affine(100, 0, 2_274_000, 0, -100, 1_522_000)
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=60), crs=crs, transform=place)
+    result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target, resampling="nearest")
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        assert cog.crs.to_string() == target
+        assert cog.transform.almost_equals(place, 1e-6)
+        assert np.array_equal(cog.read(), source.read())
+
+
+@pytest.mark.parametrize("validity", ["none", "nodata", "alpha"])
+def test_a_mode_of_minus_one_is_a_value(tmp_path, validity):
+    """GDAL's mode takes -1 for no value: such pixels had none."""
+    pixels = np.where(
+        pixels_of("int16", validity, side=40) == 99, 99, np.indices((40, 40)).sum(axis=0) // 3 % 2 * 2 - 1
+    )
+    place = Affine(0.002, 0, 8.9, 0, -0.002, 47.1)
+    path = write_raster(tmp_path / "a.tif", pixels.astype("int16"), validity, crs="EPSG:4326", transform=place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:8857", resampling="mode")
+    with rasterio.open(result["path"]) as cog:
+        valid = cog.read(cog.count) > 0 if validity == "alpha" else cog.read_masks(1) > 0
+        assert set(np.unique(cog.read(1)[valid])) == {-1, 1}
+    assert "nearest in the place of mode, for which GDAL takes -1 for no value" in result["changed"]
+
+
+def test_a_pixel_at_the_end_of_the_globe_has_the_value_of_its_middle(tmp_path):
+    path = write_raster(
+        tmp_path / "a.tif",
+        np.full((1, 147, 251), 10, "float32"),
+        crs="EPSG:4326",
+        transform=Affine(0.0665374, 0, 172.036, 0, -0.0665374, -11.6162),
+    )
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="ESRI:54009", resampling="average")
+    assert "pixels at the end of the globe, over its seam or a pole have the value of their middle" in result["changed"]
+
+
+@pytest.mark.parametrize(("target", "rows"), [("EPSG:3413", 40), ("ESRI:54030", 90), ("EPSG:8857", 90)])
+def test_areas_do_not_go_around_the_globe(tmp_path, target, rows):
+    """Over the seam of the source GDAL takes whole rows for a pixel, and at the end of the globe its other side."""
+    pixels = np.full((1, rows, 180), 10, "float32")
+    pixels[:, :, 90:] = 200
+    path = write_raster(tmp_path / "a.tif", pixels, crs="EPSG:4326", transform=Affine(2, 0, -180, 0, -2, 90))
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target, resampling="average")
+    with rasterio.open(result["path"]) as cog:
+        columns, rows = np.meshgrid(np.arange(cog.width) + 0.5, np.arange(cog.height) + 0.5)
+        to_degrees = pyproj.Transformer.from_crs(cog.crs, "OGC:CRS84", always_xy=True)
+        longitude, latitude = to_degrees.transform(*(cog.transform @ (columns, rows)))
+        away = (cog.read_masks(1) > 0) & (np.abs(longitude) > 10) & (np.abs(latitude) < 85)
+        assert set(np.unique(cog.read(1)[away])) == {10, 200}
+        assert away.sum() > 1000

@@ -1,16 +1,20 @@
 """A COG says the same as its source: compared by numpy and rasterio, not by the project's own code."""
 
+import struct
+from xml.sax.saxutils import escape
+
 import numpy as np
 import pytest
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform
 
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.plan import UnusableRaster
-from tests.unit.raster.made import FLOATS, NODATA, TYPES, VALIDITIES, hidden, pixels_of, write_raster
+from tests.unit.raster.made import FLOATS, NODATA, TYPES, VALIDITIES, hidden, pixels_of, write_raster, write_tag
 
 PAIRS = [(dtype, validity) for dtype in TYPES for validity in VALIDITIES if validity != "nan" or dtype in FLOATS]
 
@@ -151,6 +155,15 @@ def test_a_band_that_is_called_a_palette_and_has_none_is_kept(convert):
         assert np.array_equal(cog.read(), source.read())
 
 
+def test_a_raster_that_is_called_a_palette_and_has_none_is_reprojected(convert):
+    def call_it_so(dataset):
+        dataset.colorinterp = [ColorInterp.palette]
+
+    _, result = convert(pixels_of("uint8", side=20), edit=call_it_so, target_crs="EPSG:4326")
+    with rasterio.open(result["path"]) as cog:
+        assert cog.colorinterp == (ColorInterp.palette,)
+
+
 def test_a_palette_is_kept_and_reprojected_by_nearest(convert):
     colours = {index: (index * 10, 5, 255 - index, 255) for index in range(16)}
     pixels = np.random.default_rng(0).integers(1, 16, (1, 700, 700)).astype("uint8")
@@ -199,6 +212,56 @@ def test_what_describes_the_values_is_kept_on_both_grids(convert):
         assert result["verification"]["lost"] == []
 
 
+@pytest.mark.parametrize("place", ["tiff", "aux.xml"])
+def test_heights_of_a_coordinate_system_are_named(convert, tmp_path, place):
+    """GDAL takes their unit for that of values without one, where the coordinate system is in a TIFF."""
+    crs, pixels = "EPSG:6344+6360", pixels_of("float32", side=30)
+    if place == "aux.xml":
+        text = escape(CRS.from_user_input(crs).to_wkt())
+        (tmp_path / "source").mkdir()
+        (tmp_path / "source" / "a.tif.aux.xml").write_text(f"<PAMDataset><SRS>{text}</SRS></PAMDataset>")
+        crs = None
+    path, result = convert(pixels, profile={"crs": crs})
+    added = ["values that had no unit have that of its heights (US survey foot)"]
+    assert result["changed"] == (added if place == "aux.xml" else [])
+    with rasterio.open(result["path"]) as cog:
+        assert cog.units == ("US survey foot",)
+    changed = convert_raster(path, str(tmp_path / "warped"), target_crs="EPSG:4326")["changed"]
+    assert "its target_crs does not have the heights of its coordinate system (NAVD88 height (ftUS))" in changed
+
+
+def test_ellipsoidal_heights_of_a_projected_system_are_left_out(tmp_path):
+    """GDAL reads them from a GeoTIFF (VerticalGeoKey 5030), and writes them into a metadata file alone."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=30))
+    keys = [
+        1,
+        1,
+        0,
+        5,
+        *(1024, 0, 1, 1),
+        *(1025, 0, 1, 1),
+        *(3072, 0, 1, 32614),
+        *(4096, 0, 1, 5030),
+        *(4099, 0, 1, 9001),
+    ]
+    write_tag(path, 34735, 3, len(keys), struct.pack(f"<{len(keys)}H", *keys))
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    assert result["changed"] == [
+        "its projected system has ellipsoidal heights, which GDAL writes into no GeoTIFF: it is without"
+    ]
+    assert result["crs"] == "EPSG:32614"
+
+
+def test_ellipsoidal_heights_are_kept_and_named_where_a_reprojection_has_none(tmp_path):
+    path = write_raster(
+        tmp_path / "a.tif", pixels_of("uint8", side=30), crs="EPSG:4979", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
+    )
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    assert (result["crs"], result["changed"]) == ("EPSG:4979", [])
+    result = convert_raster(str(path), str(tmp_path / "others"), target_crs="EPSG:3857")
+    assert "its target_crs does not have the heights of its coordinate system (ellipsoidal)" in result["changed"]
+
+
 def test_a_packed_raster_stays_packed(convert):
     pixels = np.random.default_rng(0).integers(0, 15, (1, 300, 300)).astype("uint8")
     for name, target in (("a.tif", None), ("b.tif", "EPSG:4326")):
@@ -219,6 +282,56 @@ def test_metadata_that_a_cog_cannot_hold_is_named(convert):
     assert ("SURVEY:SHIP" in result["verification"]["lost"]) is not is_there
 
 
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_tags_of_the_tiff_that_gdal_does_not_pass_on_are_named(tmp_path, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=40))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(TIFFTAG_SOFTWARE="a program", TIFFTAG_XRESOLUTION="300")
+    write_tag(path, 271, 2, 6, b"Canon\0")
+    write_tag(path, 274, 3, 1, struct.pack("<HH", 6, 0))
+    write_tag(path, 65000, 12, 1, struct.pack("<d", 1.5))
+    result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target)
+    assert result["verification"]["lost"] == ["tag 271 (Make)", "tag 274 (Orientation)", "tag 65000"]
+    write_tag(path, 274, 3, 1, struct.pack("<HH", 1, 0))
+    result = convert_raster(str(path), str(tmp_path / "others"), target_crs=target)
+    assert result["verification"]["lost"] == ["tag 271 (Make)", "tag 65000"]
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_colours_that_are_multiplied_by_alpha_are_named(tmp_path, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", bands=3, side=40), "alpha", photometric="RGB")
+    for kind, lost in ((1, ["that its colours are multiplied by its alpha"]), (2, [])):
+        write_tag(path, 338, 3, 1, struct.pack("<HH", kind, 0))
+        result = convert_raster(str(path), str(tmp_path / f"cogs{kind}"), target_crs=target)
+        assert result["verification"]["lost"] == lost
+
+
+@pytest.mark.parametrize(("target", "lost"), [(None, []), ("EPSG:4326", ["the epoch of its coordinates"])])
+def test_an_epoch_of_coordinates_is_kept_or_named(tmp_path, target, lost):
+    path = write_raster(
+        tmp_path / "a.tif", pixels_of("uint8", side=40), crs="EPSG:9000", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
+    )
+    keys = [1, 1, 1, 4, *(1024, 0, 1, 2), *(1025, 0, 1, 1), *(2048, 0, 1, 9000), *(5120, 34736, 1, 0)]
+    write_tag(path, 34735, 3, len(keys), struct.pack(f"<{len(keys)}H", *keys))
+    write_tag(path, 34736, 12, 1, struct.pack("<d", 2021.5))
+    result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target)
+    assert result["verification"]["lost"] == lost
+
+
+def test_a_domain_of_xml_is_kept_as_it_was_written_on_both_grids(convert):
+    text = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a b="c=d"/></x:xmpmeta>'
+    name, _, rest = text.partition("=")
+    for file, target in (("a.tif", None), ("b.tif", "EPSG:4326")):
+        _, result = convert(
+            pixels_of("uint8", side=40),
+            name=file,
+            edit=lambda dataset: dataset.update_tags(ns="xml:XMP", **{name: rest}),
+            target_crs=target,
+        )
+        with rasterio.open(result["path"]) as cog:
+            assert cog.tags(ns="xml:XMP") == {"xml:XMP": text}
+
+
 def test_a_domain_of_its_own_is_kept_where_it_can_be(convert):
     _, result = convert(pixels_of("float32"), edit=lambda dataset: dataset.update_tags(ns="SURVEY", SHIP="Rhine"))
     with rasterio.open(result["path"]) as cog:
@@ -226,14 +339,20 @@ def test_a_domain_of_its_own_is_kept_where_it_can_be(convert):
     assert result["verification"]["lost"] == []
 
 
-def test_foreign_overviews_are_not_taken_over(convert):
+@pytest.mark.parametrize("validity", ["none", "mask", "alpha"])
+@pytest.mark.parametrize(("side", "factors"), [(600, [2]), (512, []), (100, [])])
+def test_foreign_overviews_are_not_taken_over(convert, side, factors, validity):
+    """Of a raster that needs none, too: its own may be of any size, and of other values."""
+
     def add_wrong_overviews(dataset):
         dataset.build_overviews([2, 4], Resampling.nearest)
 
-    pixels = np.tile(np.array([[0, 2], [2, 4]], "float32"), (300, 300))[None]
-    _, result = convert(pixels, edit=add_wrong_overviews)
-    with rasterio.open(result["path"], overview_level=0) as overview:
-        assert set(np.unique(overview.read(1))) == {2.0}
+    pixels = np.tile(np.array([[0, 2], [2, 4]], "uint8"), (side // 2, side // 2))[None]
+    _, result = convert(pixels, validity, kind="continuous", edit=add_wrong_overviews)
+    assert result["overviews"] == factors
+    if factors and validity == "none":
+        with rasterio.open(result["path"], overview_level=0) as overview:
+            assert set(np.unique(overview.read(1))) == {2}
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("int64", 2**53 + 1), ("uint64", 2**63 + 1)])
@@ -258,6 +377,12 @@ def test_a_line_or_a_point_of_pixels_is_a_raster_too(convert, shape, target):
     _, result = convert(np.ones((1, *shape), "float32"), name=f"{shape[0]}.tif", target_crs=target)
     with rasterio.open(result["path"]) as cog:
         assert cog.read_masks(1).any()
+
+
+@pytest.mark.parametrize(("shape", "is_line"), [((1, 90), True), ((90, 1), True), ((2, 90), False)])
+def test_pixels_of_a_line_that_may_have_no_place_are_named(convert, shape, is_line):
+    _, result = convert(np.ones((1, *shape), "uint8"), target_crs="EPSG:4326")
+    assert ("its line may fall between" in str(result["changed"])) is is_line
 
 
 def test_a_grid_is_reprojected_as_gdal_would(convert):
@@ -373,6 +498,18 @@ def test_a_file_of_several_pages_is_refused(convert, tmp_path):
         second.write(pixels)
     with pytest.raises(UnusableRaster, match="it has 2 pages, and a COG has one"):
         convert_raster(path, str(tmp_path / "other"))
+
+
+def test_a_preview_before_the_image_is_not_taken_for_it(tmp_path):
+    """GDAL opens the first image, and does not count one that is marked as smaller (NewSubfileType 1) as a page."""
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=20))
+    with rasterio.open(path) as first:
+        profile = first.profile | {"APPEND_SUBDATASET": "YES", "width": 40, "height": 40}
+    with rasterio.open(path, "w", **profile) as second:
+        second.write(pixels_of("uint8", side=40))
+    write_tag(path, 254, 4, 1, struct.pack("<I", 1))
+    with pytest.raises(UnusableRaster, match=r"preview of a larger one.*GTIFF_DIR:2:"):
+        convert_raster(str(path), str(tmp_path / "other"))
 
 
 def test_names_and_tables_that_no_cog_holds_are_named(convert, tmp_path):
