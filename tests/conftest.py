@@ -42,8 +42,8 @@ if os.environ.get("COREMACHINE_TEST_INSTALL") != "real":
 # Tests replace what they like: no process of theirs ends for that.
 intact._end = lambda _: None
 
-# How fast an example is, is the machine's matter.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast an example is, is the machine's matter. Each run has others, so that few of them see as much in some runs.
+settings.register_profile("tests", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 # Each starts whole stacks and kills parts of them: more than two at a time would wait for each other's processor.
@@ -172,7 +172,8 @@ def postgres_url() -> Iterator[str]:
         LocalPostgres(Path(folder) / "data", keep=False) as url,
     ):
         with psycopg.connect(url, autocommit=True) as connection:
-            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
+            # A table that is analyzed at any moment would have other plans then.
+            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'", "autovacuum = off"):
                 connection.execute(f"alter system set {setting}")
             connection.execute("select pg_reload_conf()")
         set_defaults(url)

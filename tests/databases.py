@@ -3,13 +3,14 @@
 import itertools
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 from uuid import UUID, uuid4
 
 import psycopg
@@ -21,7 +22,7 @@ from core.schema.statuses import compose_text
 from coremachine.testing.database import folder_for_servers, prefix_of_folders
 from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
-from infrastructure.postgresql import Pool, create_pool
+from infrastructure.postgresql import Pool, PooledConnection, create_pool
 from infrastructure.verify import Violation, load_invariants, verify
 
 _numbers = itertools.count(1)
@@ -82,46 +83,106 @@ def clone_template(server_url: str) -> Iterator[str]:
         connection.execute(f"drop database {name} with (force)")
 
 
+class LastFirst(deque[PooledConnection]):
+    """What came back last is taken first.
+
+    In turns, a crowd's sixteen connections would each compile and plan all that later tests run.
+    """
+
+    append = deque.appendleft
+
+
+def create_shared_pool(database_url: str) -> Pool:
+    pool = create_pool(database_url, max_size=20)
+    with pool._lock:
+        pool._pool = LastFirst(pool._pool)
+    return pool
+
+
+def pool_at(pool: Pool, now: datetime) -> Pool:
+    """A pool whose clock stands still. Many share one pool, since other connections would prepare all statements anew.
+
+    Whoever uses the pool below without a clock may find any.
+    """
+    return cast("Pool", _PoolAt(pool, now))
+
+
+class _PoolAt:
+    def __init__(self, pool: Pool, now: datetime) -> None:
+        self._pool, self._now = pool, now.isoformat()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def getconn(self, timeout: float | None = None) -> PooledConnection:
+        return self._turn_clock(self._pool.getconn(timeout))
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[PooledConnection]:
+        with self._pool.connection(timeout) as connection:
+            yield self._turn_clock(connection)
+
+    def connect_once(self) -> PooledConnection:
+        return self._turn_clock(self._pool.connect_once())
+
+    def _turn_clock(self, connection: PooledConnection) -> PooledConnection:
+        if connection.__dict__.get("now") != self._now:
+            connection.execute("select set_config('app.fake_now', %s, false)", (self._now,), prepare=True)
+            connection.__dict__["now"] = self._now
+        return connection
+
+
 class LentDatabase:
     """One database and its pool for one test after another; making both for each would cost half of a test.
 
-    It is emptied in between. A test that left more than rows (changed tables, statistics, a connection in use or
-    one of its own) had its last use: the next test gets another.
+    It is emptied in between, and what a test made in the schema `public` is removed, with the triggers that use it. A
+    test that left more than that (changed tables, statistics, a connection in use or one of its own) had its last use:
+    the next test gets another.
     """
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
         self._opened = ExitStack()
-        self._pool: Pool | None = None
+        self._url = ""
+        self.pool: Pool | None = None
+        self._clocked_pool: Pool | None = None
         self._watcher: psycopg.Connection | None = None
+        self._schema = ""
         self._times_lent = 0
 
     def lend(self) -> Pool:
-        if self._pool is None:
-            url = self._opened.enter_context(clone_template(self._server_url))
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(NOTE_CHANGES)
-            self._watcher = self._opened.enter_context(connect(url, autocommit=True))
-            self._pool = self._opened.enter_context(create_pool(url, max_size=20))
+        if self.pool is None:
+            self._url = self._opened.enter_context(clone_template(self._server_url))
+            self._watcher = self._opened.enter_context(connect(self._url, autocommit=True))
+            self._watcher.execute(NOTE_CHANGES)
+            self._schema = self._look_at_schema()
+            self.pool = self._opened.enter_context(create_shared_pool(self._url))
             self._times_lent = 0
         self._times_lent += 1
-        return self._pool
+        return self.pool
+
+    @property
+    def clocked_pool(self) -> Pool:
+        """Another pool of the database that is lent, for `pool_at`."""
+        if self._clocked_pool is None:
+            self._clocked_pool = self._opened.enter_context(create_shared_pool(self._url))
+        return self._clocked_pool
 
     def verify(self) -> list[Violation]:
         """As `verify`, which is asked if something is found, or cannot be read.
 
         Nearly always nothing is, by a statement that was planned once for many tests.
         """
-        assert self._pool is not None
+        assert self.pool is not None
         assert self._watcher is not None
         if not self._watcher.closed and not self._watcher.broken:
             with suppress(psycopg.Error):
                 if self._watcher.execute(look_at_invariants(), prepare=True).fetchone() is None:
                     return []
-        return verify(self._pool)
+        return verify(self.pool)
 
     def take_back(self) -> None:
-        if self._pool is None or not self._is_as_lent(self._pool):
+        if not self._is_as_lent():
             self.close()
             return
         assert self._watcher is not None
@@ -131,19 +192,35 @@ class LentDatabase:
                 self._watcher.execute(statement, prepare=True)
 
     def close(self) -> None:
-        self._pool = self._watcher = None
+        self.pool = self._clocked_pool = self._watcher = None
         self._opened.close()
 
-    def _is_as_lent(self, pool: Pool) -> bool:
+    def _is_as_lent(self) -> bool:
         """Read over a connection of its own, since the pool may be what the test broke."""
-        stats = pool.get_stats()
-        if pool.closed or self._watcher is None or stats["pool_size"] != stats["pool_available"]:
+        pools = [pool for pool in (self.pool, self._clocked_pool) if pool is not None]
+        stats = [pool.get_stats() for pool in pools]
+        if self._watcher is None or any(pool.closed for pool in pools):
+            return False
+        if any(each["pool_size"] != each["pool_available"] for each in stats):
             return False
         try:
-            (found,) = self._watcher.execute(COUNT_REMAINS, {"own": stats["pool_size"]}).fetchone() or (None,)
+            own = sum(each["pool_size"] for each in stats)
+            changes, remains = self._watcher.execute(COUNT_REMAINS, {"own": own}).fetchone() or (0, 1)
+            return remains == 0 and (changes == 0 or self._undo())
         except psycopg.OperationalError:  # the test broke the server's connections
             return False
-        return found == 0
+
+    def _undo(self) -> bool:
+        """Remove what the test made beside the schema; whether all is then as it was."""
+        assert self._watcher is not None
+        for statement in UNDO:
+            self._watcher.execute(statement)
+        return self._look_at_schema() == self._schema
+
+    def _look_at_schema(self) -> str:
+        assert self._watcher is not None
+        (found,) = self._watcher.execute(LOOK_AT_SCHEMA, prepare=True).fetchone() or ("",)
+        return str(found)
 
 
 @cache
@@ -159,10 +236,46 @@ def statements_of_invariants() -> list[Composed]:
 
 # A test that changes tables is seen, whichever change it is.
 NOTE_CHANGES = """
-create table public.changes (tag text);
-create function public.note_change() returns event_trigger language plpgsql as
-  $$ begin insert into public.changes values (tg_tag); end $$;
-create event trigger note_change on ddl_command_end execute function public.note_change();
+create schema watch;
+create table watch.changes (tag text);
+create function watch.note_change() returns event_trigger language plpgsql as
+  $$ begin insert into watch.changes values (tg_tag); end $$;
+create event trigger note_change on ddl_command_end execute function watch.note_change();
+-- Also as a replica.
+alter event trigger note_change enable always;
+"""
+# Tests have functions and tables of their own in `public`, and triggers and foreign keys on the engine's that use them.
+UNDO = (
+    "set client_min_messages = warning",
+    "drop schema public cascade",
+    "create schema public authorization pg_database_owner",
+    "grant usage on schema public to public",
+    "truncate watch.changes",
+)
+# What a migration or a test may change of the schema's tables and functions, but for their rows and statistics.
+LOOK_AT_SCHEMA = """
+with relations as (select * from pg_class where relnamespace = 'app'::regnamespace)
+select md5(string_agg(line, chr(10) order by line)) from (
+  select (nspname, nspacl)::text from pg_namespace
+  union all select (relname, relkind, reloptions, relacl, relrowsecurity, relpersistence)::text from relations
+  union all select (r.relname, a.attname, a.atttypid, a.attnotnull, a.attoptions, a.attacl, a.attisdropped)::text
+    from pg_attribute a join relations r on r.oid = a.attrelid
+  union all select (r.relname, pg_get_expr(d.adbin, d.adrelid))::text
+    from pg_attrdef d join relations r on r.oid = d.adrelid
+  union all select (r.relname, c.conname, c.convalidated, pg_get_constraintdef(c.oid))::text
+    from pg_constraint c join relations r on r.oid in (c.conrelid, c.confrelid)
+  union all select (r.relname, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgfoid)::text
+    from pg_trigger t join relations r on r.oid = t.tgrelid
+  union all select (r.relname, e.rulename, e.ev_enabled, e.ev_action)::text
+    from pg_rewrite e join relations r on r.oid = e.ev_class
+  union all select (r.relname, pg_get_indexdef(i.indexrelid), i.indisvalid)::text
+    from pg_index i join relations r on r.oid = i.indrelid
+  union all select (r.relname, p.polname)::text from pg_policy p join relations r on r.oid = p.polrelid
+  union all select (proname, proargtypes, prosrc, proconfig, provolatile, proacl)::text
+    from pg_proc where pronamespace = 'app'::regnamespace
+  union all select (evtname, evtenabled)::text from pg_event_trigger
+  union all select (setdatabase, setrole, setconfig)::text from pg_db_role_setting
+) as lines (line)
 """
 TABLES = (
     "app.jobs",
@@ -193,8 +306,8 @@ DELETE = [*(f"delete from {table}" for table in TABLES), RESTART]  # noqa: S608 
 # After this number of tests the files are new: dead rows would be read by all later ones.
 USES_OF_ITS_FILES = 20
 COUNT_REMAINS = """
-select (select count(*) from public.changes)
-  + (select count(*) from pg_statistic s join pg_class c on c.oid = s.starelid
+select (select count(*) from watch.changes),
+  (select count(*) from pg_statistic s join pg_class c on c.oid = s.starelid
      where c.relnamespace = 'app'::regnamespace)
   + (select abs(count(*) - %(own)s) from pg_stat_activity
      where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid())

@@ -33,6 +33,8 @@ def make_folder(tmp_path: Path) -> Callable[[], Path]:
     return make
 
 
+# Twelve rasters; what `make test` has of it: samples are made where no folder is given, and a folder is converted.
+@pytest.mark.long
 def test_demo_converts_its_own_samples(tmp_path: Path) -> None:
     done = run_command("demo", "--output", "cogs", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

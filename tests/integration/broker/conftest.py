@@ -14,13 +14,16 @@ from coremachine.local.broker.stored import QueueSettings
 from coremachine.local.broker.thread import BrokerThread
 from tests.sockets import collect_quietly
 
+# The SDK renews a lock when ten seconds of it are left; of one that is not much longer, when half of it is: on a busy
+# machine its first renewal, for which it opens a link, takes three seconds and more.
+SHORT_LOCK_SECONDS = 12.0
 QUEUES = BrokerConfig(
     (
         QueueSettings(name="plain"),
         QueueSettings(name="strict", max_delivery_count=2, default_ttl_seconds=60.0, dead_letter_on_expiration=True),
         QueueSettings(name="unique", duplicate_window_seconds=60.0),
-        QueueSettings(name="short", lock_duration_seconds=5.0),
-        QueueSettings(name="short-aio", lock_duration_seconds=5.0),
+        QueueSettings(name="short", lock_duration_seconds=SHORT_LOCK_SECONDS),
+        QueueSettings(name="short-aio", lock_duration_seconds=SHORT_LOCK_SECONDS),
         QueueSettings(name="aio"),
     )
 )

@@ -10,13 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from coremachine.local.broker.config import default_config_path, load_config
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.postgresql import create_pool
-from tests.databases import Engine, clone_template, make_template
+from tests.databases import Engine, LentDatabase, clone_template, make_template, pool_at
 
 from .containers import postgres_container, reason_not_to_run, service_bus_emulator
 from .machine_suite import Rig
@@ -39,16 +38,22 @@ def platform_rig(platform: Any) -> Rig:
 
 
 @pytest.fixture
-def at(database_url: str) -> Iterator[Callable[[float], Engine]]:
-    """The same database at a time that stands still: so many seconds after a midnight."""
+def at(
+    request: pytest.FixtureRequest, lent_database: LentDatabase, pooler: dict[str, Any]
+) -> Iterator[Callable[[float], Engine]]:
+    """The same database at a time that stands still: so many seconds after a midnight.
+
+    It is that of the fixture `engine` where a test has both.
+    """
     with ExitStack() as opened:
-
-        def engine_at(seconds: float) -> Engine:
-            now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-            url = make_conninfo(database_url, options=f"-c app.fake_now={now.isoformat()}")
-            return Engine(opened.enter_context(create_pool(url, max_size=20)))
-
-        yield engine_at
+        if pooler or not {"database_url", "pool"}.isdisjoint(request.fixturenames):
+            pool = opened.enter_context(create_pool(request.getfixturevalue("database_url"), max_size=20))
+        else:
+            lent_database.lend()
+            pool = lent_database.clocked_pool
+            if "engine" not in request.fixturenames:
+                opened.callback(lent_database.take_back)
+        yield lambda seconds: Engine(pool_at(pool, datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)))
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def tasks_of(engine, job_id, run):
 
 
 def events_of(engine, job_id, name):
-    return engine.query("select * from app.job_events where job_id = %s and event = %s", job_id, name)
+    return engine.query("select * from app.job_events where job_id = %s and event = %s order by event_id", job_id, name)
 
 
 class TestPause:

@@ -38,7 +38,8 @@ def complete(engine, job_id, lease, *task_ids, stage=1):
 
 
 def events(engine, job_id):
-    return [row["event"] for row in engine.query("select event from app.job_events where job_id = %s", job_id)]
+    rows = engine.query("select event from app.job_events where job_id = %s order by event_id", job_id)
+    return [row["event"] for row in rows]
 
 
 class TestWhereTheyComeFrom:

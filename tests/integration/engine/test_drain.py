@@ -110,7 +110,7 @@ def test_tasks_in_hand_go_to_another_process_as_interruptions(engine, heeds_stop
     job = rig.job(job_id)
     assert (job.status, job.result) == ("completed", {"total": 5, "failed": 0})
     assert [(row["attempt"], row["interruptions"]) for row in rig.tasks(job_id, 2)] == [(2, 1)] * 3
-    events = engine.query("select event, detail from app.job_events where event = 'tasks_released'")
+    events = engine.query("select event, detail from app.job_events where event = 'tasks_released' order by event_id")
     assert [event["detail"] for event in events] == [{"count": 3}]
 
 

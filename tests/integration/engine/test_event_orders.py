@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.basics.canonical import encode_storable
@@ -10,6 +10,7 @@ from core.models import JobRef, Lease, StageRef
 from core.models.control import RerunMode, RerunRequest
 from core.models.lease import HeldTask
 from core.models.transition import PlannedTask, SmallStage
+from tests.stories import examples, many_more
 
 TASKS = 3
 ERROR = {"type": "OSError", "message": "disk full", "retryable": True}
@@ -207,8 +208,11 @@ class Driver:
                 self.send("complete", number)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(policies, st.lists(events, max_size=35))
+STORIES = {"policy": policies, "order": st.lists(events, max_size=35)}
+
+
+@examples(30)
+@given(**STORIES)
 # Tasks of a rerun wait parked; they expired before anybody was told of them, and stayed parked.
 @example(
     {"on_failure": "fail_job"},
@@ -261,3 +265,8 @@ def test_every_order_of_events_ends_the_job_and_each_stage_once(engine, policy, 
             driver.job.run,
         )
         assert counts["results"] + counts["failed"] == counts["total"] == 2 * TASKS
+
+
+test_many_orders_of_events_end_the_job_and_each_stage_once = many_more(
+    test_every_order_of_events_ends_the_job_and_each_stage_once, 300, **STORIES
+)

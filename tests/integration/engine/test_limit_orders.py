@@ -2,12 +2,13 @@
 
 from uuid import uuid4
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.models import Lease
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.verify import verify
+from tests.stories import examples, many_more
 
 from .test_limits import ERROR, limited, set_limit, turn_clock
 
@@ -162,8 +163,11 @@ class Driver:
         return all(self.engine.jobs.find_job(ref.job_id).status == "finalizing" for ref in self.refs)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(at_once=numbers, rate=rates, orders=st.lists(events, max_size=40))
+STORIES = {"at_once": numbers, "rate": rates, "orders": st.lists(events, max_size=40)}
+
+
+@examples(5)
+@given(**STORIES)
 def test_no_limit_is_exceeded_and_no_task_lost(clocked_engine, at_once, rate, orders):
     engine = clocked_engine
     engine.execute("delete from app.jobs")
@@ -177,3 +181,6 @@ def test_no_limit_is_exceeded_and_no_task_lost(clocked_engine, at_once, rate, or
     driver.finish()
     assert engine.query("select * from app.limit_places where has_begun") == []
     assert verify(engine.pool) == []
+
+
+test_no_limit_is_exceeded_in_many_stories = many_more(test_no_limit_is_exceeded_and_no_task_lost, 50, **STORIES)

@@ -120,9 +120,9 @@ def test_repair_that_takes_long_is_not_repeated(rig):
 
 
 def test_large_healthy_backlog_is_worked_at_slowly_and_nothing_of_it_is_announced_twice(platform_rig):
-    """Ten thousand rows wait for hours, first come first served, and new work comes behind (lesson D23)."""
+    """Thousands of rows wait for hours, first come first served, and new work comes behind (lesson D23)."""
     rig = platform_rig
-    job_id = run_to_tasks(rig, n=10_000)
+    job_id = run_to_tasks(rig, n=2_000)
     planned = rig.behave.calls.total()
     for hour in range(6):
         for _ in range(10):
@@ -131,9 +131,9 @@ def test_large_healthy_backlog_is_worked_at_slowly_and_nothing_of_it_is_announce
         pass_time(rig, 3600)
         rig.submit(n=hour)
         assert rig.janitor.sweep().repairs == 0
-    assert 0 < rig.behave.calls.total() - planned < 1000
+    assert 0 < rig.behave.calls.total() - planned < 500
     waiting = [task for task in rig.tasks(job_id, 2) if task["status"] in {"pending", "queued"}]
-    assert len(waiting) > 9000
+    assert len(waiting) > 1500
 
 
 def fails_once(context):

@@ -230,7 +230,9 @@ def test_planner_meets_a_passing_trouble_and_is_tried_again(rig, monkeypatch):
     job_id = rig.run(n=2)
 
     assert rig.job(job_id).status == "completed"
-    events = rig.engine.query("select event from app.job_events where event = 'job_step_retry_scheduled'")
+    events = rig.engine.query(
+        "select event from app.job_events where event = 'job_step_retry_scheduled' order by event_id"
+    )
     assert len(events) == 1
 
 

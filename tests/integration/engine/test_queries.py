@@ -30,8 +30,8 @@ ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
 
 
 @pytest.fixture
-def queries(pool):
-    return JobQueries(pool)
+def queries(engine):
+    return JobQueries(engine.pool)
 
 
 def pages(read, **arguments):
@@ -230,7 +230,7 @@ def bytes_of(rows):
     ["short", "x" * 5000, ["x" * 5000], 7, {f"k{i}": "y" * 900 for i in range(5000)}, {"value": ["z"] * 100_000}],
     ids=lambda error: f"{type(error).__name__}-{len(str(error))}",
 )
-def test_error_that_only_a_hand_can_have_written_breaks_no_list_and_fills_none(engine, pool, queries, error):
+def test_error_that_only_a_hand_can_have_written_breaks_no_list_and_fills_none(engine, queries, error):
     job_id = engine.submit()
     engine.plan(job_id, 1, 2)
     engine.execute("update app.tasks set error = %s where task_id = 's1-00000'", Jsonb(error))
@@ -274,7 +274,7 @@ def test_values_up_to_the_limit_are_in_lists(engine, queries):
             assert ("truncated" in found) == is_cut
 
 
-def test_texts_of_errors_are_cut_in_every_list(engine, queries, pool):
+def test_texts_of_errors_are_cut_in_every_list(engine, queries):
     """64 KB of a message and as much of a traceback, a thousand times."""
     job_id = engine.submit(failure={"on_failure": "continue"})
     engine.plan(job_id, 1, 2)
@@ -282,7 +282,7 @@ def test_texts_of_errors_are_cut_in_every_list(engine, queries, pool):
     lease = engine.claim(job_id, 1, "s1-00001")
     engine.stages.fail_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, errors={"s1-00001": error})
     engine.jobs.fail_job(JobRef(job_id, 1), error)
-    failures = FailureQueries(pool)
+    failures = FailureQueries(engine.pool)
 
     (task,) = queries.list_tasks(job_id, statuses=[TaskStatus.FAILED]).items
     (job,) = queries.find_jobs(JobFilter()).items

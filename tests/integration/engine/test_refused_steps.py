@@ -75,7 +75,8 @@ def reach(rig, step, refused):
 
 
 def noted(rig, event):
-    return [row["detail"] for row in rig.engine.query("select detail from app.job_events where event = %s", event)]
+    rows = rig.engine.query("select detail from app.job_events where event = %s order by event_id", event)
+    return [row["detail"] for row in rows]
 
 
 def why(rig, job_id):

@@ -22,8 +22,8 @@ ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
 
 
 @pytest.fixture
-def results(pool):
-    return ResultRepository(pool)
+def results(engine):
+    return ResultRepository(engine.pool)
 
 
 def insert_results(engine, job_id, count, *, failed_every=0):
@@ -117,7 +117,7 @@ def test_more_streams_than_connections_run_side_by_side(engine, database_url):
         assert [run.result(timeout=60) for run in runs] == [count] * 8
 
 
-def test_failures_are_found_by_their_own_index(engine, pool):
+def test_failures_are_found_by_their_own_index(engine):
     """A few among thousands: reading them does not read the stage (lesson D4)."""
     job_id = engine.submit()
     insert_results(engine, job_id, 5_000, failed_every=500)
@@ -129,7 +129,7 @@ def test_failures_are_found_by_their_own_index(engine, pool):
             plans.extend(super()._execute_query(operation, psycopg.sql.SQL("explain ") + query, parameters))
             return []
 
-    list(Explained(pool).stream_failures(StageRef(job_id, 1, 1)))
+    list(Explained(engine.pool).stream_failures(StageRef(job_id, 1, 1)))
     assert "tasks_failed" in str(plans)
 
 

@@ -10,8 +10,8 @@ DAY = 86_400
 
 
 @pytest.fixture
-def retention(pool):
-    return RetentionRepository(pool)
+def retention(engine):
+    return RetentionRepository(engine.pool)
 
 
 def ended_job(engine, *, days_ago, tasks=3):

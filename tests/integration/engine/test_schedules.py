@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.advancing.submission import Submitter
@@ -30,6 +30,7 @@ from infrastructure.janitor_store import JanitorRepository
 from infrastructure.retention import RetentionRepository
 from infrastructure.schedules import ScheduleRepository
 from jobs.registry import Registry, UnknownJobType
+from tests.stories import examples, many_more
 
 from .machine_suite import Rig, ShapesJob
 
@@ -420,15 +421,18 @@ def test_lists_come_in_pages(desk):
 GAPS = st.lists(st.sampled_from([20, 61, 400, 3700, 90_000]), min_size=1, max_size=6)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    cron=st.sampled_from(["*/7 * * * *", "0 * * * *", "30 2 * * *", "15 1-3 * * *"]),
-    zone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata"]),
-    catch_up=st.sampled_from(list(CatchUp)),
-    overlap=st.sampled_from(list(Overlap)),
-    gaps=GAPS,
-    runs=st.booleans(),
-)
+STORIES = {
+    "cron": st.sampled_from(["*/7 * * * *", "0 * * * *", "30 2 * * *", "15 1-3 * * *"]),
+    "zone": st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata"]),
+    "catch_up": st.sampled_from(list(CatchUp)),
+    "overlap": st.sampled_from(list(Overlap)),
+    "gaps": GAPS,
+    "runs": st.booleans(),
+}
+
+
+@examples(8)
+@given(**STORIES)
 def test_every_tick_gets_one_job_or_one_reason(engine, cron, zone, catch_up, overlap, gaps, runs):
     """Whatever the expression, the zone and the outages between two looks at it."""
     rig, name = Rig(engine), uuid4().hex
@@ -458,6 +462,11 @@ def test_every_tick_gets_one_job_or_one_reason(engine, cron, zone, catch_up, ove
     assert len(set(jobs)) == len(jobs)
     assert not rows or rows[0].tick_at == first
     desk.schedules.delete(name)
+
+
+test_every_tick_of_many_stories_gets_one_job_or_one_reason = many_more(
+    test_every_tick_gets_one_job_or_one_reason, 60, **STORIES
+)
 
 
 @pytest.fixture

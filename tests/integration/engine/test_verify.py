@@ -68,9 +68,10 @@ def test_every_invariant_is_broken_by_a_test():
 def test_what_breaks_an_invariant_is_found(rig, name, lent_database, pooler):
     assert verify(rig.engine.pool) == []
 
-    for table in ("jobs", "stages", "tasks"):
-        rig.engine.execute(f"alter table app.{table} disable trigger transition_guard")
-    rig.engine.execute(BREAKS[name])
+    with rig.engine.pool.connection() as connection, connection.transaction():
+        # No guard of transitions looks at it, and no table changes for that.
+        connection.execute("set local session_replication_role = replica")
+        connection.execute(BREAKS[name])
 
     found = {violation.invariant: violation for violation in verify(rig.engine.pool)}
     # As after each test, in few statements.

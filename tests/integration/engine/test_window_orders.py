@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.basics.canonical import encode_storable
@@ -13,6 +13,7 @@ from core.operating.explain import explain
 from infrastructure.insight import InsightQueries
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.verify import verify
+from tests.stories import examples, many_more
 
 TASKS, JOBS = 14, 3
 ERROR = {"type": "OSError", "message": "not yet", "retryable": True}
@@ -336,13 +337,16 @@ class Driver:
             self.deliver(self.queue.pop(0))
 
 
-@given(
-    story=st.lists(events, max_size=30),
-    first=st.integers(1, 12),
-    per_message=st.sampled_from([None, 1, 3]),
-    most=st.sampled_from([None, None, 1, 4]),
-)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+STORIES = {
+    "story": st.lists(events, max_size=30),
+    "first": st.integers(1, 12),
+    "per_message": st.sampled_from([None, 1, 3]),
+    "most": st.sampled_from([None, None, 1, 4]),
+}
+
+
+@examples(10)
+@given(**STORIES)
 # The process that runs a task without a message dies after the window went on over it.
 @example(story=[("die_going_on", 1), ("sweep", 0)], first=1, per_message=None, most=None)
 @example(story=[("die_going_on", 1), ("take", 0), ("take_back", 0)], first=1, per_message=1, most=None)
@@ -384,8 +388,14 @@ def test_every_task_is_run_once_whatever_happens(engine, story, first, per_messa
     assert verify(engine.pool) == []
 
 
-@given(first=st.integers(1, 16), per_message=st.integers(1, 4), large=st.integers(100, 400))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+test_every_task_is_run_once_in_many_stories = many_more(test_every_task_is_run_once_whatever_happens, 150, **STORIES)
+
+
+BACKLOGS = {"first": st.integers(1, 16), "per_message": st.integers(1, 4), "large": st.integers(100, 400)}
+
+
+@examples(4)
+@given(**BACKLOGS)
 def test_no_job_starves_whatever_the_backlog_of_another(engine, first, per_message, large):
     """A new stage's first message comes after no more than what the window of the other has."""
     driver = Driver(engine, first, per_message, None)
@@ -409,8 +419,14 @@ def test_no_job_starves_whatever_the_backlog_of_another(engine, first, per_messa
     assert window <= 4 * max(first, 16)
 
 
-@given(first=st.integers(1, 16), per_message=st.integers(1, 4), goes_on=st.integers(0, 3))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+test_no_job_starves_in_many_stories = many_more(test_no_job_starves_whatever_the_backlog_of_another, 20, **BACKLOGS)
+
+
+CROWDS = {"first": st.integers(1, 16), "per_message": st.integers(1, 4), "goes_on": st.integers(0, 3)}
+
+
+@examples(4)
+@given(**CROWDS)
 def test_a_large_job_goes_on_and_needs_no_sweep_however_many_small_ones_come(engine, first, per_message, goes_on):
     """A small one with each of its messages, whose tasks may go on while the large job's do not."""
     driver = Driver(engine, first, per_message, None)
@@ -432,3 +448,8 @@ def test_a_large_job_goes_on_and_needs_no_sweep_however_many_small_ones_come(eng
         driver.deliver((ref, ids))
         delivered += 1
     assert delivered <= 30
+
+
+test_a_large_job_needs_no_sweep_in_many_stories = many_more(
+    test_a_large_job_goes_on_and_needs_no_sweep_however_many_small_ones_come, 20, **CROWDS
+)

@@ -1,14 +1,10 @@
 """A page in a real browser attacks the local stack; a server without guard shows that its requests would arrive."""
 
-import contextlib
 import http.server
 import json
 import queue
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -18,21 +14,10 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
 
+from .chromium import CHROMIUM, Browser
 from .conftest import wait_until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP *.example 127.0.0.1",
-)
 # Submit, purge and read in all the ways in which a page can send something; then tell the page's own server.
 PAGE = """<!doctype html><meta charset=utf-8><title>attack</title><script>
 const read = new URLSearchParams(location.search).get('read').split(',');
@@ -118,23 +103,17 @@ def pages() -> Iterator[PageServer]:
         yield server
 
 
-@contextlib.contextmanager
-def browser(profile: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=10)
-        process.kill()
-        process.communicate()
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for all pages, which have ports of their own: to start one takes two seconds of a processor."""
+    names = "--host-resolver-rules=MAP *.example 127.0.0.1"
+    with Browser(tmp_path_factory.mktemp("profile"), names, seconds=280) as browser:
+        yield browser
 
 
 @pytest.mark.parametrize("page_host", ["evil.example", "localhost", "127.0.0.1"])
 def test_page_of_another_origin_cannot_submit_purge_or_read(
-    page_host: str, shared_host: Callable[..., Any], pages: PageServer, tmp_path: Path
+    page_host: str, shared_host: Callable[..., Any], pages: PageServer, browser: Browser
 ) -> None:
     host = shared_host("asgi_app").supervisor
     with BrokerThread(BrokerConfig.for_queues(["orders"])) as broker, PageServer() as unguarded:
@@ -151,8 +130,9 @@ def test_page_of_another_origin_cannot_submit_purge_or_read(
         write += [f"http://localhost:{unguarded.port}/write"]
         read = [f"{base}/secret" for base in bases] + [f"http://localhost:{broker.admin_port}/queues"]
         url = f"http://{page_host}:{pages.port}/attack?write={','.join(write)}&read={','.join(read)}"
-        with browser(tmp_path / "profile", url):
-            report = pages.reports.get(timeout=90)
+        browser.open(url)
+        report = pages.reports.get(timeout=90)
+        browser.open("about:blank")
         assert not any("secret" in answer or "orders" in answer for answer in report.values()), report
         assert len(unguarded.writes) >= 3  # no-cors, form and beacon came through there
         assert httpx.get(f"{host.url}/count", timeout=20).json() == 0
@@ -161,20 +141,20 @@ def test_page_of_another_origin_cannot_submit_purge_or_read(
 
 
 def test_page_under_a_rebound_name_gets_a_refusal_that_says_what_to_do(
-    shared_host: Callable[..., Any], tmp_path: Path
+    shared_host: Callable[..., Any], browser: Browser
 ) -> None:
     """For the browser the listener is then the page's own origin: only the name gives it away."""
     host = shared_host("asgi_app").supervisor
     url = f"http://rebound.example:{host.port}/secret"
-    with browser(tmp_path / "profile", "--dump-dom", url) as process:
-        document, _ = process.communicate(timeout=90)
+    browser.open(url)
+    document = browser.run("document.documentElement.outerHTML")
     assert "foreign_host" in document
     assert "http://localhost" in document
     assert httpx.get(f"{host.url}/reads", timeout=20).json() == 0
 
 
-def test_own_page_of_the_host_may_read_and_submit(start_host: Callable[..., Any], tmp_path: Path) -> None:
+def test_own_page_of_the_host_may_read_and_submit(start_host: Callable[..., Any], browser: Browser) -> None:
     host = start_host("asgi_app", workers=1)
-    with browser(tmp_path / "profile", f"http://localhost:{host.port}/page"):
-        wait_until(lambda: httpx.get(f"{host.url}/count", timeout=20).json() == 1, "the page's request", 90)
+    browser.open(f"http://localhost:{host.port}/page")
+    wait_until(lambda: httpx.get(f"{host.url}/count", timeout=20).json() == 1, "the page's request", 90)
     assert httpx.get(f"{host.url}/reads", timeout=20).json() == 1

@@ -90,3 +90,12 @@ def test_what_is_no_raster_is_named_with_its_reason(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "ignored README.md: no raster: [its] name does not end in .tif\n" in shown
     assert "ignored: 20 more files\n" in shown
+
+
+def test_twelve_samples_are_made_where_no_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jobs.flood_risk_cog.samples.write_depths", lambda path, *_, **__: made.append(path))
+    folder = prepare_source(None)
+    assert folder == tmp_path / ".coremachine" / "demo" / "samples"
+    assert len({path.name for path in made if path.parent == folder}) == 12

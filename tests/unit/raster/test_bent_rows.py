@@ -25,12 +25,12 @@ AEQD = "+proj=aeqd +lat_0=47 +lon_0=8 +datum=WGS84"
 # Coordinate system, grid, width, height, target.
 BENT = {
     "geostationary": (GEOS, centred(60_000, 186, 186), 186, 186, "EPSG:4326"),
-    "equal area, at the equator": (LAEA, centred(20_000, 400, 400), 400, 400, "EPSG:4326"),
-    "with the equator in a row": (LAEA, centred(20_000, 401, 401), 401, 401, "EPSG:4326"),
-    "stereographic": (STEREO, centred(20_000, 400, 400), 400, 400, "EPSG:4326"),
-    "from degrees": ("EPSG:4326", centred(0.2, 400, 400, 20), 400, 400, pyproj.CRS(LAEA).to_wkt()),
-    "around a pole": ("EPSG:3576", centred(20_000, 300, 300), 300, 300, "EPSG:3413"),
-    "with an antipode": (AEQD, centred(200_000, 200, 200), 200, 200, "EPSG:4326"),
+    "equal area, at the equator": (LAEA, centred(40_000, 200, 200), 200, 200, "EPSG:4326"),
+    "with the equator in a row": (LAEA, centred(40_000, 201, 201), 201, 201, "EPSG:4326"),
+    "stereographic": (STEREO, centred(40_000, 200, 200), 200, 200, "EPSG:4326"),
+    "from degrees": ("EPSG:4326", centred(0.4, 200, 200, 20), 200, 200, pyproj.CRS(LAEA).to_wkt()),
+    "around a pole": ("EPSG:3576", centred(40_000, 150, 150), 150, 150, "EPSG:3413"),
+    "with an antipode": (AEQD, centred(400_000, 100, 100), 100, 100, "EPSG:4326"),
     "UTM at the equator": ("EPSG:32632", Affine(300, 0, 200_000, 0, -300, 3_000), 2000, 20, "EPSG:4326"),
     "UTM in mirrored columns": ("EPSG:32632", Affine(300, 0, 200_000, 0, -300, 900_000), 2000, 20, "EPSG:4326"),
 }
@@ -62,8 +62,17 @@ def test_no_pixel_is_taken_from_another_place(make_raster, tmp_path, name):
     assert away.max() < 0.525
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "cubic_spline", "lanczos"])
-@pytest.mark.parametrize("datum", ["+ellps=GRS80", "+datum=NAD27"])
+@pytest.mark.parametrize(
+    ("datum", "resampling"),
+    [
+        ("+ellps=GRS80", "nearest"),
+        ("+ellps=GRS80", "cubic"),
+        ("+ellps=GRS80", "lanczos"),
+        ("+datum=NAD27", "nearest"),
+        ("+datum=NAD27", "bilinear"),
+        ("+datum=NAD27", "cubic_spline"),
+    ],
+)
 def test_a_row_that_is_taken_from_another_place_is_refused(make_raster, tmp_path, monkeypatch, datum, resampling):
     """Also of another datum, where its pixels are larger than ways between datums are apart."""
     monkeypatch.setattr(write, "has_bent_rows", lambda *_: False)

@@ -15,7 +15,9 @@ from rasterio._env import get_gdal_config
 
 from core.context import TaskContext
 from core.errors import AuthorError, TaskCancelled, classify
-from jobs.flood_risk_cog import handlers, process
+from jobs.flood_risk_cog import convert as conversion
+from jobs.flood_risk_cog import handlers, memory, process
+from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.memory import TooLittleMemory, cache_bytes, is_out_of_memory, problem_with_blocks
 from jobs.flood_risk_cog.process import ConversionEnded, ConversionProcess, ConversionProcesses
 
@@ -303,17 +305,40 @@ def test_the_cache_holds_a_small_raster_or_a_row_of_what_is_read(tmp_path, profi
         assert cache_bytes(dataset, 512) >> 20 == expected
 
 
-@pytest.mark.parametrize("interleave", ["pixel", "band"])
-def test_many_bands_in_wide_strips_become_the_same_cog(processes, make_raster, tmp_path, interleave):
-    one = (np.arange(520 * 900, dtype="int32") // 50 % 1000).reshape(520, 900)
-    pixels = one + np.arange(60, dtype="int32")[:, None, None]
-    # However they are compressed, they are as many: 112 MB.
-    path = make_raster(pixels=pixels, interleave=interleave, compress="zstd", zstd_level=1, nodata=-1)
-    request = {"path": path, "output": str(tmp_path / "output"), "compression": "zstd"}
-    result = processes.convert(request, ignore, ignore)
+def check_many_bands(make_raster, tmp_path, convert, bands, width, **profile):
+    one = (np.arange(520 * width, dtype="int32") // 50 % 1000).reshape(520, width)
+    pixels = one + np.arange(bands, dtype="int32")[:, None, None]
+    # However they are compressed, they are as many.
+    path = make_raster(pixels=pixels, compress="zstd", zstd_level=1, nodata=-1, **profile)
+    result = convert({"path": path, "output": str(tmp_path / "output"), "compression": "zstd"})
     with rasterio.open(result["path"]) as cog:
         assert np.array_equal(cog.read(), pixels)
     assert list((tmp_path / "output").glob(".core*")) == []
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_many_bands_in_wide_strips_become_the_same_cog(make_raster, tmp_path, monkeypatch, interleave):
+    """As if a process had a fiftieth of its memory."""
+    for name in ("USUAL_CACHE", "SMALL_ROW_BYTES", "MOST_WHOLE"):
+        monkeypatch.setattr(memory, name, getattr(memory, name) // 50)
+    copies = []
+    write = conversion.write_tiled
+    monkeypatch.setattr(
+        conversion, "write_tiled", lambda *given, **named: copies.append(given) or write(*given, **named)
+    )
+    check_many_bands(make_raster, tmp_path, lambda given: convert_raster(**given), 6, 300, interleave=interleave)
+    assert len(copies) == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_60_bands_in_wide_strips_become_the_same_cog_in_the_memory_of_a_process(
+    processes, make_raster, tmp_path, interleave
+):
+    """112 MB of them."""
+    check_many_bands(
+        make_raster, tmp_path, lambda given: processes.convert(given, ignore, ignore), 60, 900, interleave=interleave
+    )
 
 
 def test_no_option_of_gdals_is_left_in_the_worker(processes, request_for):

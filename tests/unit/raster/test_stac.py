@@ -98,8 +98,9 @@ STRANGE = [
 ]
 
 
-@pytest.fixture
-def strange(tmp_path):
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("strange")
     (tmp_path / "source").mkdir()
     results = []
     for index, name in enumerate(STRANGE):

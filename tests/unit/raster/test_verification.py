@@ -20,7 +20,7 @@ from tests.unit.raster.made import NODATA, pixels_of, write_raster
 
 SIDE = 1100
 # Nine windows of the check of a warp, and four of the one of overviews.
-SMALL_SIDE = 600
+SMALL_SIDE = 540
 # Where nothing but the header matters.
 LEAST_SIDE = 64
 VALIDITIES = ["none", "nodata", "nan", "mask", "msk", "alpha", "nodata and mask"]
@@ -29,21 +29,40 @@ CASES = [(each, target) for target in (None, "EPSG:4326") for each in VALIDITIES
 CASES += [(each, "EPSG:32615") for each in ("none", "alpha")]
 
 
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """A raster of noise and the COG that is made of it, once for all tests that edit a copy."""
+    made = {}
+
+    def noise(validity, side, options):
+        key = (validity, side, *sorted(options.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("noise")
+            source = write_raster(folder / "source.tif", pixels_of("float32", validity, side=side), validity)
+            made[key] = (source, convert_raster(str(source), str(folder / "cogs"), **options)["path"])
+        return made[key]
+
+    return noise
+
+
 @pytest.fixture
-def verify(tmp_path, monkeypatch):
+def verify(tmp_path, monkeypatch, noise):
     """The verification of a result that was edited after it was made, and not verified before."""
     monkeypatch.setattr(convert, "verify_cog", lambda *_given, **_named: {"problems": [], "lost": [], "allowed": []})
 
     def verify(validity="none", edit=None, *, side=SIDE, pixels=None, describe=None, overviews="YES", **options):
-        source = tmp_path / "source.tif"
-        write_raster(source, pixels_of("float32", validity, side=side) if pixels is None else pixels, validity)
-        if describe is not None:
-            with rasterio.open(source, "r+") as dataset:
-                describe(dataset)
-        result = convert_raster(str(source), str(tmp_path / "cogs"), **options)
+        if pixels is None and describe is None:
+            source, result = noise(validity, side, options)
+        else:
+            source = tmp_path / "source.tif"
+            write_raster(source, pixels_of("float32", validity, side=side) if pixels is None else pixels, validity)
+            if describe is not None:
+                with rasterio.open(source, "r+") as dataset:
+                    describe(dataset)
+            result = convert_raster(str(source), str(tmp_path / "cogs"), **options)["path"]
         edited = tmp_path / "edited.tif"
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-            copy(result["path"], edited, driver="GTiff", TILED="YES", COPY_SRC_OVERVIEWS=overviews)
+            copy(result, edited, driver="GTiff", TILED="YES", COPY_SRC_OVERVIEWS=overviews)
             if edit is not None:
                 with rasterio.open(edited, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
                     edit(dataset)
@@ -161,7 +180,7 @@ def test_one_pixel_of_an_overview_is_found(verify, target, first):
 
 @pytest.mark.parametrize(("row", "column"), [(100, 600), (0, 0), (1099, 1099), (511, 512)])
 def test_one_pixel_of_an_overview_is_found_anywhere(verify, row, column):
-    found = verify(edit=spoil_overviews(row, column), kind="continuous")
+    found = verify(edit=spoil_overviews(row, column), kind="continuous", target_crs=None)
     (problem,) = found["problems"]
     assert problem.startswith(f"overview 1 at column {column // 2}, row {row // 2}: found 1 pixels with a value")
 
