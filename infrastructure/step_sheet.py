@@ -1,9 +1,9 @@
 """The steps that a process takes now, where its stand-in can read them while the process's interpreter is blocked."""
 
-import json
 import mmap
 import os
 from collections.abc import Iterable
+from json import dumps, loads
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class StepSheet:
         """These, in the place of those before."""
         parts, room = [], SHEET_BYTES - len("[]\n")
         for step in steps:
-            part = json.dumps(step).encode()
+            part = dumps(step).encode()
             if (room := room - len(part) - 1) < 0:
                 break
             parts.append(part)
@@ -55,4 +55,4 @@ def read_steps(descriptor: int) -> list[tuple[str, int, int, str, int]]:
         ValueError: It is being written at this moment.
     """
     line, _, _ = os.pread(descriptor, SHEET_BYTES, 0).partition(b"\n")
-    return [tuple(step) for step in json.loads(line or b"[]")]
+    return [tuple(step) for step in loads(line or b"[]")]
