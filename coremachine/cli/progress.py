@@ -33,7 +33,7 @@ LINE_SECONDS = 5.0
 _COUNTS = ("pending", "queued", "processing", "pending_retry", "completed", "failed", "cancelled")
 
 _WORDS = (
-    ("processing", "running", "cyan"),
+    ("processing", "claimed", "cyan"),
     ("pending_retry", "to retry", "yellow"),
     ("failed", "failed", "red"),
     ("cancelled", "cancelled", "magenta"),
@@ -180,7 +180,7 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
         ("cancelled", "magenta"),
     ):
         if counts[name]:
-            label = {"processing": "running", "pending_retry": "to retry"}.get(name, name)
+            label = {"processing": "claimed", "pending_retry": "to retry"}.get(name, name)
             words.append(f"[{style}]{counts[name]} {label}[/{style}]")
     if stage.get("max_parallel") and not stage.get("finished_at"):
         words.append(f"at most {stage['max_parallel']} at once")

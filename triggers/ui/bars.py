@@ -169,7 +169,7 @@ def _ended_of(ended: int, total: int) -> str:
 
 def _notes(shown: Mapping[str, int], counts: Mapping[TaskStatus, int]) -> list[tuple[str, int]]:
     return [
-        ("running", shown["running"]),
+        ("claimed", shown["running"]),
         ("waiting", counts[TaskStatus.PENDING] + counts[TaskStatus.QUEUED]),
         ("to retry", shown["retry"]),
         ("failed", shown["failed"]),
