@@ -114,7 +114,7 @@ def _failed_tasks(facts: JobFacts) -> Iterator[Finding]:
     rest = facts.failures[_SHOWN_FAILURES:]
     if rest:
         count = sum(group.count for group in rest)
-        message = f"{_tasks(count)} failed in {len(rest)} other ways"
+        message = f"{_tasks(count)} failed in {_count(len(rest), 'other way', 'other ways')}"
         yield Finding("more_failures", Severity.INFO, message, advice=f"coremachine failures {facts.job_id[:12]}")
 
 

@@ -173,6 +173,8 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
     expected = stage.get("expected_count")
     of = f"/{total_stages}" if total_stages else ""
     words = ["no tasks" if expected == 0 else "to be planned" if expected is None else f"{ended_of(stage)}/{expected}"]
+    if expected and counts["cancelled"]:
+        words[0] += " ended"
     for name, style in (
         ("processing", "cyan"),
         ("pending_retry", "yellow"),

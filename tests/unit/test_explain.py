@@ -151,6 +151,14 @@ CASES = {
             ("more_failures", "info", "8 tasks failed in 2 other ways"),
         ],
     ),
+    "one more kind of failures than are shown": (
+        facts("failed", finished_at=ago(9), failures=(FAILURE,) * 6),
+        [
+            ("failed", "error", "no reason is kept"),
+            *[("tasks_failed", "error", "4 tasks")] * 5,
+            ("more_failures", "info", "4 tasks failed in 1 other way"),
+        ],
+    ),
     "message on the jobs queue": (
         facts("queued", announced_at=ago(3)),
         [("step_announced", "info", "(convert); its message went to the jobs queue 11:59:57Z (3 s ago)")],

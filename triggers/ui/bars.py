@@ -153,7 +153,7 @@ def _card(stage: StageDetail, declared: Mapping[str, Any], recent: int | None, n
         status=str(stage.status),
         parts=bar_parts(total, shown),
         label=bar_label(total, shown),
-        count="to be planned" if total is None else _ended_of(ended, total),
+        count="to be planned" if total is None else _ended_of(ended, total) + (" ended" if shown["cancelled"] else ""),
         notes=notes,
         budget=budget,
         budget_is_spent=is_spent,
