@@ -118,7 +118,7 @@ def test_a_job_is_submitted_by_form_and_watched_to_its_end(app: DashboardApp, pa
     page.wait_for("document.querySelector('.job-title .s-processing')")
     # The page refreshes itself while one task is still at work.
     page.wait_for("document.querySelector('.st-processing .stage-count')?.innerText === '5 / 6'")
-    assert "running in geo-worker" in text(page, ".why")
+    assert "claimed by geo-worker" in text(page, ".why")
     app.gate.open()
     page.wait_for("document.querySelector('.job-title .s-completed')")
     assert [text(page, f".stage:nth-child({number}) .stage-count") for number in (1, 2, 3)] == [
