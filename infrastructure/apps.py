@@ -43,6 +43,14 @@ _TASK_LOADS = SQL(
     " min(announced_at) filter (where lease_id is null) as oldest_at"
     " from {tasks} where status in ({open_tasks}) and (lease_id is not null or announced_at is not null) group by queue"
 )
+# What has no message yet, of at most that many open tasks: a look costs no more, whatever waits in line.
+_MOST_OPEN = 200_000
+_OPEN_LOADS = SQL(
+    "select queue, count(*) filter (where status = 'pending_retry')::integer as retrying,"
+    " count(*) filter (where status = 'pending' and announced_at is null)::integer as unannounced"
+    " from (select queue, status, announced_at from {tasks} where status in ({open_tasks}) limit {rows}) t"
+    " group by queue"
+)
 _JOB_LOAD = SQL(
     "select count(*)::integer as waiting, 0 as running, min(announced_at) as oldest_at"
     " from {jobs} where status in ({waiting_jobs}) and announced_at is not null"
@@ -102,13 +110,19 @@ class AppRepository(PostgreSQLRepository):
         """These queues (logical names, the jobs queue among them), then others that rows name."""
         with self._get_cursor("read_queue_loads") as cursor, snapshot(cursor.connection):
             tasks = cursor.execute(_TASK_LOADS.format(**self._names())).fetchall()
+            rows = SQL("{}").format(_MOST_OPEN)
+            lines = cursor.execute(_OPEN_LOADS.format(**self._names(), rows=rows)).fetchall()
             (jobs,) = cursor.execute(_JOB_LOAD.format(**self._names())).fetchall()
             dead = cursor.execute(_DEAD.format(letters=self._table("dead_letters"))).fetchall()
         loads = {row["queue"]: row for row in tasks} | {JOBS_QUEUE: {**jobs, "queue": JOBS_QUEUE}}
+        in_line = {row["queue"]: row for row in lines}
         died = {row["queue"]: row["dead"] for row in dead}
-        names = dict.fromkeys([*queues, *sorted(loads), *sorted(died)])
+        names = dict.fromkeys([*queues, *sorted(loads), *sorted(in_line), *sorted(died)])
         empty = {"waiting": 0, "running": 0, "oldest_at": None}
-        return [QueueLoad(**{**loads.get(name, empty), "queue": name, "dead": died.get(name, 0)}) for name in names]
+        return [
+            QueueLoad(**{**in_line.get(name, {}), **loads.get(name, empty), "queue": name, "dead": died.get(name, 0)})
+            for name in names
+        ]
 
     def _names(self) -> dict[str, object]:
         tables = {name: self._table(name) for name in ("jobs", "stages", "tasks", "clock")}

@@ -42,7 +42,8 @@ _JOB = SQL(
     " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
     " (s.settings ->> 'lease_seconds')::double precision as lease_seconds,"
     " (s.settings ->> 'max_interruptions')::integer as max_interruptions,"
-    " (s.settings ->> 'max_parallel')::integer as max_parallel, s.window_after, s.settings -> 'limits' as limits,"
+    " (s.settings ->> 'max_parallel')::integer as max_parallel, s.window_after, s.window_at,"
+    " s.settings -> 'limits' as limits,"
     " s.status as stage_status, j.paused_at, j.cancel_deadline_at, j.waiting_for, j.step_lease"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
     " where j.job_id = %(job_id)s"
@@ -75,7 +76,9 @@ _OPEN = SQL(
     " count(*) filter (where {is_in_line} or {is_retry_in_line})::integer as in_line,"
     " (count(*) filter (where status = 'pending' and not {is_in_line} and not {is_held}"
     "   and (due_at is null or due_at <= %(now)s)))::integer as unannounced,"
-    " min(coalesce(due_at, case when attempt = 0 then created_at end)) filter"
+    # Tasks of a window need a message since they were taken into it.
+    " min(coalesce(due_at, case when attempt = 0 then"
+    "   greatest(created_at, case when is_windowed then %(window_at)s::timestamptz end) end)) filter"
     "   (where status = 'pending' and not {is_in_line} and not {is_held} and (due_at is null or due_at <= %(now)s))"
     "   as unannounced_since,"
     " count(*) filter (where status = 'pending' and due_at > %(now)s)::integer as held,"
@@ -238,7 +241,7 @@ class InsightQueries(PostgreSQLRepository):
         facts["stage_name"] = facts["stage_name"] or ""
         facts["unknown_step"] = _unknown_step(facts)
         facts["step_lease"] = _step_lease(facts)
-        window_after = facts.pop("window_after")
+        window_after, window_at = facts.pop("window_after"), facts.pop("window_at")
         limits = facts.pop("limits") or ()
         facts["limit_names"] = () if facts["status"].is_terminal else [limit["name"] for limit in limits]
         where = {name: facts[name] for name in ("job_id", "run", "stage", "now", "updated_at")}
@@ -247,7 +250,11 @@ class InsightQueries(PostgreSQLRepository):
             return facts
         where |= {"examples": _EXAMPLES, "groups": _GROUPS}
         # Where limits count, another attempt has a message of its own.
-        where |= {"window_after": window_after, "retries_until": None if limits else window_after}
+        where |= {
+            "window_at": window_at,
+            "window_after": window_after,
+            "retries_until": None if limits else window_after,
+        }
         (counts,) = self._select(cursor, _OPEN, where)
         facts["in_line"] = counts["in_line"]
         facts["held_back"], facts["held_back_until"] = counts["held_back"], counts["held_back_until"]

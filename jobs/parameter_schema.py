@@ -72,7 +72,9 @@ def _check_entry(entry: Any, where: str) -> list[str]:
         return [f"{where}: expected a dict with the key 'type', found {describe(entry)}"]
     kind = entry.get("type")
     if kind not in TYPE_NAMES:
-        return [f"{where}.type: expected one of {', '.join(TYPE_NAMES)}, found {describe(kind)}"]
+        # Which of the keys have a meaning, only the type decides.
+        unknown = [_unknown_key(key, where, _ALL_KEYS) for key in entry if key not in _ALL_KEYS]
+        return [f"{where}.type: expected one of {', '.join(TYPE_NAMES)}, found {describe(kind)}", *unknown]
     problems = [*_key_problems(entry, kind, where), *_flag_problems(entry, where), *_bound_problems(entry, where)]
     if "pattern" in entry:
         problems += _pattern_problems(entry["pattern"], where)
@@ -90,9 +92,13 @@ def _key_problems(entry: Entry, kind: str, where: str) -> Iterator[str]:
     usable = (*COMMON_KEYS, *KEYS_OF_TYPE[kind])
     for key in entry:
         if key not in _ALL_KEYS:
-            yield f"{where}: unknown key {key!r}; {nearest_name_hint(str(key), usable)}"
+            yield _unknown_key(key, where, usable)
         elif key not in usable:
             yield f"{where}: the key {key!r} has no meaning for type {kind}; leave it out"
+
+
+def _unknown_key(key: object, where: str, usable: tuple[str, ...]) -> str:
+    return f"{where}: unknown key {key!r}; {nearest_name_hint(str(key), usable)}"
 
 
 def _flag_problems(entry: Entry, where: str) -> Iterator[str]:

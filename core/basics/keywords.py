@@ -6,6 +6,9 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, ParamSpec, TypeVar
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
@@ -41,16 +44,32 @@ def constructor_suggests_names(cls: C) -> C:
 
 
 def _checked_model(construct: Callable[..., None]) -> Callable[..., None]:
-    """A constructor of pydantic takes any keyword. `wraps` keeps the mark by which pydantic knows its own."""
+    """A constructor of pydantic takes any keyword, and its errors are not in our words.
+
+    `wraps` keeps the mark by which pydantic knows its own.
+    """
 
     @wraps(construct)
     def checked(self: Any, /, **values: Any) -> None:
         known = type(self).__pydantic_fields__.keys()
         if not known >= values.keys():
             raise TypeError(_refusal(type(self).__name__, sorted(values.keys() - known), sorted(known)))
-        construct(self, **values)
+        try:
+            construct(self, **values)
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+        else:
+            return
+        raise ValueError("; ".join(_value_refusal(type(self).__name__, each) for each in problems))
 
     return checked
+
+
+def _value_refusal(name: str, problem: ErrorDetails) -> str:
+    """A rule of ours names what it found itself."""
+    path = ".".join([name, *map(str, problem["loc"])])
+    text = problem["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
+    return f"{path}: {text}" if ", found " in text else f"{path}: {text}, found {problem['input']!r:.100}"
 
 
 def _keywords(function: Callable[..., Any]) -> frozenset[str]:

@@ -92,6 +92,8 @@ class QueueLoad(FrozenModel):
     queue: str = Field(description="Logical name.")
     waiting: int = Field(description="Tasks or job steps whose message is confirmed and that no process has.")
     running: int = Field(description="Tasks that a process has.")
+    retrying: int = Field(default=0, description="Tasks that wait for another attempt, whether a message waits or not.")
+    unannounced: int = Field(default=0, description="Tasks that wait in line or for their message to be sent.")
     oldest_at: datetime | None = Field(
         default=None, description="When the message of the one that waits longest was confirmed."
     )

@@ -188,7 +188,8 @@ class StageDefinition(FrozenModel):
         default=None,
         description="The most tasks that one message carries. In a large stage it carries fewer where they last, as is "
         "measured while the stage runs. Without it the first number is chosen when the stage is planned, from the "
-        "duration of its tasks in the last job of the type.",
+        "duration of its tasks in the last job of the type; without such a job it is one, or ten in a stage of more "
+        "than a hundred tasks.",
     )
     max_parallel: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

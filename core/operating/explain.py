@@ -25,6 +25,8 @@ from core.safety.safe_text import brief_text
 SWEEP_OVERDUE_SECONDS = 300.0
 # A message that waits this long, while no worker is seen on its queue, is worth a look.
 QUEUE_PATIENCE_SECONDS = 60.0
+# What waits this long without a confirmed message is sent by the janitor, by default.
+_ANNOUNCE_SECONDS = 20.0
 _SHOWN_FAILURES = 5
 # What helps where a limit of time was passed, by the stored error's type. A rerun that keeps results keeps the limits.
 _NEW_LIMIT = "(`rerun --all` takes the new one, `--failed` keeps the old one)"
@@ -112,7 +114,7 @@ def _failed_tasks(facts: JobFacts) -> Iterator[Finding]:
     rest = facts.failures[_SHOWN_FAILURES:]
     if rest:
         count = sum(group.count for group in rest)
-        message = f"{_tasks(count)} failed in {len(rest)} other ways"
+        message = f"{_tasks(count)} failed in {_count(len(rest), 'other way', 'other ways')}"
         yield Finding("more_failures", Severity.INFO, message, advice=f"coremachine failures {facts.job_id[:12]}")
 
 
@@ -300,7 +302,7 @@ def _taken_step(facts: JobFacts, lease: StepLeaseFacts) -> Finding:
     took = f"{facts.step} by {lease.owner} since {_at(lease.since, facts.now)}"
     ends = _at(lease.expires_at, facts.now)
     if facts.is_step_taken:
-        message = f"under way: {took}; the heartbeat is fresh, the lease ends {ends} unless renewed"
+        message = f"under way: {took}; the lease ends {ends} unless renewed"
         return Finding("step_running", Severity.INFO, message, since=lease.since)
     return Finding(
         "step_lost",
@@ -363,7 +365,7 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
 
 def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
     """Whether their process is heard of: what it last renewed, it renewed a lease's time before that ends."""
-    message = f"running in {lease.owner}: {_tasks(alive)} of stage {facts.stage}"
+    message = f"claimed by {lease.owner}: {_tasks(alive)} of stage {facts.stage}"
     ends_at = lease.next_expires_at
     if ends_at is None or facts.lease_seconds is None:
         # Not renewed on purpose: a heartbeat would not be seen.
@@ -371,6 +373,7 @@ def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
         return Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
     beat_at = ends_at - timedelta(seconds=facts.lease_seconds)
     silent = facts.now - beat_at
+    due = f"due every {facts.lease_seconds / 3:g} s"
     end = f"the first lease ends {_at(ends_at, facts.now)} unless renewed"
     if silent.total_seconds() < -_CLOCK_MARGIN_SECONDS:
         message += (
@@ -378,12 +381,13 @@ def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
         )
         return Finding("tasks_running", Severity.WARNING, message, since=lease.oldest_started_at)
     if silent.total_seconds() <= facts.lease_seconds / 3 + _BEAT_MARGIN_SECONDS:
-        message += f"; the heartbeat is fresh, {end}"
+        heard = "now" if silent.total_seconds() < 1 else f"{_span(silent)} ago"
+        message += f"; last heartbeat {heard}, one is {due}; {end}"
         return Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
     return Finding(
         "process_silent",
         Severity.WARNING,
-        f"{message}; silent for {_span(silent)}, a heartbeat is due every {facts.lease_seconds / 3:g} s; {end}",
+        f"{message}; silent for {_span(silent)}, a heartbeat is {due}; {end}",
         since=beat_at,
         advice="its process may be dead, stopped, or without the database; if it stays silent, the janitor takes the "
         "tasks back when their lease has run out, and another process has them",
@@ -487,15 +491,19 @@ def _is_at_work(facts: JobFacts) -> bool:
 def _unannounced(facts: JobFacts) -> Iterator[Finding]:
     if facts.unannounced is None:
         return
-    if facts.unannounced.count:
-        since = facts.unannounced.since
+    since = facts.unannounced.since
+    # The stage moves, and these were taken a moment ago: their messages are on their way.
+    is_moving = _is_at_work(facts) or facts.in_line > 0
+    is_on_its_way = is_moving and since is not None and _seconds(since, facts.now) <= _ANNOUNCE_SECONDS
+    if facts.unannounced.count and not is_on_its_way:
         yield Finding(
             "tasks_not_announced",
             Severity.INFO,
             f"no message is confirmed for {_tasks(facts.unannounced.count)} of stage {facts.stage}"
             f"{f' since {_at(since, facts.now)}' if since else ''}",
             since=since,
-            advice="the planner is still sending them, or could not: the janitor sends what has waited for 20 s",
+            advice="the planner is still sending them, or could not: the janitor sends what has waited for "
+            f"{_ANNOUNCE_SECONDS:g} s",
         )
     if facts.unannounced.held:
         until = facts.unannounced.held_until

@@ -12,7 +12,18 @@ from coremachine.cli.render import print_json, print_rows
 
 _APP_COLUMNS = ["app", "mode", "release", "version", "status", "queues", "slots", "started_at", "seen_at", "instance"]
 _SPARE_APP_COLUMNS = ["instance", "started_at", "version", "slots"]
-_QUEUE_COLUMNS = ["queue", "waiting", "oldest_at", "claimed", "dead", "consumers", "slots", "apps"]
+_QUEUE_COLUMNS = [
+    "queue",
+    "waiting",
+    "oldest_at",
+    "claimed",
+    "to_retry",
+    "not_sent_yet",
+    "dead",
+    "consumers",
+    "slots",
+    "apps",
+]
 
 
 def list_apps(
@@ -38,7 +49,9 @@ def list_apps(
 def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
     """List the queues: what waits on each and since when, dead messages, and who reads it.
 
-    Claimed tasks, which JSON has as `running`, run in a process or wait there for one of its slots.
+    Claimed tasks, which JSON has as `running`, run in a process or wait there for one of its slots. Tasks that are not
+    sent yet (`unannounced`) wait in line for a message; of these and those to retry, at most 200,000 open tasks are
+    counted.
 
     For example: coremachine queues
     """
@@ -47,7 +60,17 @@ def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
     if wants_json(output):
         print_json(answer)
         return
-    rows = [{**each, "claimed": each["running"], "apps": ", ".join(each["apps"])} for each in answer["value"]]
+    rows = [
+        {
+            **each,
+            "claimed": each["running"],
+            # A server of the release before has no such numbers.
+            "to_retry": each.get("retrying"),
+            "not_sent_yet": each.get("unannounced"),
+            "apps": ", ".join(each["apps"]),
+        }
+        for each in answer["value"]
+    ]
     print_rows(rows, _QUEUE_COLUMNS, empty="No queues.", spare=["slots"])
     show_findings(answer["findings"])
 

@@ -24,7 +24,7 @@ from coremachine.cli.options import (
     UrlOption,
     wants_json,
 )
-from coremachine.cli.render import SHORT_ID, console, count_text, print_json, print_rows, visible
+from coremachine.cli.render import SHORT_ID, console, count_text, print_json, print_rows, say, visible
 from coremachine.cli.times import read_time
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask. Needed where nobody can be asked.")]
@@ -196,6 +196,10 @@ def _hold(action: str, job_id: str, reason: str | None, output: Any, url: str | 
     state = "under a legal hold" if answer.get("hold") else "under no hold"
     unchanged = " (as before)" if answer.get("changed") is False else ""
     console().print(f"{escape(visible(job_id))} {state}{unchanged}", highlight=False)
+    kept = answer.get("hold") or {}
+    if unchanged and kept and reason and reason != kept.get("reason"):
+        of_it = f"keeps its reason {kept['reason']!r}" if kept.get("reason") else "stays without a reason"
+        say(f"the hold {of_it}; for another one: coremachine release {job_id}, then hold it again")
 
 
 def audit(

@@ -24,6 +24,7 @@ from coremachine.local.stop_signals import stop_signals_interrupt
 JOB_TYPE = "flood_risk_cog"
 CONVERT_TASK = "flood_risk_convert"
 _DATA = Path(".coremachine/demo")
+_LONGEST_REMARK = 60
 _MOST_TASKS = 1_000_000
 
 
@@ -42,6 +43,10 @@ class Outcome:
     def converted(self) -> list[Json]:
         return [row for row in self.rows if row["path"]]
 
+    @property
+    def failed(self) -> list[Json]:
+        return [row for row in self.rows if not row["path"]]
+
 
 def demo(
     rasters: Annotated[
@@ -57,8 +62,8 @@ def demo(
     """Run a real job from end to end: flood depth rasters to Cloud Optimized GeoTIFFs, with catalog and summary.
 
     It starts PostgreSQL, a Service Bus broker and a Functions host on free ports, submits the job over HTTP, checks
-    every file that it wrote, and ends everything. Exit code 0 only if all of that went well; a raster that could not be
-    converted is reported with its reason, and does not change it.
+    every file that it wrote, and ends everything. Exit code 0 only if all of that went well, and 1 otherwise: with a
+    folder of your own also if a raster could not be converted.
 
     For example:
 
@@ -71,6 +76,8 @@ def demo(
         with stop_signals_interrupt():
             folder = (output or default_output(rasters)).expanduser().resolve()
             outcome = run_demo(rasters, folder, workers=workers, timeout_seconds=timeout)
+            if rasters is not None and outcome.failed:
+                outcome.problems.append(f"{len(outcome.failed)} of {len(outcome.rows)} rasters were not converted")
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     for problem in outcome.problems:
@@ -182,9 +189,16 @@ def _row_of(task: Json, problems: list[str]) -> Json:
         problems += [f"{name}: {fault}" for fault in faults]
         return row
     row["reason"] = error_text(task.get("error"))
+    row["remark"] = _short(str((task.get("error") or {}).get("message") or row["reason"]))
     if not row["reason"]:
         problems.append(f"{name}: {task['status']} without an output or a reason")
     return row
+
+
+def _short(reason: str) -> str:
+    """For a cell of the table; the whole reason is below it."""
+    line = reason.partition("\n")[0]
+    return line if len(line) <= _LONGEST_REMARK else f"{line[: _LONGEST_REMARK - 1].rstrip()}…"
 
 
 def find_cog_faults(path: str) -> list[str]:

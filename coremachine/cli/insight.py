@@ -48,6 +48,8 @@ def explain(
 ) -> None:
     """Say why a job does not move, and what would help; without a job, what does not move or failed within a day.
 
+    Without a job it also names jobs that wait for limits, and those of a day that completed with errors.
+
     For example:
 
         coremachine explain
@@ -63,7 +65,7 @@ def explain(
     elif found["findings"]:
         show_findings(found["findings"])
     else:
-        say("Every job moves, and none failed within a day.")
+        say("Every job moves, none waits for a limit, and none failed or had failed tasks within a day.")
 
 
 def _show_explanation(answer: Json) -> None:

@@ -1,5 +1,7 @@
 """Commands about limits that stages share."""
 
+import difflib
+import shlex
 from typing import Annotated
 
 import typer
@@ -7,13 +9,15 @@ import typer
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.control import AuditReasonOption
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import SHORT_ID, print_json, print_rows
+from coremachine.cli.render import SHORT_ID, print_json, print_rows, say
 
 limits = typer.Typer(
     help="Limits that stages share: how many tasks run at once, or begin in a time.", no_args_is_help=True
 )
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The limit's name.")]
+# Beyond that many, whether a limit is known is not asked.
+_MOST_KNOWN = 1000
 _COLUMNS = ["limit", "at_once", "rate", "held", "reserved", "waiting", "next_at", "chosen", "holders"]
 
 
@@ -49,7 +53,15 @@ def set_limit(
     For example: coremachine limits set tiles-api --at-once 4 --rate 100/min --reason "the new contract"
     """
     with ApiClient(choose_server(url)) as client:
+        # A limit is known as soon as a stage needed it, or somebody chose its numbers.
+        known = [each["name"] for each in client.list_limits(limit=_MOST_KNOWN)]
         answer = client.put_limit(name, {"at_once": at_once, "rate": rate, "reason": reason})
+    if name not in known and len(known) < _MOST_KNOWN:
+        near = "".join(f" (did you mean {each}?)" for each in difflib.get_close_matches(name, known, n=1))
+        say(
+            f"no stage has needed a limit {name!r} lately{near}; the numbers wait for one that does, unless you forget "
+            f"them: coremachine limits forget {shlex.quote(name)}"
+        )
     if wants_json(output):
         print_json(answer)
         return

@@ -8,13 +8,15 @@ from core.models import JobStatus
 from coremachine.cli.client import ApiClient, Json
 from coremachine.cli.render import SHORT_ID
 
-# Jobs that are looked at: the oldest of the open ones, and the newest of those that failed within a day.
+# Jobs that are looked at: the oldest of the open ones, and the newest of a day that failed or had failed tasks.
 MOST_JOBS = 500
 # Each is a request.
 MOST_SCHEDULES = 50
 _DAY = timedelta(days=1)
 _OPEN = [status.value for status in JobStatus if not status.is_terminal]
 _SHOWN_IDS = 3
+_ENDED_BADLY = [JobStatus.FAILED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
+_WAITS_FOR_LIMIT = "waits_for_limit"
 _NOT_ALL = "not_all_looked_at"
 _ORDER = {"error": 0, "warning": 1}
 
@@ -22,25 +24,26 @@ _ORDER = {"error": 0, "warning": 1}
 def find_troubles(client: ApiClient) -> list[Json]:
     """Findings as `explain` has them, errors first: of queues and apps, dead letters, schedules, and jobs.
 
-    What goes on by itself is left out. A last one names which of them were not looked at, where there are too many.
+    What goes on by itself is left out, except for jobs of which all that is open waits for a limit.
+    A last one names which of them were not looked at, where there are too many.
     """
     open_jobs = client.list_jobs(status=_OPEN, sort="created_at", reasons=True, limit=MOST_JOBS + 1)
     since = datetime.now(UTC) - _DAY
-    failed = client.list_jobs(status="failed", created_after=since, reasons=True, limit=MOST_JOBS + 1)
+    failed = client.list_jobs(status=_ENDED_BADLY, created_after=since, reasons=True, limit=MOST_JOBS + 1)
     letters = client.group_dead_letters(limit=MOST_JOBS + 1)
     schedules = client.list_schedules(limit=MOST_SCHEDULES + 1)
     found = [*client.list_queues()["findings"], *_dead_letters(letters[:MOST_JOBS])]
     found += _schedules(client, schedules[:MOST_SCHEDULES])
     found += [*_of_jobs(open_jobs[:MOST_JOBS]), *_of_jobs(failed[:MOST_JOBS])]
-    told = [each for each in found if each["severity"] in _ORDER]
+    told = [each for each in found if each["severity"] in _ORDER or each["code"] == _WAITS_FOR_LIMIT]
     parts = (
         (open_jobs, MOST_JOBS, "oldest open jobs"),
-        (failed, MOST_JOBS, "newest jobs that failed within a day"),
+        (failed, MOST_JOBS, "newest jobs that failed or had failed tasks within a day"),
         (letters, MOST_JOBS, "first groups of dead letters"),
         (schedules, MOST_SCHEDULES, "first schedules by name"),
     )
     return [
-        *sorted(told, key=lambda each: _ORDER[each["severity"]]),
+        *sorted(told, key=lambda each: _ORDER.get(each["severity"], len(_ORDER))),
         *(_not_all(most, what) for rows, most, what in parts if len(rows) > most),
     ]
 
@@ -79,9 +82,11 @@ def _of_jobs(jobs: Iterable[Json]) -> Iterator[Json]:
         ids = [job["job_id"][:SHORT_ID] for job in islice(same, _SHOWN_IDS)]
         named = ", ".join(ids) + (" and others" if len(same) > len(ids) else "")
         jobs_of = "job" if len(same) == 1 else f"{len(same)} jobs"
+        code = same[0]["reason"]["code"]
+        how = " completed with errors" if code == JobStatus.COMPLETED_WITH_ERRORS else ""
         yield {
-            "code": same[0]["reason"]["code"],
+            "code": code,
             "severity": same[0]["reason"]["severity"],
-            "message": f"{jobs_of} of type {job_type} ({named}): {text}",
+            "message": f"{jobs_of} of type {job_type} ({named}){how}: {text}",
             "advice": f"coremachine explain {ids[0]}",
         }

@@ -33,7 +33,7 @@ LINE_SECONDS = 5.0
 _COUNTS = ("pending", "queued", "processing", "pending_retry", "completed", "failed", "cancelled")
 
 _WORDS = (
-    ("processing", "running", "cyan"),
+    ("processing", "claimed", "cyan"),
     ("pending_retry", "to retry", "yellow"),
     ("failed", "failed", "red"),
     ("cancelled", "cancelled", "magenta"),
@@ -173,6 +173,8 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
     expected = stage.get("expected_count")
     of = f"/{total_stages}" if total_stages else ""
     words = ["no tasks" if expected == 0 else "to be planned" if expected is None else f"{ended_of(stage)}/{expected}"]
+    if expected and counts["cancelled"]:
+        words[0] += " ended"
     for name, style in (
         ("processing", "cyan"),
         ("pending_retry", "yellow"),
@@ -180,7 +182,7 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
         ("cancelled", "magenta"),
     ):
         if counts[name]:
-            label = {"processing": "running", "pending_retry": "to retry"}.get(name, name)
+            label = {"processing": "claimed", "pending_retry": "to retry"}.get(name, name)
             words.append(f"[{style}]{counts[name]} {label}[/{style}]")
     if stage.get("max_parallel") and not stage.get("finished_at"):
         words.append(f"at most {stage['max_parallel']} at once")

@@ -38,7 +38,9 @@ def init(
     _show(lambda: write_project(folder, azure=azure), folder)
     enter = "" if folder.resolve() == Path.cwd() else f"cd {folder}; "
     console().print(
-        f"next: {enter}pip install -e '.[dev]'; pytest; coremachine up --reload", highlight=False, markup=False
+        f"next: {enter}pip install --find-links . -e '.[dev]'; pytest; coremachine up --reload",
+        highlight=False,
+        markup=False,
     )
 
 

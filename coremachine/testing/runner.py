@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from core.models.status import TaskStatus
 from core.models.submission import SubmitRequest
 from coremachine.testing.clock import Clock
 from coremachine.testing.database import EngineDatabase, session_database
@@ -90,7 +91,7 @@ class JobRunner:
         job_id = None
         while job_id is None:  # as a client that asks again when its request was cut off
             job_id = crashes.survive(lambda: self.process.machine.submit_job(request).job_id, self._restart)
-        self._run_to_end(job_id, crashes, time.monotonic() + timeout_seconds)
+        self._run_to_end(job_id, crashes, timeout_seconds)
         crashes.expect_none_left()
         return note_finished(read_result(self.database.pool, job_id))
 
@@ -125,11 +126,13 @@ class JobRunner:
         modules = dict.fromkeys(sys.modules[job.__module__] for job in self._jobs)
         return [handler for module in modules for handler in getattr(module, "HANDLERS", ())]
 
-    def _run_to_end(self, job_id: str, crashes: Crashes, until: float) -> None:
+    def _run_to_end(self, job_id: str, crashes: Crashes, timeout_seconds: float) -> None:
+        until = time.monotonic() + timeout_seconds
         queries = JobQueries(self.database.pool)
         seconds = SWEEP_SECONDS
         for _ in range(MOST_SWEEPS):
-            self._deliver_all(crashes, until)
+            if not self._deliver_all(crashes, until):
+                raise JobStuck(self._too_slow(job_id, timeout_seconds))
             status = queries.find_job_status(job_id)
             if status is not None and status.is_terminal:
                 return
@@ -139,14 +142,26 @@ class JobRunner:
         result = self.result(job_id)
         raise JobStuck(f"expected the job to end, found it {result.status} after {MOST_SWEEPS} sweeps\n{result.report}")
 
-    def _deliver_all(self, crashes: Crashes, until: float) -> None:
-        """Deliver until there is no message; the clock goes to the next that is due."""
+    def _too_slow(self, job_id: str, timeout_seconds: float) -> str:
+        """How far it came, and what to do."""
+        result = self.result(job_id)
+        ended = sum(TaskStatus.stored(task.status).is_terminal for task in result.tasks)
+        more = max(2 * timeout_seconds, 60)
+        return (
+            f"expected the job to end within timeout_seconds={timeout_seconds:g}, found it {result.status} with "
+            f"{ended:,} of the {len(result.tasks):,} tasks ended that are planned; give the test fewer tasks, or more "
+            f"time: run_job(..., timeout_seconds={more:g})"
+        )
+
+    def _deliver_all(self, crashes: Crashes, until: float) -> bool:
+        """Deliver until there is no message, and the clock goes to the next that is due; whether time sufficed."""
         while (seconds := self.queues.seconds_to_next()) is not None:
             if time.monotonic() > until:
-                raise JobStuck("expected the job to end within timeout_seconds, found messages that still wait")
+                return False
             if seconds > 0:
                 self.clock.advance(seconds)
             crashes.survive(lambda: self.queues.deliver(self.process.machine), self._restart)
+        return True
 
 
 def run_job(
@@ -159,11 +174,12 @@ def run_job(
     faults: MessageFaults = _NO_FAULTS,
     crash_at: str | Sequence[str] = (),
     inline: bool | None = None,
+    timeout_seconds: float = 60.0,
 ) -> JobResult:
     """Run one job to its end, in this process, in an empty database. The arguments are those of `JobRunner`."""
     with _turn:
         runner = JobRunner(registry=registry, handlers=handlers, queues=queues, faults=faults, inline=inline)
-        return runner.run(job, parameters, crash_at=crash_at)
+        return runner.run(job, parameters, crash_at=crash_at, timeout_seconds=timeout_seconds)
 
 
 def note_finished(result: JobResult) -> JobResult:

@@ -27,6 +27,7 @@ ORDER = (
     "howto/write-a-job.md",
     "howto/declare-a-job.md",
     "howto/test-a-job.md",
+    "howto/make-it-faster.md",
     "howto/submit-jobs.md",
     "howto/use-the-client.md",
     "howto/follow-jobs.md",

@@ -219,7 +219,7 @@ def write_catalog(
         picture, missing = draw(footprints, title, _deepest(rasters))
         write_whole(folder / "quicklook.png", picture, scratch)
         summary["not_drawn"] = missing
-        write_json(folder / "verification.json", verification_of(rasters), scratch)
+        write_json(folder / "verification.json", verification_of(rasters, summary["failures"]), scratch)
         write_json(folder / "summary.json", summary, scratch)
 
 
@@ -280,10 +280,20 @@ def write_json(path: Path, document: Any, scratch: Path) -> None:
     write_whole(path, text.encode(), scratch)
 
 
-def verification_of(rasters: list[dict[str, Any]]) -> dict[str, Any]:
-    """The proofs of all results in one place."""
+def verification_of(rasters: list[dict[str, Any]], failures: list[dict[str, Any]]) -> dict[str, Any]:
+    """The proofs of all results in one place, below how many there are of each kind."""
     names = ("name", "checksum", "bytes", "kind", "resampling", "changed", "verification")
-    return {"rasters": [{name: raster.get(name) for name in names} for raster in rasters]}
+    failed = [failure["name"] for failure in failures]
+    return {
+        "counts": {
+            "rasters": len(rasters) + len(failed),
+            "verified": sum("values" in (raster.get("verification") or {}) for raster in rasters),
+            "changed": sum(bool(raster.get("changed")) for raster in rasters),
+            "failed": len(failed),
+        },
+        "failed": failed,
+        "rasters": [{name: raster.get(name) for name in names} for raster in rasters],
+    }
 
 
 def completed(raster: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def area_of(rasters: Sequence[Json], pairs: int) -> Json:
         return {"overlapping_pairs": 0, "flooded_area_counts": "each place once"}
     return {
         "overlapping_pairs": pairs,
-        "flooded_area_counts": "a place once per raster that covers it",
+        "flooded_area_counts": "a place once per raster that covers it; flooded_area_at_least_km2 counts the raster "
+        "with the largest flooded area alone, so the area without repeated places is between the two",
         "flooded_area_at_least_km2": max(areas, default=0.0),
     }

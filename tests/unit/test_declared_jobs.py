@@ -8,7 +8,7 @@ from datetime import date
 from typing import Annotated, Any, ClassVar, Generic, Literal, NewType, Optional, TypeVar
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from core.context import TaskContext
 from core.errors import PermanentTaskError
@@ -408,7 +408,7 @@ def test_fan_in_results_are_loaded():
 
 def test_retry_rules_name_classes():
     assert RetryPolicy(never=["PIL.UnidentifiedImageError"], always=("ValueError",)).always == ("ValueError",)
-    with pytest.raises(ValidationError, match="the name of an exception class, such as"):
+    with pytest.raises(ValueError, match="the name of an exception class, such as"):
         RetryPolicy(never=["no-class"])
 
 

@@ -151,6 +151,14 @@ CASES = {
             ("more_failures", "info", "8 tasks failed in 2 other ways"),
         ],
     ),
+    "one more kind of failures than are shown": (
+        facts("failed", finished_at=ago(9), failures=(FAILURE,) * 6),
+        [
+            ("failed", "error", "no reason is kept"),
+            *[("tasks_failed", "error", "4 tasks")] * 5,
+            ("more_failures", "info", "4 tasks failed in 1 other way"),
+        ],
+    ),
     "message on the jobs queue": (
         facts("queued", announced_at=ago(3)),
         [("step_announced", "info", "(convert); its message went to the jobs queue 11:59:57Z (3 s ago)")],
@@ -231,13 +239,13 @@ CASES = {
             (
                 "tasks_running",
                 "info",
-                "running in app:host:7: 3 tasks of stage 2; the heartbeat is fresh, the first lease ends 12:00:40Z",
+                "claimed by app:host:7: 3 tasks of stage 2; last heartbeat 20 s ago, one is due every 20 s; the first",
             )
         ],
     ),
     "a process was heard a quarter of its lease and the margin ago": (
         facts("processing", leases=(lease(next_expires_at=ahead(35.1)),), **OPEN),
-        [("tasks_running", "info", "the heartbeat is fresh")],
+        [("tasks_running", "info", "last heartbeat 25 s ago, one is due every 20 s")],
     ),
     "a dead process whose lease has not run out": (
         facts("processing", leases=(lease(first_expires_at=ahead(24), next_expires_at=ahead(24)),), **OPEN),
@@ -306,7 +314,7 @@ CASES = {
         facts("processing", retries=RETRY, leases=(lease(),), **OPEN),
         [
             ("waiting_for_retry", "info", "waiting for another attempt: 2 tasks"),
-            ("tasks_running", "info", "running in"),
+            ("tasks_running", "info", "claimed by"),
         ],
     ),
     "another attempt, between short tasks": (
@@ -324,6 +332,14 @@ CASES = {
     "planned a moment ago": (
         facts("processing", unannounced=UnannouncedFacts(9, ago(4), 0, None), **OPEN),
         [("tasks_not_announced", "info", "no message is confirmed for 9 tasks of stage 2 since 11:59:56Z")],
+    ),
+    "tasks of a moving window whose messages are on their way": (
+        facts("processing", leases=(lease(),), unannounced=UnannouncedFacts(45, ago(4), 0, None), **OPEN),
+        [("tasks_running", "info", "3 tasks")],
+    ),
+    "tasks of a moving window without a message for too long": (
+        facts("processing", leases=(lease(),), unannounced=UnannouncedFacts(45, ago(31), 0, None), **OPEN),
+        [("tasks_not_announced", "info", "45 tasks of stage 2 since"), ("tasks_running", "info", "3 tasks")],
     ),
     "never announced": (
         facts("processing", unannounced=UnannouncedFacts(9, ago(4000), 0, None), **OPEN),
@@ -450,7 +466,7 @@ CASES = {
         facts(
             "processing", foreign=ForeignFacts((ForeignTrigger("app", "jobs", "b", "p.f"),)), leases=(lease(),), **OPEN
         ),
-        [("tasks_running", "info", "running in app:host:7")],
+        [("tasks_running", "info", "claimed by app:host:7")],
     ),
     "locked by others": (
         facts(

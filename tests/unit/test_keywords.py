@@ -38,6 +38,27 @@ def test_what_is_missing_is_still_python_s_own_error() -> None:
         coremachine.Stage(timeout_seconds=5)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("construct", "expected"),
+    [
+        (
+            lambda: coremachine.Limit(name="api", rate="100 per minute"),
+            "Limit.rate: expected a rate such as '100/min', '10/s', '5/30s' or '1000/day', found '100 per minute'",
+        ),
+        (
+            lambda: coremachine.Limit(name="api", at_once=-1),
+            "Limit.at_once: expected greater than or equal to 0, found -1",
+        ),
+        (lambda: RetryPolicy(max_attempts=0), "RetryPolicy.max_attempts: expected greater than or equal to 1, found 0"),
+    ],
+)
+def test_a_wrong_value_is_answered_in_words_of_ours(construct: Callable[[], object], expected: str) -> None:
+    """It was an error of pydantic, with an address of its web page."""
+    with pytest.raises(ValueError, match="expected") as refused:
+        construct()
+    assert (type(refused.value), str(refused.value)) == (ValueError, expected)
+
+
 def test_tools_see_the_constructor_and_models_read_documents_as_before() -> None:
     assert list(inspect.signature(coremachine.Stage).parameters)[:2] == ["name", "parallelism"]
     assert "max_attempts" in inspect.signature(RetryPolicy).parameters

@@ -271,6 +271,15 @@ def test_a_problem_of_the_schema_is_named(entry: Any, part: str) -> None:
     assert part in problem
 
 
+def test_an_unknown_key_is_named_beside_a_wrong_type() -> None:
+    """It came only after the type was corrected, though problems are reported all at once."""
+    problems = check_schema({"x": {"type": "integer", "defualt": 3, "min": 1}}, "Job")
+    assert problems == [
+        "Job.x.type: expected one of int, float, str, bool, list, dict, found str 'integer'",
+        "Job.x: unknown key 'defualt'; did you mean 'default'?",
+    ]
+
+
 def test_json_schema_closes_every_object_and_anchors_patterns() -> None:
     before = copy.deepcopy(SCHEMA)
     result = to_json_schema(SCHEMA)

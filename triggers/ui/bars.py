@@ -153,7 +153,7 @@ def _card(stage: StageDetail, declared: Mapping[str, Any], recent: int | None, n
         status=str(stage.status),
         parts=bar_parts(total, shown),
         label=bar_label(total, shown),
-        count="to be planned" if total is None else _ended_of(ended, total),
+        count="to be planned" if total is None else _ended_of(ended, total) + (" ended" if shown["cancelled"] else ""),
         notes=notes,
         budget=budget,
         budget_is_spent=is_spent,
@@ -169,7 +169,7 @@ def _ended_of(ended: int, total: int) -> str:
 
 def _notes(shown: Mapping[str, int], counts: Mapping[TaskStatus, int]) -> list[tuple[str, int]]:
     return [
-        ("running", shown["running"]),
+        ("claimed", shown["running"]),
         ("waiting", counts[TaskStatus.PENDING] + counts[TaskStatus.QUEUED]),
         ("to retry", shown["retry"]),
         ("failed", shown["failed"]),

@@ -34,7 +34,7 @@ from triggers.ui.jobs_page import blank_is_none
 from triggers.ui.outline_map import MOST_NAMED, draw_map
 from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
-from triggers.ui.places import with_places
+from triggers.ui.places import with_places, without_failures
 from triggers.ui.ports import Services, UiServices
 from triggers.ui.recent import RecentReads, recent_reads
 from triggers.ui.texts import seconds_between
@@ -107,6 +107,7 @@ def _show(job_id: str, request: Request, services: UiServices, query: JobPageQue
     detail = services.queries.get_job_detail(job_id)
     view = _look(services, detail, query, recent_reads(request))
     head = _head(services, detail, view.now)
+    explained = with_places(explain(view.facts), job_id, head.actions, visitor_of(request))
     return render(
         request,
         "job.html",
@@ -115,7 +116,7 @@ def _show(job_id: str, request: Request, services: UiServices, query: JobPageQue
         query=query,
         note=_NOTES.get(query.note or ""),
         head=head,
-        findings=with_places(explain(view.facts), job_id, head.actions, visitor_of(request)),
+        findings=without_failures(explained) if query.tab == "overview" else explained,
         sampled=view.sampled,
         cards=_cards(view),
         groups=view.facts.failures,

@@ -43,6 +43,11 @@ def with_places(
     return explained
 
 
+def without_failures(explained: Iterable[Explained]) -> list[Explained]:
+    """For a page that lists the groups of failures: what these show is left out, and advice of its own stays."""
+    return [each for each in explained if each.finding.code not in _LISTED_FAILURES or each.advice]
+
+
 def _places(finding: Finding, job_id: str, dialogs: set[JobAction]) -> Iterator[Place]:
     found = _BUTTONS.get(finding.code)
     if found is not None and found[0] in dialogs:
@@ -86,6 +91,7 @@ _ABOUT: Mapping[str, Callable[[str, str, str], Place]] = {
     "task_id": lambda task_id, job_id, _code: Place(f"Task {task_id}", ("jobs", job_id, "tasks", task_id)),
     "fingerprint": _of_fingerprint,
 }
+_LISTED_FAILURES = frozenset({"tasks_failed", "more_failures"})
 _ALL_TASKS = ("All tasks, failed first", {"tab": "tasks"})
 _TABS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "step_retry": ("Events", {"tab": "events"}),

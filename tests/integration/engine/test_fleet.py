@@ -113,8 +113,22 @@ def test_queues_are_counted_by_their_rows(rig, engine, apps):
     assert list(loads) == ["jobs", "tasks", "raster"]
     assert (loads["tasks"].waiting, loads["tasks"].running, loads["tasks"].dead) == (3, 2, 0)
     assert loads["tasks"].oldest_at is not None
-    assert loads["raster"].model_dump() == {"queue": "raster", "waiting": 0, "running": 0, "oldest_at": None, "dead": 0}
+    numbers = dict.fromkeys(("waiting", "running", "retrying", "unannounced", "dead"), 0)
+    assert loads["raster"].model_dump() == {"queue": "raster", "oldest_at": None, **numbers}
     assert loads["jobs"].waiting == 1
+
+
+def test_queues_count_what_has_no_message_yet(rig, engine, apps):
+    """While 11,000 tasks waited in line, the table had 40 that wait and nothing of the others."""
+    job_id = planned(rig, n=5)
+    engine.execute("update app.tasks set status = 'pending', announced_at = null where task_id = 's2-n0'")
+    engine.claim(job_id, 2, "s2-n1")
+    engine.execute(
+        "update app.tasks set status = 'pending_retry', due_at = app.clock(), announced_at = null, lease_id = null,"
+        " lease_owner = null, lease_expires_at = null where task_id = 's2-n1'"
+    )
+    (tasks,) = [load for load in apps.read_queue_loads([]) if load.queue == "tasks"]
+    assert (tasks.waiting, tasks.running, tasks.retrying, tasks.unannounced) == (3, 0, 1, 1)
 
 
 def test_sweep_looks_for_work_without_an_app(rig, engine, apps, caplog):

@@ -553,6 +553,23 @@ def test_explain_says_that_tasks_wait_in_line(rig, monkeypatch):
     assert "none was announced or running at the moment of this look; if that stays so, the janitor's next" in told
 
 
+def test_tasks_of_a_window_lack_a_message_since_they_were_taken_into_it(rig):
+    """In a stage of ten minutes each look said that they wait since it was planned, and that the janitor is late."""
+    job_id = run_to_tasks(rig, n=MANY)
+    rig.engine.execute("update app.tasks set created_at = created_at - interval '10 minutes' where stage = 2")
+    rig.engine.execute(
+        "update app.tasks set status = 'pending', announced_at = null where job_id = %s and stage = 2"
+        " and status = 'queued' and task_id in (select task_id from app.tasks where status = 'queued' limit 45)",
+        job_id,
+    )
+    rig.engine.execute("update app.stages set window_at = app.clock() - interval '5 seconds' where stage = 2")
+    found = explained(rig, job_id)
+    assert "waits_for_turn" in found
+    assert not {"tasks_not_announced", "janitor_late"} & found.keys()
+    rig.engine.execute("update app.stages set window_at = app.clock() - interval '31 seconds' where stage = 2")
+    assert "45 tasks of stage 2" in explained(rig, job_id)["tasks_not_announced"]
+
+
 def test_explain_between_two_claims_says_what_a_look_shows(rig, monkeypatch):
     """While 200 short tasks a second went on, it claimed that nothing runs before the janitor's next sweep."""
     declare(monkeypatch, max_parallel=2, tasks_per_message=1)

@@ -257,6 +257,14 @@ def test_a_job_that_nothing_ends_is_reported():
         runner.run(SquaresJob)
 
 
+def test_a_job_that_is_too_slow_is_reported_with_how_far_it_came_and_what_to_do():
+    with pytest.raises(JobStuck) as caught:
+        run_job(SquaresJob, timeout_seconds=0)
+    told = str(caught.value)
+    assert "expected the job to end within timeout_seconds=0, found it queued with 0 of the 0 tasks ended" in told
+    assert "fewer tasks, or more time: run_job(..., timeout_seconds=60)" in told
+
+
 def test_one_runner_can_control_its_jobs(job_runner):
     job_id = job_runner.run(SquaresJob, {"bad": [1]}).job_id
     assert job_runner.run(SquaresJob, {"bad": [1]}).job_id == job_id

@@ -118,7 +118,7 @@ def test_a_job_is_submitted_by_form_and_watched_to_its_end(app: DashboardApp, pa
     page.wait_for("document.querySelector('.job-title .s-processing')")
     # The page refreshes itself while one task is still at work.
     page.wait_for("document.querySelector('.st-processing .stage-count')?.innerText === '5 / 6'")
-    assert "running in geo-worker" in text(page, ".why")
+    assert "claimed by geo-worker" in text(page, ".why")
     app.gate.open()
     page.wait_for("document.querySelector('.job-title .s-completed')")
     assert [text(page, f".stage:nth-child({number}) .stage-count") for number in (1, 2, 3)] == [
@@ -157,7 +157,7 @@ def test_a_live_page_takes_nothing_of_before_what_it_shows(app: DashboardApp, pa
 def test_a_running_job_is_paused_resumed_and_cancelled_with_a_reason(app: DashboardApp, page: Browser) -> None:
     job_id = submit(app, held=[0, 1, 2, 3])
     page.open(f"{app.url}/jobs/{job_id}")
-    page.wait_for("document.querySelector('.st-processing .stage-notes')?.innerText.includes('4 running')")
+    page.wait_for("document.querySelector('.st-processing .stage-notes')?.innerText.includes('4 claimed')")
     confirm(page, "d-pause", "the source is being replaced")
     assert "The job is paused" in text(page, ".ok-banner")
     assert "(the source is being replaced)" in text(page, ".why")
@@ -430,7 +430,7 @@ def test_what_a_job_waits_for_is_two_clicks_away_and_changed_there(app: Dashboar
     """A limit: from the list to the job, from its finding to the limit, where its numbers are chosen."""
     holder = start(app, "tile_fetch", server="slow", tiles=1, is_held=True)
     page.open(f"{app.url}/jobs/{holder}")
-    page.wait_for("document.querySelector('.st-processing .stage-notes')?.innerText.includes('1 running')")
+    page.wait_for("document.querySelector('.st-processing .stage-notes')?.innerText.includes('1 claimed')")
     waiting = start(app, "tile_fetch", server="slow", tiles=1)
     page.open(f"{app.url}/jobs?q={waiting}")
     page.wait_for("document.querySelector('.reason')?.innerText.includes('Waits for the limit tiles/slow')")

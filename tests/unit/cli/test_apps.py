@@ -27,6 +27,7 @@ LIVE = {
 }
 APPS = {"at": AT, "value": [LIVE, {**LIVE, "instance": "old:1", "status": "ended"}], "findings": [FINDING]}
 QUEUE = {"queue": "raster", "waiting": 7, "oldest_at": AT, "running": 2, "dead": 1, "consumers": 1, "slots": 8}
+QUEUE |= {"retrying": 3, "unannounced": 11000}
 QUEUES = {"at": AT, "value": [{**QUEUE, "apps": ["raster", "spare"]}], "findings": []}
 
 
@@ -50,8 +51,9 @@ def test_queues_are_listed_with_their_readers(api: FakeApi, run: Run, capsys: py
     api.answer("GET /api/queues", QUEUES)
     assert run("queues", "-o", "table") == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["queue", "waiting", "oldest", "at", "claimed", "dead", "consumers", "slots", "apps"]
-    assert row.split()[-6:] == ["2", "1", "1", "8", "raster,", "spare"]
+    names = "queue, waiting, oldest at, claimed, to retry, not sent yet, dead, consumers, slots, apps"
+    assert head.split() == names.replace(",", "").split()
+    assert row.split()[-8:] == ["2", "3", "11000", "1", "1", "8", "raster,", "spare"]
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_whole_words(

@@ -100,6 +100,19 @@ def test_hold_and_release(api, run, capsys):
     assert "under no hold (as before)" in shown
 
 
+@pytest.mark.parametrize(
+    ("kept", "noted"), [({"reason": "one"}, "keeps its reason 'one'"), ({}, "stays without a reason")]
+)
+def test_a_reason_that_a_hold_does_not_take_is_not_dropped_in_silence(api, run, capsys, kept, noted):
+    answer = {"status": "completed", "hold": {"at": "2026-01-02T03:04:05Z", **kept}, "changed": False}
+    api.answer(f"POST /api/jobs/{JOB_ID}/hold", answer)
+    assert run("hold", JOB_ID, "--reason", "two", "-o", "table") == 0
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert f"the hold {noted}; for another one: coremachine release {JOB_ID}, then hold it again" in shown
+    assert run("hold", JOB_ID, "-o", "table") == 0
+    assert "for another one" not in "".join(capsys.readouterr())
+
+
 def test_audit_shows_who_did_what(api, run, capsys):
     row = {
         "audit_id": 1,

@@ -7,6 +7,7 @@ import pytest
 from rio_cogeo.cogeo import cog_translate
 from rio_cogeo.profiles import cog_profiles
 
+from coremachine.cli import demo
 from coremachine.cli.demo import DemoFailed, Outcome, judge, prepare_source, report
 from jobs.flood_risk_cog.samples import generate_samples
 from tests.unit.cli.conftest import job
@@ -51,6 +52,20 @@ def test_failures_with_a_reason_beside_an_output_are_a_good_end(cog: str) -> Non
     outcome = judge(job("completed_with_errors"), tasks)
     assert outcome.problems == []
     assert outcome.rows[1]["reason"] == "UnusableRaster: no georeference"
+    assert outcome.rows[1]["remark"] == "no georeference"
+
+
+@pytest.mark.parametrize(("folder", "code"), [(None, 0), ("given", 1)])
+def test_rasters_of_ones_own_that_fail_change_the_exit_code(
+    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cog: str, folder: str | None, code: int
+) -> None:
+    """Six of thirteen had failed, and a script went on."""
+    outcome = judge(job("completed_with_errors"), [converted(cog), failed({"message": "no georeference " * 9})])
+    assert outcome.rows[1]["remark"] == "no georeference no georeference no georeference no georefer…"
+    monkeypatch.setattr(demo, "run_demo", lambda *_args, **_options: outcome)
+    words = [] if folder is None else ["--rasters", str(tmp_path)]
+    assert run("demo", "--output", str(tmp_path), *words) == code
+    assert outcome.problems == ([] if folder is None else ["1 of 2 rasters were not converted"])
 
 
 def test_failure_without_a_reason_is_no_good_end(cog: str) -> None:

@@ -134,6 +134,28 @@ def test_oldest_jobs_are_looked_at_first_and_what_was_not_is_said(
     assert (asked["sort"], asked["limit"]) == ("created_at", "3")
 
 
+def test_jobs_that_wait_for_a_limit_and_those_with_failed_tasks_are_named(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While two jobs were blocked by a limit, and others had ended with errors, it found that every job moves."""
+    limit = {"code": "waits_for_limit", "severity": "info", "text": "Waits for the limit api", "at": None}
+    errors = {"code": "completed_with_errors", "severity": "warning", "text": "OSError: disk full", "at": None}
+    api.answer("GET /api/queues", {"value": [], "findings": []})
+    api.answer("GET /api/dead-letters", {"value": []})
+    api.answer("GET /api/schedules", {"value": []})
+    blocked = [waiting(f"{number}" * 64, **limit) for number in range(2)]
+    api.answer("GET /api/jobs", {"value": blocked}, {"value": [waiting(JOB_ID, **errors)]})
+    assert run("explain", "-o", "table") == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "! job of type tiles (3f2a9c000000) completed with errors: OSError: disk full",
+        "  → coremachine explain 3f2a9c000000",
+        f"· 2 jobs of type tiles ({'0' * 12}, {'1' * 12}): Waits for the limit api",
+        f"  → coremachine explain {'0' * 12}",
+    ]
+    (_, asked) = [query for call, query, _ in api.requests if call == "GET /api/jobs"]
+    assert "completed_with_errors" in str(asked["status"])
+
+
 def test_server_where_all_goes_well_has_nothing_to_explain(
     api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,4 +50,16 @@ def test_people_read_what_came_of_it(answers, run, capsys, monkeypatch, words, s
 
 def test_set_sends_what_was_chosen(answers, run):
     assert run("limits", "set", "tiles-api", "--at-once", "0") == 0
-    assert answers.requests == [("PUT /api/limits/tiles-api", {}, {"at_once": 0})]
+    assert answers.requests[1:] == [("PUT /api/limits/tiles-api", {}, {"at_once": 0})]
+
+
+def test_numbers_for_a_limit_that_no_stage_names_are_noted(answers, run, capsys):
+    """A wrong letter in a name limited nothing, in silence."""
+    assert run("limits", "set", "tiles-api", "--at-once", "0", "-o", "table") == 0
+    assert "no stage" not in capsys.readouterr().err
+    answers.answer("PUT /api/limits/tiles-ipa", {**LIMIT, "name": "tiles-ipa"})
+    for output in ("table", "json"):
+        assert run("limits", "set", "tiles-ipa", "--at-once", "0", "-o", output) == 0
+        noted = capsys.readouterr().err
+        assert "no stage has needed a limit 'tiles-ipa' lately (did you mean tiles-api?)" in noted
+        assert "coremachine limits forget tiles-ipa" in noted

@@ -46,7 +46,7 @@ def test_job_is_drawn_with_all_its_stages() -> None:
     console.print(render_job(job(stages=[*job()["stages"], {"stage": 3, "status": "queued"}])))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "1/2 greet" in text
-    assert "7/10 · 2 running · 1 failed" in text
+    assert "7/10 · 2 claimed · 1 failed" in text
     assert "to be planned" in text
 
 

@@ -53,6 +53,20 @@ def test_the_summary_tells_failures_totals_and_statistics_by_return_period(catal
     assert summary["totals"]["max_depth"] == periods[-1]["max_depth"]
 
 
+def test_the_proofs_are_below_their_counts(flood_samples, catalog):
+    """Whether all was verified, and what failed, could only be counted in 1,000 entries."""
+    found = json.loads(catalog[1]["verification.json"])
+    assert list(found)[:2] == ["counts", "failed"]
+    assert found["failed"] == [failure["name"] for failure in FAILURES]
+    converted = len(flood_samples)
+    assert found["counts"] == {
+        "rasters": converted + len(FAILURES),
+        "verified": converted,
+        "changed": sum(bool(each["changed"]) for each in found["rasters"]),
+        "failed": len(FAILURES),
+    }
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_quicklook_shows_water(catalog):
     with rasterio.MemoryFile(catalog[1]["quicklook.png"]) as memory, memory.open() as picture:

@@ -6,7 +6,7 @@ from core.models.control import JobAction
 from core.models.insight import Finding, Severity
 from core.safety.roles import Role
 from triggers.ui import texts
-from triggers.ui.places import with_places
+from triggers.ui.places import with_places, without_failures
 from triggers.ui.short_parameters import short_parameters
 from triggers.ui.visitor import Visitor
 
@@ -90,6 +90,19 @@ class TestPlaces:
     def test_a_command_is_left_out_where_a_link_shows_the_same(self, advice, left):
         finding = Finding("tasks_failed", Severity.ERROR, "m", advice=advice, about={"fingerprint": "f"})
         assert self.explained(finding).advice == left
+
+    def test_failures_are_shown_once_beside_their_groups(self):
+        """ "What failed" listed the errors that "why" had listed just before."""
+        only = "all of them: coremachine failures 0 --fingerprint f"
+        findings = [
+            Finding("failed", Severity.ERROR, "m"),
+            Finding("tasks_failed", Severity.ERROR, "m", advice=only, about={"fingerprint": "f"}),
+            Finding("tasks_failed", Severity.ERROR, "m", advice=f"give less to do; {only}", about={"fingerprint": "g"}),
+            Finding("more_failures", Severity.INFO, "m", advice="coremachine failures 0"),
+        ]
+        explained = with_places(findings, self.JOB, (), Visitor(has_roles=True, role=Role.OPERATOR))
+        left = [(each.finding.code, each.advice) for each in without_failures(explained)]
+        assert left == [("failed", None), ("tasks_failed", "give less to do")]
 
     @pytest.mark.parametrize(
         ("code", "about", "parts", "anchor"),

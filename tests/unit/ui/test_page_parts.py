@@ -123,8 +123,8 @@ def test_a_task_that_ended_after_the_count_gives_a_rate():
 def test_a_stage_counts_the_tasks_that_have_ended_as_the_commands_do():
     ended = stage(counts={**NO_COUNTS, TaskStatus.COMPLETED: 40, TaskStatus.FAILED: 3, TaskStatus.CANCELLED: 57})
     (card,) = stage_cards({"stages": [{}]}, (ended,), {}, NOW)
-    assert card.count == "100 / 100"
-    assert str(stage_cells(ended.model_dump(mode="json"), 1)[2]).startswith("100/100 ")
+    assert card.count == "100 / 100 ended"
+    assert str(stage_cells(ended.model_dump(mode="json"), 1)[2]).startswith("100/100 ended · ")
 
 
 @pytest.mark.parametrize(
