@@ -749,7 +749,7 @@ def test_job_types_have_types_defaults_and_what_is_required(
 def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Its processes are stopped: the system takes connections and requests, and nobody answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr("coremachine.cli.client._PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(client_module, "_PATIENCE_SECONDS", 0.05)
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
