@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 
-from jobs.flood_risk_cog.facts import CELL, Facts
+from jobs.flood_risk_cog.facts import CELL, Facts, windows
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, is_partly_off_globe
 from jobs.flood_risk_cog.ground import around
 from jobs.flood_risk_cog.inventory import crs_text
@@ -230,6 +230,7 @@ def make_plan(
     if placement is None:
         placement = _placement_of(path, dataset, target, options) if warped and target is not None else Placement()
     changed += [*placement.changed, *_lost_to_lerc(options, found), *_of_heights(dataset, warped=warped)]
+    changed += _grades_of_mask(dataset)
     overview = _right_overviews(overview, found, nodata, dataset, facts, warped=warped)
     return ConversionPlan(
         warped=warped,
@@ -585,6 +586,18 @@ def _faint_pixels(dataset: Any, facts: Facts) -> list[str]:
     if not any(0 < value < most * LEAST_ALPHA for value in known):
         return []
     return [f"pixels whose alpha is less than {most * LEAST_ALPHA:g} (1/10,000 of the highest) may be left out"]
+
+
+def _grades_of_mask(dataset: Any) -> list[str]:
+    """In words, what becomes of a mask that has more than valid and hidden: that of a COG has one bit."""
+    if validity_of(dataset) != "mask":
+        return []
+    low, high = 255, 0
+    for window in windows(dataset.width, dataset.height, 1):
+        mask = dataset.read_masks(1, window=window)
+        if (shown := mask[mask > 0]).size:
+            low, high = min(low, int(shown.min())), max(high, int(shown.max()))
+    return [f"its mask has grades ({low} to {high}): all but 0 are valid"] if low < high else []
 
 
 def check_exact(path: str, dataset: Any, facts: Facts) -> None:

@@ -530,3 +530,19 @@ def test_signed_bytes_that_a_method_makes_too_large_are_the_largest(convert):
     assert np.mean(values == 127) > 0.1
     # One that went round would be next to the largest, and there would be more of the smallest.
     assert np.mean(values < 0) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("levels", "words"), [((0, 128, 255), ["128 to 255"]), ((0, 1), []), ((0, 255), [])])
+@pytest.mark.parametrize("target_crs", [None, "EPSG:4326"])
+def test_grades_of_a_mask_are_named(tmp_path, levels, words, target_crs):
+    """A mask in a COG has one bit: what was half transparent is valid whole."""
+    path = write_raster(tmp_path / "soft.tif", pixels_of("uint8", side=SMALL))
+    mask = np.array(levels, "uint8")[np.arange(SMALL) * len(levels) // SMALL]
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.tile(mask, (SMALL, 1)))
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target_crs)
+    named = [each for each in result["changed"] if "grades" in each]
+    assert named == [f"its mask has grades ({each}): all but 0 are valid" for each in words]
+    if target_crs is None:
+        with rasterio.open(result["path"]) as cog:
+            assert np.array_equal(cog.read_masks(1)[0] > 0, mask > 0)
