@@ -123,7 +123,7 @@ class LeaseStandIn:
 
     def _start(self) -> None:
         try:
-            if self._sheet is None:
+            if self._sheet is None or not self._sheet.is_whole:
                 self._sheet = StepSheet()
                 self._sheet.write(self._steps)
             process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter

@@ -145,14 +145,15 @@ class Connection:
                 self._factory = self._make()
             return self._factory
 
-    def renew(self, steps: Iterable[tuple[Any, ...]]) -> "list[RenewedLease]":
+    def renew(self, find_steps: Callable[[], Iterable[tuple[Any, ...]]]) -> "list[RenewedLease]":
+        """The leases of tasks first: whatever is wrong with the steps costs these nothing."""
         # Slow, as all that is not needed as long as the parent is well.
         from core.models.lease import STEP_LEASE_SECONDS, LeaseOutcome, RenewedLease  # noqa: PLC0415
         from core.models.refs import StepRef  # noqa: PLC0415
 
         tasks = self.prepare().create_repositories().tasks
         renewed = tasks.renew_leases_of_owner(self._owner)
-        for step in (StepRef(*each) for each in steps):
+        for step in (StepRef(*each) for each in find_steps()):
             is_renewed = tasks.renew_step_lease(step, self._owner)
             outcome = LeaseOutcome.RENEWED if is_renewed else LeaseOutcome.LOST
             renewed.append(RenewedLease(step.job_id, f"{step.status}:{step.stage}", outcome, STEP_LEASE_SECONDS))
@@ -212,7 +213,7 @@ def main() -> None:
     )
     connection = Connection(brief["environment"], brief["owner"])
     stand_in = StandIn(
-        lambda: connection.renew(read_steps(brief["steps"])),
+        lambda: connection.renew(lambda: read_steps(brief["steps"])),
         brief["parent"],
         brief["longest_seconds"],
         connection.close,

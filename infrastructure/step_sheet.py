@@ -21,14 +21,11 @@ class StepSheet:
     """
 
     def __init__(self) -> None:
-        import tempfile  # noqa: PLC0415 - the stand-in needs none
-
-        with tempfile.TemporaryFile() as file:
-            # Written at once: room that the disk lacks later would end the process.
-            file.write(b"\n".ljust(SHEET_BYTES))
-            file.flush()
-            self.descriptor = os.dup(file.fileno())
+        self.descriptor = _memory_file()
+        # Written at once: room that a disk lacks later would end the process.
+        os.write(self.descriptor, b"\n".ljust(SHEET_BYTES))
         self._memory = mmap.mmap(self.descriptor, SHEET_BYTES)
+        self._file = _identity(self.descriptor)
 
     def write(self, steps: "Iterable[StepRef]") -> None:
         """These, in the place of those before."""
@@ -45,7 +42,31 @@ class StepSheet:
         """May be called again."""
         if not self._memory.closed:
             self._memory.close()
-            os.close(self.descriptor)
+            # An author's code may have closed it: the number is that of another file by now, or of none.
+            if _identity(self.descriptor) == self._file:
+                os.close(self.descriptor)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its descriptor is that of its file still."""
+        return not self._memory.closed and _identity(self.descriptor) == self._file
+
+
+def _memory_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("steps")
+    import tempfile  # noqa: PLC0415 - where there is no other way
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def read_steps(descriptor: int) -> list[tuple[str, int, int, str, int]]:

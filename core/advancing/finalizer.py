@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from operator import index
+from typing import SupportsIndex
 
 from core.advancing.steps import NextStep, StepTimes
 from core.authors.author_code import call_author, describe_returned, read_once
@@ -59,14 +61,15 @@ class Finalizer:
 
         def results(stage: int) -> Iterator[CompletedTask]:
             # The database compares a number with what it gets, and finds no row for a stage that there is not.
-            if type(stage) is bool or not isinstance(stage, int) or not 1 <= stage <= job.total_stages:
+            if type(stage) is bool or not isinstance(stage, SupportsIndex) or not 1 <= index(stage) <= job.total_stages:
                 raise ContractViolationError(
                     f"results: expected the number of a stage of {job.job_type!r}, 1 to {job.total_stages}, "
                     f"found {repr_of(stage)}"
                 )
-            if last_results is not None and stage == job.total_stages:
+            number = index(stage)
+            if last_results is not None and number == job.total_stages:
                 return read_once(last_results)
-            return read_once(self._parts.results.stream_results(job.ref.at_stage(stage)))
+            return read_once(self._parts.results.stream_results(job.ref.at_stage(number)))
 
         self._parts.orchestration.expect_stages(job, job.total_stages)
         job_class = self._parts.catalog.get_job(job.job_type)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.announcing.announcer import new_cause
-from core.basics.joined_calls import JoinedCalls
+from core.basics.joined_calls import CallerEnded, JoinedCalls
 from core.errors import StoreUnavailable
 from core.models import StageRef
 from core.models.announcement import LimitedTask
@@ -31,7 +31,12 @@ class LimitTurns:
 
         What is not served now is by the next process that frees a place, or by the janitor.
         """
-        return self._looks.call(None if names is None else tuple(names), None)
+        asked = None if names is None else tuple(names)
+        try:
+            return self._looks.call(asked, None)
+        except CallerEnded:
+            # The thread that looked for this one, too, was ended by somebody.
+            return self._serve(asked)
 
     def _serve(self, names: tuple[str, ...] | None) -> int:
         count = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from core.announcing.announcer import new_cause
 from core.basics.cache import LatestCache
 from core.basics.faults import fault_point
-from core.basics.joined_calls import JoinedCalls
+from core.basics.joined_calls import CallerEnded, JoinedCalls
 from core.basics.threads import LookingThread
 from core.errors import StoreUnavailable
 from core.models import StageRef
@@ -120,7 +120,11 @@ class StageWindows:
 
         Those whose message no queue took are the janitor's to announce.
         """
-        return self._fills.call((ref, cause), None)
+        try:
+            return self._fills.call((ref, cause), None)
+        except CallerEnded:
+            # The thread that looked for this one, too, was ended by somebody.
+            return self._fill(ref, cause)
 
     def _fill(self, ref: StageRef, cause: str | None) -> int:
         fault_point("window.due")

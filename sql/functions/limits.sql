@@ -501,13 +501,17 @@ begin
     perform {schema}.move_starts(l.name, l.rate_seconds), {schema}.forget_scheduled_starts(l.name)
     from {schema}.limits l where l.name = any (v_names);
   end if;
+  -- What is kept for a task lasts for 90 s at most (`take_limited_tasks`).
   update {schema}.limit_places p set ends_at = v_now + w.seconds * interval '1 second'
   from (
-    select o.ctid as place, (s.settings ->> 'lease_seconds')::double precision as seconds
+    select o.ctid as place, b.seconds
     from {schema}.limits l
     join {schema}.limit_places o on o.limit_name = l.name and o.ends_at > v_late
     join {schema}.stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
-    where o.ends_at > v_late + (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
+    cross join lateral (
+      select case when o.has_begun then (s.settings ->> 'lease_seconds')::double precision else 90 end as seconds
+    ) b
+    where o.ends_at > v_now + greatest(b.seconds + case when o.has_begun then 60 else 0 end, 60) * interval '1 second'
     limit p_limit for update of o skip locked
   ) w
   where p.ctid = w.place;

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.announcing.limit_turns import LimitTurns
+from core.basics.joined_calls import CallerEnded
 from core.errors import StoreUnavailable
 
 
@@ -67,3 +68,16 @@ def test_an_outage_meets_each_of_them():
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             turns_of(store).serve(["west"])
+
+
+def test_one_whose_look_was_ended_with_another_thread_looks_alone(monkeypatch):
+    store = Store()
+    store.may_end.set()
+    turns = turns_of(store)
+
+    def ended(*_):
+        raise CallerEnded
+
+    monkeypatch.setattr(turns._looks, "call", ended)
+    assert turns.serve(["west"]) == 0
+    assert store.looks == [("west",)]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from core.models.lease import LeaseOutcome, RenewedLease
 from core.models.refs import StepRef
 from infrastructure.settings import load_settings
 from infrastructure.stand_in import LeaseStandIn
-from infrastructure.stand_in_process import StandIn, is_stopped
+from infrastructure.stand_in_process import Connection, StandIn, is_stopped
 from infrastructure.step_sheet import StepSheet, read_steps
 
 PARENT = 4711
@@ -160,6 +161,34 @@ def test_a_sheet_says_the_steps_that_are_taken_now(tmp_path):
             read_steps(file.fileno())
     sheet.close()
     sheet.close()
+
+
+def test_a_descriptor_that_an_author_closed_is_not_closed_again(tmp_path):
+    sheet = StepSheet()
+    with (tmp_path / "own").open("w") as own:
+        os.close(sheet.descriptor)
+        assert not sheet.is_whole
+        os.dup2(own.fileno(), sheet.descriptor)
+        sheet.write({StepRef("ab", 1, 2, "queued", 0)})
+        sheet.close()
+        os.fstat(sheet.descriptor)
+        os.close(sheet.descriptor)
+    assert (tmp_path / "own").read_text() == ""
+
+
+def test_leases_of_tasks_are_renewed_before_the_steps_are_read(monkeypatch):
+    renewed = []
+    tasks = SimpleNamespace(renew_leases_of_owner=lambda owner: renewed.append(owner) or [])
+    factory = SimpleNamespace(create_repositories=lambda: SimpleNamespace(tasks=tasks))
+    connection = Connection({}, "owner")
+    monkeypatch.setattr(connection, "prepare", lambda: factory)
+
+    def torn():
+        raise ValueError("torn")
+
+    with pytest.raises(ValueError, match="torn"):
+        connection.renew(torn)
+    assert renewed == ["owner"]
 
 
 def test_more_steps_than_a_sheet_has_room_for_are_left_out():

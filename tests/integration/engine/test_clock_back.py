@@ -134,6 +134,24 @@ def test_place_of_a_task_that_was_cut_off_is_free_when_its_lease_would_have_ende
     assert timedelta() < row["wait"] <= timedelta(seconds=60)
 
 
+@pytest.mark.parametrize(
+    ("lease_seconds", "kept_seconds", "count"), [(5, 89, 0), (5, 3000, 1), (3600, 3000, 1)], ids=str
+)
+def test_place_that_is_kept_for_a_start_has_its_own_time(engine, rig, lease_seconds, kept_seconds, count):
+    """It is kept for up to 90 s, whatever the leases of the stage are."""
+    job_id = engine.submit(stages=1, limits=[{"name": "api", "at_once": 1}], lease_seconds=lease_seconds)
+    engine.plan(job_id, 1, 1, first_window=32, is_limited=True)
+    engine.claim(job_id, 1, "s1-00000")
+    engine.execute(
+        "update app.limit_places set has_begun = false, ends_at = clock_timestamp() + %s",
+        timedelta(seconds=kept_seconds),
+    )
+    assert sweep(rig) == count
+    [row] = engine.query("select ends_at - clock_timestamp() as wait from app.limit_places")
+    assert timedelta() < row["wait"] <= timedelta(seconds=90)
+    engine.execute("update app.limit_places set has_begun = true, ends_at = null")
+
+
 def test_task_whose_message_came_during_a_pause_goes_on_after_it(engine, rig):
     """Nobody sent its message again until the time at which it had come."""
     job_id = rig.submit(n=1)
