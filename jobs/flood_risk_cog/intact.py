@@ -112,8 +112,8 @@ def _check_directory(file: BinaryIO, directory: Directory, found: dict[int, int]
 
 def _check_table(directory: Directory) -> None:
     """Libtiff takes what a table of blocks lacks for 0: GDAL makes up zeros, or takes the file's header for values."""
-    # Of one strip alone libtiff finds out the size.
-    known = [len(directory.offsets), *([len(directory.sizes)] if directory.blocks > 1 else [])]
+    # Of a single strip, or one per band, libtiff finds out the size.
+    known = [len(directory.offsets), *([len(directory.sizes)] if directory.blocks > directory.planes else [])]
     if max(known) > 0 and min(known) < directory.blocks:
         raise DamagedRaster("its table of blocks", f"{min(known)} of {directory.blocks} are there")
     there = min(directory.blocks, len(directory.offsets), len(directory.sizes))

@@ -170,6 +170,11 @@ def without_heights(text: str) -> str | None:
     return str(found.to_2d().to_wkt()) if has_heights else None
 
 
+def has_heights(text: str) -> bool:
+    """Whether a system has heights of any kind."""
+    return heights_of(text) is not None or without_heights(text) is not None
+
+
 @resource_validator("raster_place")
 def raster_place(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The place is one that this app may use; with `writes` true, one that it may write to."""
@@ -255,7 +260,7 @@ def named_crs(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         pyproj.CRS.from_user_input(text)
         if not is_computable(text):
             raise ResourceInvalid(field, COMPUTABLE_CRS, shown(text, 100), "choose another one")
-        if heights_of(text) is not None:
+        if has_heights(text):
             raise ResourceInvalid(field, PLANE_CRS, shown(text, 100), "give its horizontal part alone")
     except ImportError:
         return

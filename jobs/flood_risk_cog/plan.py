@@ -30,6 +30,7 @@ from jobs.flood_risk_cog.places import (
     COMPUTABLE_CRS,
     NAMED_CRS,
     PLANE_CRS,
+    has_heights,
     heights_of,
     is_computable,
     is_named_crs,
@@ -262,7 +263,8 @@ def _right_warp(dataset: Any, facts: Facts, options: ConversionOptions, method: 
 def _words_of_method(dataset: Any, facts: Facts, method: str) -> list[str]:
     """What a method does not keep in a reprojection."""
     words = []
-    if method in OF_AREAS and may_be_torn(dataset):
+    is_alpha_beside_nodata = ColorInterp.alpha in dataset.colorinterp and dataset.nodata is not None
+    if method in OF_AREAS and may_be_torn(dataset) and not is_alpha_beside_nodata:
         words.append("pixels at the end of the globe, over its seam or a pole have the value of their middle")
     if method == "nearest" and min(dataset.shape) == 1:
         words.append("some pixels of its line may fall between the pixels of the other grid, and are left out")
@@ -510,7 +512,7 @@ def check_target(target_crs: str) -> None:
         raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
     if not is_computable(target_crs):
         raise ValueError(f"expected {COMPUTABLE_CRS}, found {target_crs!r}; choose another one")
-    if heights_of(target_crs) is not None:
+    if has_heights(target_crs):
         raise ValueError(f"expected target_crs to be {PLANE_CRS}, found {target_crs!r}; give its horizontal part alone")
 
 

@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -38,6 +39,12 @@ _NAMES_A_FILE = re.compile(
     r"nadgrids(?!\s*=\s*@null\b(?!\s*,))|geoidgrids|PROJ4_GRIDS|PARAMETERFILE|\+?\b(init|grids|file)\s*=|://",
     re.IGNORECASE,
 )
+
+
+# In a staged metadata file, whose letters of ASCII are bytes.
+_SRS = re.compile(rb"<SRS\b([^>]*?)(?:/>|>.*?</SRS>)", re.DOTALL)
+_EPOCH = re.compile(rb"coordinateEpoch\s*=\s*(?:\"[^\"]*\"|'[^']*')")
+_ROOT = re.compile(rb"<PAMDataset\b[^>]*>")
 
 
 class UnreadableSidecar(ValueError):
@@ -164,13 +171,23 @@ def _with_tag(document: ET.Element, text: bytes, fingerprint: str) -> bytes:
 
 
 def replace_crs(staged: str, wkt: str) -> None:
-    """Have a staged raster's metadata file, which GDAL heeds before the TIFF, give it another coordinate system."""
+    """Have a staged raster's metadata file, which GDAL heeds before the TIFF, give it another coordinate system.
+
+    All else stays as it was written, the epoch of its coordinates and prefixes of XML in it too.
+    """
     aux = Path(f"{staged}{AUX}")
-    document = ET.parse(aux).getroot()  # noqa: S314 - it was read or written before
-    for each in document.findall("SRS"):
-        document.remove(each)
-    ET.SubElement(document, "SRS").text = wkt
-    aux.write_bytes(ET.tostring(document, encoding="utf-8"))
+    text = aux.read_bytes()
+    found = _SRS.search(text)
+    epoch = _EPOCH.search(found[1]) if found else None
+    element = b"<SRS%b>%b</SRS>" % (b" " + epoch[0] if epoch else b"", escape(wkt).encode("ascii", "xmlcharrefreplace"))
+    aux.write_bytes(_ROOT.sub(lambda root: root[0] + element, _SRS.sub(b"", text), count=1))
+
+
+def has_epoch(staged: str) -> bool:
+    """Whether a staged raster's coordinates are of a time by its metadata file."""
+    aux = Path(f"{staged}{AUX}")
+    found = _SRS.search(aux.read_bytes()) if aux.is_file() else None
+    return found is not None and _EPOCH.search(found[1]) is not None
 
 
 def names_a_file(crs: str) -> bool:

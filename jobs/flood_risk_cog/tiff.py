@@ -18,6 +18,8 @@ _BY_BAND = 2
 _ORIENTATION, _EXTRA_SAMPLES, _TOP_LEFT, _MULTIPLIED = 274, 338, 1, 1
 # Of the coordinate system: four numbers each, of which the first is the key.
 _KEYS, _KEY_OF_EPOCH = 34735, 5120
+# In words, as one of what a result has lost.
+EPOCH = "the epoch of its coordinates"
 # How pixels are stored and where they lie: a COG has its own.
 _OF_LAYOUT = {
     *(_SUBFILE, 255, _WIDTH, _HEIGHT, 258, _COMPRESSION, 262, 266, 277, 278, 284, 292, 293, _PREDICTOR, 320, 322, 323),
@@ -81,6 +83,7 @@ class Directory:
         order: Of its bytes, as numpy has it.
         offsets, sizes: Of its blocks, in bytes; none of either where it is sparse as a whole.
         blocks: How many it has by its size.
+        planes: 1, or as many as bands where each is stored by itself.
         nodata: None where it has none.
         tags: Numbers of all that it has.
         orientation: Of its rows, 1 for the usual one.
@@ -99,6 +102,7 @@ class Directory:
     offsets: Any
     sizes: Any
     blocks: int
+    planes: int
     nodata: str | None
     tags: frozenset[int]
     orientation: int
@@ -139,7 +143,8 @@ def full_size_directories(path: str) -> list[Directory]:
 def page_of_larger_image(path: str) -> int | None:
     """The number, from 1, of the largest image of a local TIFF that is larger than its first; None for most."""
     found = directories(path, tables=False)
-    largest = max(found, key=lambda each: each.width * each.height, default=None)
+    images = [each for each in found if not each.subfile & _IS_MASK]
+    largest = max(images, key=lambda each: each.width * each.height, default=None)
     if largest is None or largest.width * largest.height <= found[0].width * found[0].height:
         return None
     return found.index(largest) + 1
@@ -160,7 +165,7 @@ def lost_tags(before: str, after: str) -> list[str]:
     found = one.tags - two.tags - _OF_LAYOUT - ({_ORIENTATION} if one.orientation == _TOP_LEFT else set())
     lost = [f"tag {tag} ({_NAMES[tag]})" if tag in _NAMES else f"tag {tag}" for tag in sorted(found)]
     if one.has_epoch and not two.has_epoch:
-        lost.append("the epoch of its coordinates")
+        lost.append(EPOCH)
     if one.is_multiplied and not two.is_multiplied:
         lost.append("that its colours are multiplied by its alpha")
     return lost
@@ -207,6 +212,7 @@ def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[A
     down = first(_TILE_HEIGHT if is_tiled else _ROWS, height)
     # GDAL opens no raster with such a 0.
     blocks = math.ceil(width / max(across, 1)) * math.ceil(height / max(down, 1))
+    planes = first(_SAMPLES, 1) if first(_PLANAR, 1) == _BY_BAND else 1
     text = _values(file, order, entries.get(_NODATA)).tobytes().split(b"\0")[0].decode("latin-1")
     return Directory(
         place=place,
@@ -219,7 +225,8 @@ def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[A
         is_tiled=is_tiled,
         offsets=offsets,
         sizes=sizes,
-        blocks=blocks * (first(_SAMPLES, 1) if first(_PLANAR, 1) == _BY_BAND else 1),
+        blocks=blocks * planes,
+        planes=planes,
         nodata=text or None,
         tags=frozenset(entries),
         orientation=first(_ORIENTATION, _TOP_LEFT),

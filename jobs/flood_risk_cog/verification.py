@@ -21,7 +21,8 @@ from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.places import heights_of
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.tiff import lost_tags
+from jobs.flood_risk_cog.stage import has_epoch
+from jobs.flood_risk_cog.tiff import EPOCH, lost_tags
 from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
 from jobs.flood_risk_cog.written import ValueChecksums
 
@@ -277,6 +278,8 @@ def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
     if "MINISWHITE" in before.tags(ns="IMAGE_STRUCTURE") and "MINISWHITE" not in after.tags(ns="IMAGE_STRUCTURE"):
         lost.append("that its lowest value is white")
     lost += [*lost_tags(before.name, after.name), *tables_of(before.name)]
+    if plan.warped and EPOCH not in lost and has_epoch(before.name):
+        lost.append(EPOCH)
     return lost
 
 

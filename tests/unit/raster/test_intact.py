@@ -15,7 +15,7 @@ from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
 from jobs.flood_risk_cog.intact import BlockCheck, check_blocks
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.tiff import directories, full_size_directories
+from jobs.flood_risk_cog.tiff import directories, full_size_directories, page_of_larger_image
 from tests.unit.raster.made import PLACE, hidden, pixels_of, write_raster, write_tag
 
 OFFSETS, SIZES = 273, 279
@@ -251,3 +251,25 @@ def test_a_damaged_count_takes_no_more_memory_than_the_file_is_long(tmp_path):
     tracemalloc.stop()
     assert found.offsets.size == 7
     assert most < 1 << 20
+
+
+def test_sizes_of_one_strip_per_band_need_not_be_there(tmp_path):
+    """Libtiff finds them out, as for a single strip."""
+    pixels = pixels_of("uint8", bands=3, side=30)
+    path = write_raster(tmp_path / "a.tif", pixels, interleave="band", blockysize=30)
+    content = bytearray(path.read_bytes())
+    at = content.index(struct.pack("<HHI", SIZES, 3, 3))
+    # A private tag of one byte in its place; the order of tags is no matter to libtiff here.
+    content[at : at + 12] = struct.pack("<HHII", 280, 3, 1, 0)
+    path.write_bytes(content)
+    with rasterio.open(path) as dataset:
+        assert np.array_equal(dataset.read(), pixels)
+    intact.check_every_block(str(path))
+
+
+def test_a_mask_larger_than_the_image_is_no_larger_image(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=30), "mask")
+    write_tag(path, 256, 3, 1, struct.pack("<HH", 20, 0))
+    image, mask = directories(str(path))
+    assert (image.width, mask.width) == (20, 30)
+    assert page_of_larger_image(str(path)) is None

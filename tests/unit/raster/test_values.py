@@ -4,6 +4,7 @@ import struct
 from xml.sax.saxutils import escape
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from rasterio.crs import CRS
@@ -13,7 +14,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform
 
 from jobs.flood_risk_cog.convert import convert_raster
-from jobs.flood_risk_cog.plan import UnusableRaster
+from jobs.flood_risk_cog.plan import UnusableRaster, check_target
+from jobs.flood_risk_cog.tiff import directories
 from tests.unit.raster.made import FLOATS, NODATA, TYPES, VALIDITIES, hidden, pixels_of, write_raster, write_tag
 
 PAIRS = [(dtype, validity) for dtype in TYPES for validity in VALIDITIES if validity != "nan" or dtype in FLOATS]
@@ -260,6 +262,30 @@ def test_ellipsoidal_heights_are_kept_and_named_where_a_reprojection_has_none(tm
     assert (result["crs"], result["changed"]) == ("EPSG:4979", [])
     result = convert_raster(str(path), str(tmp_path / "others"), target_crs="EPSG:3857")
     assert "its target_crs does not have the heights of its coordinate system (ellipsoidal)" in result["changed"]
+
+
+def test_all_else_of_its_metadata_file_stays_where_heights_are_left_out(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", side=30))
+    wkt = pyproj.CRS.from_epsg(32614).to_3d().to_wkt()
+    own = '<a:x xmlns:a="urn:a" xmlns:b="urn:b" b:k="v" />'
+    (tmp_path / "a.tif.aux.xml").write_text(
+        f'<PAMDataset><SRS dataAxisToSRSAxisMapping="1,2,3" coordinateEpoch="2021.3">{escape(wkt)}</SRS>'
+        f'<Metadata domain="xml:MINE" format="xml">{own}</Metadata></PAMDataset>'
+    )
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    assert result["crs"] == "EPSG:32614"
+    with rasterio.open(result["path"]) as cog:
+        assert "urn:b" in cog.tags(ns="xml:MINE")["xml:MINE"]
+        assert cog.tags(ns="xml:MINE")["xml:MINE"].strip() == own
+    assert directories(result["path"])[0].has_epoch
+    warped = convert_raster(str(path), str(tmp_path / "warped"), target_crs="EPSG:3857")
+    assert "the epoch of its coordinates" in warped["verification"]["lost"]
+
+
+@pytest.mark.parametrize("target", ["EPSG:4979", "EPSG:9989", pyproj.CRS.from_epsg(32614).to_3d().to_wkt()])
+def test_a_target_with_ellipsoidal_heights_is_refused(target):
+    with pytest.raises(ValueError, match="a system without heights"):
+        check_target(target)
 
 
 def test_a_packed_raster_stays_packed(convert):
