@@ -11,6 +11,7 @@ from core.announcing.windows import StageWindows
 from core.app_queues import JOBS_QUEUE
 from core.basics.canonical import NotJson, ValueTooLarge
 from core.basics.log_fields import log_fields
+from core.basics.outage import outage
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import (
     ContractViolationError,
@@ -19,6 +20,7 @@ from core.errors import (
     InvalidParameters,
     MessageRefused,
     OtherParameters,
+    StoreUnavailable,
     SubmissionHangs,
     SubmissionRefused,
     UnknownWork,
@@ -313,7 +315,13 @@ class CoreMachine:
         actor: str | None = None,
     ) -> str | None:
         """Cancel what has not started; running tasks learn of it at their next heartbeat. None for an unknown job."""
-        return self._state.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
+        status = self._state.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
+        try:
+            # Places that were kept for its tasks are free.
+            self._turns.serve(None)
+        except StoreUnavailable as error:
+            outage.note(str(error))
+        return status
 
     def pause_job(self, job_id: str, *, reason: str | None = None, actor: str | None = None) -> ControlAnswer | None:
         """Begin nothing new of the job; what runs ends as it would. None for an unknown job."""

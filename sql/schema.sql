@@ -1240,6 +1240,7 @@ begin
       if not found then
         perform "app".report_left_out('jobs');
       end if;
+      perform "app".drop_kept_places(p_job_id, v_job.run);
       return 'cancelling';
     end if;
   end if;
@@ -2709,6 +2710,7 @@ begin
     perform "app".report_left_out('stages');
   end if;
   perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
+  perform "app".drop_kept_places(p_job_id, p_run);
   perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
   perform "app".note_job_event(p_job_id, p_run, 'job.' || p_status);
   return true;
@@ -3249,6 +3251,18 @@ begin
     and s.job_id = t.job_id and s.run = t.run and s.task_id = t.task_id and s.has_begun;
 end $$;
 
+-- Frees the places that are kept for announced tasks of a job which begins no more: others need not wait until their time
+-- is over. Rows that another transaction holds are left, which may wait for the job's own.
+create or replace function "app".drop_kept_places(p_job_id text, p_run integer) returns void
+language sql as $$
+  delete from "app".limit_places p
+  where p.ctid in (
+    select o.ctid from "app".limit_places o
+    where o.job_id = p_job_id and o.run = p_run and not o.has_begun and o.ends_at is not null
+    for update skip locked
+  )
+$$;
+
 -- Takes the next tasks of a stage with limits, as many as these let begin, and keeps places for them.
 -- Those that were held back come first, then those in line; take_next_tasks has the rules of its window. Where only a
 -- rate is in the way, one task is taken for the time at which it lets the next begin, at most a minute from now: its
@@ -3560,6 +3574,7 @@ comment on function "app"."hold_back_tasks"(p_job_id text, p_run integer, p_stag
 comment on function "app"."wait_for_limit"(p_job_id text, p_run integer, p_stage integer, p_limit_name text) is 'Lets a stage wait for a limit: behind those that were served less, and not before those that wait already.';
 comment on function "app"."free_places"() is 'Frees the places of a task whose attempt is over.';
 comment on function "app"."keep_places"(p_places tid[]) is 'Keeps the places of running tasks that are about to be cut off until their leases would have ended: their handlers learn of it only at a heartbeat, and may still be at what the limit protects.';
+comment on function "app"."drop_kept_places"(p_job_id text, p_run integer) is 'Frees the places that are kept for announced tasks of a job which begins no more: others need not wait until their time is over.';
 comment on function "app"."take_limited_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage with limits, as many as these let begin, and keeps places for them.';
 comment on function "app"."pass_over_waiter"(p_job_id text, p_run integer, p_stage integer) is 'Lets the next stage have its turn: this one''s job is paused, and it waits on behind the others; or it is over.';
 comment on function "app"."serve_in_turn"(p_job_id text, p_run integer, p_stage integer, p_share double precision, p_is_done boolean) is 'Notes that a stage was served, and whether all its tasks were: then it waits no more.';

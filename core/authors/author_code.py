@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from decimal import getcontext, setcontext
 from gc import isenabled
 from sys import getprofile, getrecursionlimit, getswitchinterval, gettrace
@@ -55,6 +55,10 @@ class _Outage(BaseException):
         self.error = error
 
 
+# Outages that a call of an author's code met, whatever that code made of them.
+_met: ContextVar[list[StoreUnavailable]] = ContextVar("met")
+
+
 def read_once(items: Iterable[T]) -> Iterator[T]:
     """Results as an author's code reads them: once, in order, whether they are in memory or in the database.
 
@@ -65,6 +69,8 @@ def read_once(items: Iterable[T]) -> Iterator[T]:
         try:
             item = next(read, _END)
         except StoreUnavailable as error:
+            if (met := _met.get(None)) is not None:
+                met.append(error)
             raise _Outage(error) from error
         if item is _END:
             return
@@ -89,9 +95,10 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     hook, gauge = _threading.get("_trace_hook"), _threading.get("_profile_hook")
     uncaught, uncaught_anywhere = _threading.get("excepthook"), _sys.get("excepthook")
     collects, interval, stack = isenabled(), getswitchinterval(), stack_size()
+    context, met = _own_context()
     try:
         try:
-            returned = _own_context().run(function, *args, **kwargs)
+            returned = context.run(function, *args, **kwargs)
         finally:
             log_guard.release_locks()
             # In here, since a profiler that raises does so at the next call. Python drops it then.
@@ -105,8 +112,8 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         _tidy(hook, gauge, uncaught, uncaught_anywhere, collects, interval, stack)
         if forks.process is not process:
             forks.end_forked_child(error)
-        if type(error) is _Outage:
-            raise error.error from None
+        if met or type(error) is _Outage:
+            raise _outage_of(error, met) from None
         failure = classify(error)
     else:
         if forks.process is not process:
@@ -122,16 +129,31 @@ def call_guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
             or getrecursionlimit() < _FEWEST_FRAMES
         ):
             _tidy(hook, gauge, uncaught, uncaught_anywhere, collects, interval, stack)
+        if met:
+            # It went on with the results that it had, as after a bare `except:`.
+            raise met[0]
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)
 
 
-def _own_context() -> Context:
-    """For one call. A context of `decimal` is changed where it is: a copy of all others would share it."""
+def _outage_of(error: BaseException, met: list[StoreUnavailable]) -> StoreUnavailable:
+    # A thread of the author's own has another context.
+    return error.error if isinstance(error, _Outage) else met[0]
+
+
+def _own_context() -> tuple[Context, list[StoreUnavailable]]:
+    """For one call, with the outages that it will have met."""
     context = copy_context()
-    context.run(setcontext, _DECIMALS.copy())
-    return context
+    return context, context.run(_begin_context)
+
+
+def _begin_context() -> list[StoreUnavailable]:
+    # One of `decimal` is changed where it is: a copy of all others would share it.
+    setcontext(_DECIMALS.copy())
+    met: list[StoreUnavailable] = []
+    _met.set(met)
+    return met
 
 
 def author_items(
@@ -147,16 +169,30 @@ def author_items(
         AuthorError, StoreUnavailable: As `call_author`, at the first item or any other.
     """
     # One for all steps of a generator, which is one call to its author.
-    in_context: Callable[..., Any] = _own_context().run
+    context, met = _own_context()
     count, has_ended = 0, False
     with log_guard:
-        items = call_guarded(in_context, _iterator, what, function, *args, **kwargs)
+        items = _call_in(context, met, _iterator, what, function, *args, **kwargs)
         while not has_ended:
-            some, has_ended = call_guarded(in_context, _read_some, items, read, count)
+            some, has_ended = _call_in(context, met, _read_some, items, read, count)
             count += len(some)
             if count > MOST_TASKS:
                 raise AuthorError(_too_many(what, f"more; the generator of {what} may have no end, or split the job"))
             yield from some
+
+
+def _call_in(context: Context, met: list[StoreUnavailable], function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """One of several calls in a context of their own."""
+    in_context: Callable[..., T] = context.run
+    try:
+        returned = call_guarded(in_context, function, *args, **kwargs)
+    except AuthorError:
+        if met:
+            raise met[0] from None
+        raise
+    if met:
+        raise met[0]
+    return returned
 
 
 def refusal(message: str) -> Failure:

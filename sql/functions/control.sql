@@ -40,6 +40,7 @@ begin
       if not found then
         perform {schema}.report_left_out('jobs');
       end if;
+      perform {schema}.drop_kept_places(p_job_id, v_job.run);
       return 'cancelling';
     end if;
   end if;

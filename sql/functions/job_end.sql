@@ -91,6 +91,7 @@ begin
     perform {schema}.report_left_out('stages');
   end if;
   perform {schema}.cancel_open_tasks(p_job_id, p_run, v_stage, true);
+  perform {schema}.drop_kept_places(p_job_id, p_run);
   perform {schema}.record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
   perform {schema}.note_job_event(p_job_id, p_run, 'job.' || p_status);
   return true;

@@ -265,6 +265,18 @@ begin
     and s.job_id = t.job_id and s.run = t.run and s.task_id = t.task_id and s.has_begun;
 end $$;
 
+-- Frees the places that are kept for announced tasks of a job which begins no more: others need not wait until their time
+-- is over. Rows that another transaction holds are left, which may wait for the job's own.
+create or replace function {schema}.drop_kept_places(p_job_id text, p_run integer) returns void
+language sql as $$
+  delete from {schema}.limit_places p
+  where p.ctid in (
+    select o.ctid from {schema}.limit_places o
+    where o.job_id = p_job_id and o.run = p_run and not o.has_begun and o.ends_at is not null
+    for update skip locked
+  )
+$$;
+
 -- Takes the next tasks of a stage with limits, as many as these let begin, and keeps places for them.
 -- Those that were held back come first, then those in line; take_next_tasks has the rules of its window. Where only a
 -- rate is in the way, one task is taken for the time at which it lets the next begin, at most a minute from now: its

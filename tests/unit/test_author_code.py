@@ -184,6 +184,71 @@ def test_other_database_that_is_away_is_the_authors_own():
 
 
 @pytest.mark.parametrize("items", [(), [1, 2], iter([1, 2])])
+def _pass(results):
+    total = 0
+    try:
+        for each in results:
+            total += each
+    except:  # noqa: E722, S110 - as some authors write it
+        pass
+    return total
+
+
+def _return_in_finally(results):
+    total = 0
+    try:
+        for each in results:
+            total += each
+    finally:
+        return total  # noqa: B012 - as some authors write it
+
+
+def _suppress(results):
+    with suppress(BaseException):
+        return sum(results)
+    return 0
+
+
+def _raise_another(results):
+    try:
+        return sum(results)
+    except BaseException as error:
+        raise ValueError("no results") from error
+
+
+def _gather(results):
+    async def read():
+        return sum(results)
+
+    async def both():
+        return await asyncio.gather(read(), return_exceptions=True)
+
+    return asyncio.run(both())
+
+
+def _read_twice(results):
+    with suppress(BaseException):
+        list(results)
+    return list(results)
+
+
+@pytest.mark.parametrize("author", [_pass, _return_in_finally, _suppress, _raise_another, _gather, _read_twice])
+def test_an_outage_that_an_author_hides_is_one(author):
+    """What was made of half of the results was stored, or failed the job for good."""
+    with pytest.raises(StoreUnavailable, match="away"):
+        call_author(author, read_once(away()))
+
+    def plan(results):
+        found = author(results)
+        yield found
+        yield found
+
+    with pytest.raises(StoreUnavailable, match="away"):
+        list(author_items("plan", lambda _, item: item, plan, read_once(away())))
+    # The next call has met none.
+    assert call_author(author, read_once([1, 2])) is not None
+
+
 def test_results_are_read_once_whatever_they_are_kept_in(items):
     given = list(items)
     results = read_once(given)

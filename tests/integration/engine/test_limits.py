@@ -189,6 +189,28 @@ def test_a_place_that_is_kept_for_a_message_ends_if_nobody_comes(engine):
     assert set(answer.values()) == {"held"}
 
 
+def test_a_place_that_was_kept_for_a_job_that_is_cancelled_is_another_jobs_at_once(rig, monkeypatch):
+    """It stayed for 30 s, and the other job began at the next sweep after that."""
+    declare(monkeypatch, limits=[{"name": "api", "at_once": 1}])
+    first, second = run_to_tasks(rig, n=5), run_to_tasks(rig, n=5)
+    assert [place["job_id"] for place in places(rig.engine)] == [first]
+    rig.machine.cancel_job(first, None)
+    rig.queues.run(rig.machine)
+    assert (rig.job(first).status, rig.job(second).status) == ("cancelled", "completed")
+    assert places(rig.engine) == []
+
+
+def test_a_cancel_frees_what_is_kept_and_leaves_what_runs(engine):
+    running = limited(engine, 3, {"name": "api", "at_once": 2})
+    first, second = take(engine, running)
+    claim(engine, running, first)
+    assert engine.jobs.cancel_job(running.job_id, None, grace_seconds=60) == "cancelling"
+    assert [(place["task_id"], place["has_begun"]) for place in places(engine)] == [(first, True)]
+    other = limited(engine, 3, "api")
+    assert take(engine, other) == ids(1)
+    assert second == ids(2)[1]
+
+
 def test_what_was_held_back_comes_again_when_there_is_room(rig, monkeypatch):
     """Five retries are due at one moment, and two places are there."""
     declare(monkeypatch, limits=[{"name": "api", "at_once": 2}], failure={"on_failure": "continue"})
