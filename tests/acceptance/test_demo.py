@@ -47,7 +47,7 @@ def test_demo_of_a_folder_with_bad_rasters_says_what_is_wrong_with_each(
 ) -> None:
     # One of them is converted: a second worker would only start.
     done = run_command("demo", "--output", "cogs", "--workers", "1", folder=tmp_path, RASTERS=str(make_folder()))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "1 of 4 rasters converted, job completed_with_errors" in done.stdout
     reasons = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ".tif: " in line)
     assert "cannot be opened" in reasons["corrupt.tif"] or "cannot be read" in reasons["corrupt.tif"]
