@@ -145,15 +145,11 @@ def _outage_of(error: BaseException, met: list[StoreUnavailable]) -> StoreUnavai
 def _own_context() -> tuple[Context, list[StoreUnavailable]]:
     """For one call, with the outages that it will have met."""
     context = copy_context()
-    return context, context.run(_begin_context)
-
-
-def _begin_context() -> list[StoreUnavailable]:
     # One of `decimal` is changed where it is: a copy of all others would share it.
-    setcontext(_DECIMALS.copy())
+    context.run(setcontext, _DECIMALS.copy())
     met: list[StoreUnavailable] = []
-    _met.set(met)
-    return met
+    context.run(_met.set, met)
+    return context, met
 
 
 def author_items(

@@ -183,7 +183,6 @@ def test_other_database_that_is_away_is_the_authors_own():
         assert (told.value.failure.error_type, told.value.failure.retryable) == ("StoreUnavailable", True)
 
 
-@pytest.mark.parametrize("items", [(), [1, 2], iter([1, 2])])
 def _pass(results):
     total = 0
     try:
@@ -249,6 +248,7 @@ def test_an_outage_that_an_author_hides_is_one(author):
     assert call_author(author, read_once([1, 2])) is not None
 
 
+@pytest.mark.parametrize("items", [(), [1, 2], iter([1, 2])])
 def test_results_are_read_once_whatever_they_are_kept_in(items):
     given = list(items)
     results = read_once(given)
