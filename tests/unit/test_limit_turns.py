@@ -4,8 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import pytest
-
 from core.announcing.limit_turns import LimitTurns
 from core.basics.joined_calls import CallerEnded
 from core.errors import StoreUnavailable
@@ -20,8 +18,9 @@ class Store:
 
     def find_limit_waiters(self, names, limit):
         self.looks.append(names)
+        may_end = self.may_end
         self.is_in.set()
-        assert self.may_end.wait(60)
+        assert may_end.wait(60)
         return []
 
 
@@ -52,22 +51,36 @@ def wait_until_joined(turns, count):
 
 def test_other_limits_are_looked_at_side_by_side():
     store = Store()
-    store.may_end.set()
     turns = turns_of(store)
-    assert [turns.serve(names) for names in (["west"], ["east"], None)] == [0, 0, 0]
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(turns.serve, ["west"])
+        assert store.is_in.wait(60)
+        held, store.may_end = store.may_end, threading.Event()
+        store.may_end.set()
+        assert [turns.serve(["east"]), turns.serve(None)] == [0, 0]
+        assert not first.done()
+        held.set()
+        assert first.result(60) == 0
     assert store.looks == [("west",), ("east",), None]
 
 
-def test_an_outage_meets_each_of_them():
+def test_an_outage_meets_all_that_looked_together():
     store = Store()
+    turns = turns_of(store)
 
     def away(names, limit):
+        find(names, limit)
         raise StoreUnavailable("away")
 
-    store.find_limit_waiters = away
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable):
-            turns_of(store).serve(["west"])
+    find, store.find_limit_waiters = store.find_limit_waiters, away
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(turns.serve, ["west"])
+        assert store.is_in.wait(60)
+        others = [threads.submit(turns.serve, ["west"]) for _ in range(3)]
+        wait_until_joined(turns, 3)
+        store.may_end.set()
+        assert [type(each.exception(60)) for each in (first, *others)] == [StoreUnavailable] * 4
+    assert len(store.looks) == 2
 
 
 def test_one_whose_look_was_ended_with_another_thread_looks_alone(monkeypatch):
