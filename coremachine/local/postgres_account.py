@@ -1,6 +1,7 @@
 """Which user PostgreSQL runs as: it refuses to run as root, so root lends it another one."""
 
 import logging
+import fcntl
 import os
 import pwd
 import shutil
@@ -60,18 +61,31 @@ def _owner_of(folder: Path) -> Account | None:
 
 
 def _lent_account() -> Account:
-    try:
-        entry = pwd.getpwnam(_NAME)
-    except KeyError:
-        tool = shutil.which("useradd")
-        if tool is not None:
-            subprocess.run([tool, "--system", "--no-create-home", _NAME], check=False, capture_output=True)  # noqa: S603
-        try:
-            entry = pwd.getpwnam(_NAME)
-        except KeyError:
-            log.warning("no user %s could be made; PostgreSQL runs as %s", _NAME, _FALLBACK)
-            entry = pwd.getpwnam(_FALLBACK)
+    entry = _find(_NAME) or _make_account()
+    if entry is None:
+        log.warning("no user %s could be made; PostgreSQL runs as %s", _NAME, _FALLBACK)
+        entry = pwd.getpwnam(_FALLBACK)
     return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _find(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _make_account() -> pwd.struct_passwd | None:
+    """One process at a time: of two that add it at once, `useradd` lets the second replace the account of the first."""
+    tool = shutil.which("useradd")
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if tool is not None and _find(_NAME) is None:
+            subprocess.run([tool, "--system", "--no-create-home", _NAME], check=False, capture_output=True)  # noqa: S603
+        return _find(_NAME)
+    finally:
+        os.close(folder)
 
 
 def _open_programs(root: Path) -> None:
