@@ -1593,6 +1593,7 @@ create or replace function "app".resolve_dead_letters(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids bigint[];
+  v_count integer;
 begin
   select array_agg(o.dead_letter_id) into v_ids from (
     select d.dead_letter_id from "app".dead_letters d
@@ -1601,6 +1602,10 @@ begin
   ) o;
   update "app".dead_letters d set resolved_at = "app".clock(), resolution = p_resolution
   where d.dead_letter_id = any (v_ids);
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(v_ids) then
+    perform "app".report_left_out('dead_letters');
+  end if;
   perform "app".record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
     'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue)
       || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
@@ -5789,6 +5794,9 @@ end $$;
 -- Deletes a webhook with its deliveries; returns whether it was there. Locks: the webhook row, then its deliveries.
 create or replace function "app".delete_webhook(p_name text, p_actor text) returns boolean
 language plpgsql as $$
+declare
+  v_found integer;
+  v_deleted integer;
 begin
   perform from "app".webhooks w where w.name = p_name for update;
   if not found then
@@ -5798,21 +5806,38 @@ begin
   if not found then
     perform "app".report_left_out('webhooks');
   end if;
+  -- Those that were there: a job that ends meanwhile may add one.
+  perform from "app".webhook_deliveries d where d.webhook = p_name for update;
+  get diagnostics v_found = row_count;
   delete from "app".webhook_deliveries d where d.webhook = p_name;
+  get diagnostics v_deleted = row_count;
+  if v_deleted < v_found then
+    perform "app".report_left_out('webhook_deliveries');
+  end if;
   perform "app".record_audit('webhook_delete', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return true;
 end $$;
 
 -- Writes a delivery that somebody asks for as a test. Returns its id; null where there is no such webhook.
--- Locks: none but the new row's.
+-- Locks: the webhook row, shared, then the new row's.
 create or replace function "app".add_test_delivery(p_name text, p_actor text) returns text
-language sql as $$
+language plpgsql as $$
+declare
+  v_delivery_id text;
+begin
+  perform from "app".webhooks w where w.name = p_name for key share;
+  if not found then
+    return null;
+  end if;
   insert into "app".webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
-  select w.name, gen_random_uuid()::text, 'webhook.test', w.name,
-    jsonb_strip_nulls(jsonb_build_object('webhook', w.name, 'actor', p_actor)), "app".clock(), "app".clock()
-  from "app".webhooks w where w.name = p_name
-  returning delivery_id
-$$;
+  values (p_name, gen_random_uuid()::text, 'webhook.test', p_name,
+    jsonb_strip_nulls(jsonb_build_object('webhook', p_name, 'actor', p_actor)), "app".clock(), "app".clock())
+  returning delivery_id into v_delivery_id;
+  if not found then
+    perform "app".report_left_out('webhook_deliveries');
+  end if;
+  return v_delivery_id;
+end $$;
 
 -- Lets an ended delivery be sent again, with all its attempts. Returns its status before; null where it is not there.
 -- Fence: it is not pending. Locks: the delivery row.
@@ -5827,6 +5852,9 @@ begin
     update "app".webhook_deliveries d
     set status = 'pending', first_attempt = d.attempt, due_at = "app".clock(), settled_at = null, reason = null
     where d.webhook = p_name and d.delivery_id = p_delivery_id;
+    if not found then
+      perform "app".report_left_out('webhook_deliveries');
+    end if;
     perform "app".record_audit('webhook_redeliver', '', p_actor, null,
       jsonb_build_object('webhook', p_name, 'delivery_id', p_delivery_id));
   end if;

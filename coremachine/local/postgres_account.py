@@ -1,7 +1,7 @@
 """Which user PostgreSQL runs as: it refuses to run as root, so root lends it another one."""
 
-import logging
 import fcntl
+import logging
 import os
 import pwd
 import shutil

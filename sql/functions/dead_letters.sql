@@ -91,6 +91,7 @@ create or replace function {schema}.resolve_dead_letters(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids bigint[];
+  v_count integer;
 begin
   select array_agg(o.dead_letter_id) into v_ids from (
     select d.dead_letter_id from {schema}.dead_letters d
@@ -99,6 +100,10 @@ begin
   ) o;
   update {schema}.dead_letters d set resolved_at = {schema}.clock(), resolution = p_resolution
   where d.dead_letter_id = any (v_ids);
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(v_ids) then
+    perform {schema}.report_left_out('dead_letters');
+  end if;
   perform {schema}.record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
     'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue)
       || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)

@@ -211,6 +211,9 @@ end $$;
 -- Deletes a webhook with its deliveries; returns whether it was there. Locks: the webhook row, then its deliveries.
 create or replace function {schema}.delete_webhook(p_name text, p_actor text) returns boolean
 language plpgsql as $$
+declare
+  v_found integer;
+  v_deleted integer;
 begin
   perform from {schema}.webhooks w where w.name = p_name for update;
   if not found then
@@ -220,21 +223,38 @@ begin
   if not found then
     perform {schema}.report_left_out('webhooks');
   end if;
+  -- Those that were there: a job that ends meanwhile may add one.
+  perform from {schema}.webhook_deliveries d where d.webhook = p_name for update;
+  get diagnostics v_found = row_count;
   delete from {schema}.webhook_deliveries d where d.webhook = p_name;
+  get diagnostics v_deleted = row_count;
+  if v_deleted < v_found then
+    perform {schema}.report_left_out('webhook_deliveries');
+  end if;
   perform {schema}.record_audit('webhook_delete', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return true;
 end $$;
 
 -- Writes a delivery that somebody asks for as a test. Returns its id; null where there is no such webhook.
--- Locks: none but the new row's.
+-- Locks: the webhook row, shared, then the new row's.
 create or replace function {schema}.add_test_delivery(p_name text, p_actor text) returns text
-language sql as $$
+language plpgsql as $$
+declare
+  v_delivery_id text;
+begin
+  perform from {schema}.webhooks w where w.name = p_name for key share;
+  if not found then
+    return null;
+  end if;
   insert into {schema}.webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
-  select w.name, gen_random_uuid()::text, 'webhook.test', w.name,
-    jsonb_strip_nulls(jsonb_build_object('webhook', w.name, 'actor', p_actor)), {schema}.clock(), {schema}.clock()
-  from {schema}.webhooks w where w.name = p_name
-  returning delivery_id
-$$;
+  values (p_name, gen_random_uuid()::text, 'webhook.test', p_name,
+    jsonb_strip_nulls(jsonb_build_object('webhook', p_name, 'actor', p_actor)), {schema}.clock(), {schema}.clock())
+  returning delivery_id into v_delivery_id;
+  if not found then
+    perform {schema}.report_left_out('webhook_deliveries');
+  end if;
+  return v_delivery_id;
+end $$;
 
 -- Lets an ended delivery be sent again, with all its attempts. Returns its status before; null where it is not there.
 -- Fence: it is not pending. Locks: the delivery row.
@@ -249,6 +269,9 @@ begin
     update {schema}.webhook_deliveries d
     set status = 'pending', first_attempt = d.attempt, due_at = {schema}.clock(), settled_at = null, reason = null
     where d.webhook = p_name and d.delivery_id = p_delivery_id;
+    if not found then
+      perform {schema}.report_left_out('webhook_deliveries');
+    end if;
     perform {schema}.record_audit('webhook_redeliver', '', p_actor, null,
       jsonb_build_object('webhook', p_name, 'delivery_id', p_delivery_id));
   end if;

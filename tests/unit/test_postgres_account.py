@@ -15,7 +15,7 @@ FIRST_STARTS = 4
 
 
 class Users:
-    """The system's users where `useradd` has no lock: each call that finds no such user adds it under the next number."""
+    """Where `useradd` has no lock: each call of it that meets no other one adds the user, under another number."""
 
     def __init__(self) -> None:
         self.added: list[int] = []

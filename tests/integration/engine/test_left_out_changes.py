@@ -22,6 +22,14 @@ WEBHOOK = (
     "select app.put_webhook('w', 'https://example.org', null, array['job.failed'], array[]::text[], null, 1, false, "
     "null, 'seed', null, null, 1800)"
 )
+TEST_WEBHOOK = "select app.add_test_delivery('w', null)"
+DELIVERED = "update app.webhook_deliveries set status = 'delivered' returning 1"
+REDELIVER = "select app.redeliver('w', (select delivery_id from app.webhook_deliveries), null)"
+DEAD_LETTER = (
+    "select app.record_dead_letter('tasks', 'm', 1, now(), 'task', {job}, 1, 1, array['t'], 'reason', 'text', 10, "
+    "null, 'body', 4)"
+)
+RESOLVE = "select app.resolve_dead_letters(array(select dead_letter_id from app.dead_letters), 'obsolete', null)"
 SET_LIMIT = "select app.set_limit('l', 1, null, null, null, null)"
 CANCEL, PAUSE = "select app.cancel_job({job}, null, 60, null)", "select app.pause_job({job}, null, null)"
 HOLD = "select app.hold_job({job}, true, null, null)"
@@ -48,6 +56,10 @@ ASKED = [
     ((WEBHOOK,), WEBHOOK, "webhooks", "update"),
     ((WEBHOOK,), "select app.rotate_webhook_secret('w', 'other', 60, null)", "webhooks", "update"),
     ((WEBHOOK,), "select app.delete_webhook('w', null)", "webhooks", "delete"),
+    ((WEBHOOK, TEST_WEBHOOK), "select app.delete_webhook('w', null)", "webhook_deliveries", "delete"),
+    ((WEBHOOK,), TEST_WEBHOOK, "webhook_deliveries", "insert"),
+    ((WEBHOOK, TEST_WEBHOOK, DELIVERED), REDELIVER, "webhook_deliveries", "update"),
+    ((DEAD_LETTER,), RESOLVE, "dead_letters", "update"),
 ]
 
 
@@ -57,6 +69,7 @@ def refused(table):
 
 def rows(engine):
     tables = ("audit_log", "jobs", "stages", "tasks", "job_events", "limits", "schedules", "schedule_ticks", "webhooks")
+    tables += ("webhook_deliveries", "dead_letters")
     return {table: engine.query(f"select to_jsonb(t) as row from app.{table} t order by 1") for table in tables}  # noqa: S608
 
 
