@@ -1,4 +1,4 @@
-# `make demo` and `make test` are where to begin. Everything lives in .venv; nothing else is touched.
+# `make demo` and `make test` are where to begin. What they install is in .venv; what they make, in .coremachine and flood-outputs.
 SHELL := /bin/bash
 # Images of containers often set it. Each of the many processes that tests start would then compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -236,4 +236,4 @@ zip: .venv/.ready
 	$(BIN)/python .ci/app_zip.py $(or $(APP),app) dist/$(or $(APP),app).zip
 
 clean:
-	rm -rf .venv .bench-venv .coremachine build dist site *.egg-info
+	rm -rf .venv .bench-venv .node .sdk .coremachine build dist site *.egg-info

@@ -490,6 +490,12 @@ language sql immutable parallel safe as $$
     coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
 $$;
 
+-- How often, for people: once, or a number of times.
+create or replace function "app".times_in_words(p_count bigint) returns text
+language sql immutable parallel safe as $$
+  select case when p_count = 1 then 'once' else format('%s times', p_count) end
+$$;
+
 -- Raises CM006: rows that were to be inserted or changed are not, so a trigger or a rule that is not ours left them out.
 -- What relies on them would go wrong later, and silently.
 create or replace function "app".report_left_out(p_table text) returns void
@@ -504,6 +510,7 @@ comment on function "app"."error_of_attempt"(p_error jsonb, p_attempt integer) i
 comment on function "app"."cancelled_error"(p_reason text) is 'The error that a cancelled job''s row keeps.';
 comment on function "app"."normalised_message"(p_message text) is 'A message without what distinguishes one occurrence of an error from another.';
 comment on function "app"."error_fingerprint"(p_type text, p_message text) is 'The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.';
+comment on function "app"."times_in_words"(p_count bigint) is 'How often, for people: once, or a number of times.';
 comment on function "app"."report_left_out"(p_table text) is 'Raises CM006: rows that were to be inserted or changed are not, so a trigger or a rule that is not ours left them out.';
 
 -- Events: the job's timeline. A task's plain success has none, since its own row shows it.
@@ -2048,11 +2055,14 @@ begin
     and a.event in ('task_runs_alone', 'outcome_not_written');
   return "app".stored_error('InterruptedTooOften', concat_ws('; ',
     case when v_unwritten > 0 then
-      format('the database did not take its outcome %s times, last: %s', v_unwritten, v_reason) end,
+      format('the database did not take its outcome %s, last: %s', "app".times_in_words(v_unwritten), v_reason) end,
     case when v_unwritten < p_interruptions then
-      format('its process ended without an outcome %s times%s (last: %s)', p_interruptions - v_unwritten,
+      format('its process died, or lost the database, %s without an outcome%s (last: %s). Usually the memory was used up, '
+        'and the system killed the process; else native code crashed, or the handler called os._exit',
+        "app".times_in_words(p_interruptions - v_unwritten),
         case when v_alone > 0 then
-          format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
+          format(', and %s it ran alone there, so that nothing else in that process was the reason',
+            "app".times_in_words(v_alone))
         end, p_owner) end), false, p_attempt, p_now);
 end $$;
 

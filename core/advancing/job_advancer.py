@@ -12,6 +12,7 @@ from core.announcing.limit_turns import LimitTurns
 from core.announcing.windows import StageWindows
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
+from core.basics.words import in_times
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import (
     AuthorError,
@@ -47,11 +48,12 @@ class InterruptedTooOften(PermanentTaskError):
     """Planning or finalizing ended more processes than the stage's `max_interruptions`."""
 
     def __init__(self, lost: LostProcesses, stage: StageDefinition) -> None:
-        alone = f", and {lost.alone} times it ran alone there, so that nothing else in that process was the reason"
+        alone = f", and {in_times(lost.alone)} it ran alone there, so that nothing else in that process was the reason"
         super().__init__(
-            f"its process ended without an outcome {lost.interruptions} times{alone if lost.alone else ''} (last: "
-            f"{lost.owner}). Usually the memory was used up, and the system killed the process: yield tasks and read "
-            "earlier results one by one instead of collecting them, or give the processes of the app more memory. Else "
+            f"its process died, or lost the database, {in_times(lost.interruptions)} without an outcome"
+            f"{alone if lost.alone else ''} (last: {lost.owner}). Usually the memory was used up, and the system "
+            "killed the process: yield tasks and read earlier results one by one instead of collecting them, or give "
+            "the processes of the app more memory. Else "
             "native code crashed, or the job class called os._exit. max_interruptions of stage "
             f"{stage.number} is {stage.max_interruptions}"
         )

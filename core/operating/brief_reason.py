@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from core.basics.words import in_times
 from core.models.app import WaitingWork
 from core.models.dashboard import JobBrief, OpenSample
 from core.models.insight import Finding, Severity
@@ -90,8 +91,7 @@ def _waits_for_step(brief: JobBrief) -> BriefReason:
     if brief.step_owner is not None:
         return BriefReason("step_running", Severity.INFO, f"{step.capitalize()} by {brief.step_owner}")
     if brief.attempt > 0:
-        tried = "once" if brief.attempt == 1 else f"{brief.attempt} times"
-        text = f"{step.capitalize()} failed {tried}: {_error_text(brief.step_error)}"
+        text = f"{step.capitalize()} failed {in_times(brief.attempt)}: {_error_text(brief.step_error)}"
         return BriefReason("step_retry", Severity.WARNING, text, brief.due_at)
     if job.start_at is not None and job.start_at > now:
         return BriefReason("starts_later", Severity.INFO, "Begins later, as it was submitted", job.start_at)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.app_queues import JOBS_QUEUE, how_to_add_queue
+from core.basics.words import in_times
 from core.models.insight import (
     Finding,
     InterruptedTask,
@@ -217,7 +218,7 @@ def _wait_for_release(facts: JobFacts, what: str, unknown: UnknownFacts) -> Find
     return Finding(
         "waits_for_release",
         Severity.WARNING,
-        f"waiting for an app that knows the {unknown.kind} {unknown.name}: {what}; postponed {_times(unknown.times)} "
+        f"waiting for an app that knows the {unknown.kind} {unknown.name}: {what}; postponed {in_times(unknown.times)} "
         f"since {_at(unknown.since, facts.now)}, last by {unknown.by}; offered again {_at(unknown.next_at, facts.now)}",
         since=unknown.since,
         next_at=unknown.next_at,
@@ -243,7 +244,7 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "step_retry",
             Severity.WARNING,
-            f"{facts.step} failed {_times(facts.attempt)} (last: "
+            f"{facts.step} failed {in_times(facts.attempt)} (last: "
             f"{_error_text(facts.step_error, f'coremachine events {facts.job_id[:12]} -o json')}); next attempt "
             f"{_at(facts.due_at, facts.now)}",
             since=facts.updated_at,
@@ -601,17 +602,30 @@ def _full_limit(facts: JobFacts, limit: LimitFacts, what: str) -> Finding:
     if limit.is_rate_used_up and until is not None:
         message += f"; next start by the rate {_at(until, facts.now)}"
     if limit.is_closed:
-        who = f" by {limit.edited_by}" if limit.edited_by else ""
-        message += f"; it lets none begin{f', as was chosen{who}' if limit.is_edited else ''}"
+        message += f"; it lets none begin{_chosen(limit, facts.now) if limit.is_edited else ''}"
     return Finding(
         "waits_for_limit",
         Severity.WARNING if limit.is_closed else Severity.INFO,
         message,
         next_at=until if limit.is_rate_used_up else None,
-        advice=f"for other numbers, at once and for all jobs: coremachine limits set {shlex.quote(limit.name)} "
-        "--at-once ... --rate ...",
+        advice=_other_numbers(limit),
         about={"limit": limit.name},
     )
+
+
+def _chosen(limit: LimitFacts, now: datetime) -> str:
+    who = f" by {limit.edited_by}" if limit.edited_by else ""
+    why = f": {limit.reason}" if limit.reason else ""
+    return f", as was chosen{who} {_at(limit.edited_at, now)}{why}"
+
+
+def _other_numbers(limit: LimitFacts) -> str:
+    """With each number that it has: what a command leaves out is not limited."""
+    name = shlex.quote(limit.name)
+    declared = f"; for those that stages declare: coremachine limits forget {name}" if limit.is_edited else ""
+    at_once = " --at-once N" if limit.at_once is not None or limit.rate is None else ""
+    rate = " --rate N/s" if limit.rate is not None else ""
+    return f"for other numbers, at once and for all jobs: coremachine limits set {name}{at_once}{rate}{declared}"
 
 
 def _queued(facts: JobFacts) -> Iterator[Finding]:
@@ -802,10 +816,6 @@ def _tasks(count: int) -> str:
 
 def _count(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def _all_tasks(facts: JobFacts) -> str:

@@ -1,14 +1,17 @@
-"""What does not move, on a whole server: one finding for each cause, however many jobs have it."""
+"""What does not move, on a whole server: one finding for the jobs of a type that have the same reason."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from itertools import islice
 
 from core.models import JobStatus
+from core.models.job_filter import JobSort
 from coremachine.cli.client import ApiClient, Json
+from coremachine.cli.errors import ApiError
 from coremachine.cli.render import SHORT_ID
 
-# Jobs that are looked at: the oldest of the open ones, and the newest of a day that failed or had failed tasks.
+# Jobs that are looked at: the oldest of the open ones, and the latest of a day that failed or had failed tasks.
 MOST_JOBS = 500
 # Each is a request.
 MOST_SCHEDULES = 50
@@ -28,17 +31,19 @@ def find_troubles(client: ApiClient) -> list[Json]:
     A last one names which of them were not looked at, where there are too many.
     """
     open_jobs = client.list_jobs(status=_OPEN, sort="created_at", reasons=True, limit=MOST_JOBS + 1)
-    since = datetime.now(UTC) - _DAY
-    failed = client.list_jobs(status=_ENDED_BADLY, created_after=since, reasons=True, limit=MOST_JOBS + 1)
+    failed = _since(
+        datetime.now(UTC) - _DAY,
+        client.list_jobs(status=_ENDED_BADLY, sort=JobSort.LATEST_ENDED.value, reasons=True, limit=MOST_JOBS + 1),
+    )
     letters = client.group_dead_letters(limit=MOST_JOBS + 1)
     schedules = client.list_schedules(limit=MOST_SCHEDULES + 1)
-    found = [*client.list_queues()["findings"], *_dead_letters(letters[:MOST_JOBS])]
+    found = [*_queues(client), *_dead_letters(letters[:MOST_JOBS])]
     found += _schedules(client, schedules[:MOST_SCHEDULES])
     found += [*_of_jobs(open_jobs[:MOST_JOBS]), *_of_jobs(failed[:MOST_JOBS])]
     told = [each for each in found if each["severity"] in _ORDER or each["code"] == _WAITS_FOR_LIMIT]
     parts = (
         (open_jobs, MOST_JOBS, "oldest open jobs"),
-        (failed, MOST_JOBS, "newest jobs that failed or had failed tasks within a day"),
+        (failed, MOST_JOBS, "latest jobs that failed or had failed tasks within a day"),
         (letters, MOST_JOBS, "first groups of dead letters"),
         (schedules, MOST_SCHEDULES, "first schedules by name"),
     )
@@ -46,6 +51,22 @@ def find_troubles(client: ApiClient) -> list[Json]:
         *sorted(told, key=lambda each: _ORDER.get(each["severity"], len(_ORDER))),
         *(_not_all(most, what) for rows, most, what in parts if len(rows) > most),
     ]
+
+
+def _queues(client: ApiClient) -> list[Json]:
+    """An app that is not ready, as with code that cannot be loaded, still knows its jobs."""
+    try:
+        findings: list[Json] = client.list_queues()["findings"]
+    except ApiError as error:
+        if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        message = f"the app cannot tell what waits in its queues: {error}"
+        return [{"code": "not_ready", "severity": "error", "message": message, "advice": None}]
+    return findings
+
+
+def _since(moment: datetime, ended: Iterable[Json]) -> list[Json]:
+    return [job for job in ended if datetime.fromisoformat(job["finished_at"]) >= moment]
 
 
 def _not_all(most: int, what: str) -> Json:

@@ -33,8 +33,6 @@ EVENTS = {
     "stage_planned": "All tasks of the stage are written (`expected_count`).",
     "stage_completed": "All tasks of the stage completed.",
     "stage_completed_with_errors": "All tasks of the stage ended; some failed, and its failure policy permits that.",
-    "stage_failed": "The stage failed: too many tasks failed, or a timeout passed.",
-    "stage_cancelled": "The stage ended after a cancel.",
     "retry_scheduled": "An attempt failed or ran too long and the task is attempted again after `delay_seconds`; the "
     "detail is the error, whose `attempt` counts interrupted ones too.",
     "task_failed": "The task failed; the detail is the error.",

@@ -50,6 +50,12 @@ language sql immutable parallel safe as $$
     coalesce(p_type, '') || ':' || {schema}.normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
 $$;
 
+-- How often, for people: once, or a number of times.
+create or replace function {schema}.times_in_words(p_count bigint) returns text
+language sql immutable parallel safe as $$
+  select case when p_count = 1 then 'once' else format('%s times', p_count) end
+$$;
+
 -- Raises CM006: rows that were to be inserted or changed are not, so a trigger or a rule that is not ours left them out.
 -- What relies on them would go wrong later, and silently.
 create or replace function {schema}.report_left_out(p_table text) returns void

@@ -101,11 +101,14 @@ begin
     and a.event in ('task_runs_alone', 'outcome_not_written');
   return {schema}.stored_error('InterruptedTooOften', concat_ws('; ',
     case when v_unwritten > 0 then
-      format('the database did not take its outcome %s times, last: %s', v_unwritten, v_reason) end,
+      format('the database did not take its outcome %s, last: %s', {schema}.times_in_words(v_unwritten), v_reason) end,
     case when v_unwritten < p_interruptions then
-      format('its process ended without an outcome %s times%s (last: %s)', p_interruptions - v_unwritten,
+      format('its process died, or lost the database, %s without an outcome%s (last: %s). Usually the memory was used up, '
+        'and the system killed the process; else native code crashed, or the handler called os._exit',
+        {schema}.times_in_words(p_interruptions - v_unwritten),
         case when v_alone > 0 then
-          format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
+          format(', and %s it ran alone there, so that nothing else in that process was the reason',
+            {schema}.times_in_words(v_alone))
         end, p_owner) end), false, p_attempt, p_now);
 end $$;
 

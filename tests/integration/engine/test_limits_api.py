@@ -1,5 +1,6 @@
 """Limits as operators meet them: over HTTP, while jobs run, and in what explains a job."""
 
+import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -114,10 +115,12 @@ def test_explain_names_the_limit_its_numbers_and_who_holds_it(rig):
     assert found.message == (
         f"waiting for the limit api (2 at once): 4 tasks of stage 1; held by job {other.job_id[:12]} stage 1 (2)"
     )
-    set_limit(rig.engine, "api", 0)
+    assert found.advice == "for other numbers, at once and for all jobs: coremachine limits set api --at-once N"
+    rig.engine.query("select app.set_limit('api', 0, null, null, 'maintenance', 'kim')")
     closed = findings(rig, ref.job_id)["waits_for_limit"]
     assert closed.severity == "warning"
-    assert "it lets none begin, as was chosen" in closed.message
+    assert re.search(r"; it lets none begin, as was chosen by kim \S+Z \(\d+ s ago\): maintenance$", closed.message)
+    assert (closed.advice or "").endswith("--at-once N; for those that stages declare: coremachine limits forget api")
     set_limit(rig.engine, "api", 5)
     turn = findings(rig, ref.job_id)["waits_for_turn"]
     assert "waiting for its turn at the limit api: 4 tasks of stage 1; 1 other stage waits there" in turn.message

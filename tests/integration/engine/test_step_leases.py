@@ -290,7 +290,7 @@ def test_a_step_that_ended_too_many_processes_fails_its_job(doomed, at):
     rig.queues.run(rig.machine)
     job = rig.job(job_id)
     assert (job.status, job.error["type"], job.error["step"]) == ("failed", "InterruptedTooOften", step)
-    expected = "its process ended without an outcome 3 times, and 1 times it ran alone there"
+    expected = "its process died, or lost the database, 3 times without an outcome, and once it ran alone there"
     assert expected in job.error["message"]
     assert "(last: dead:60). Usually the memory was used up" in job.error["message"]
     assert "more memory" in job.error["message"]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -83,7 +84,9 @@ def test_explanation_shows_findings_with_advice(api: FakeApi, run: Run, capsys: 
 
 
 def waiting(job_id: str, **reason: object) -> dict:
-    return {"job_id": job_id, "job_type": "tiles", "status": "processing", "reason": reason or None}
+    finished_at = datetime.now(UTC).isoformat()
+    job = {"job_id": job_id, "job_type": "tiles", "status": "processing", "reason": reason or None}
+    return {**job, "finished_at": finished_at}
 
 
 def test_whole_server_is_explained_by_cause(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,8 +100,9 @@ def test_whole_server_is_explained_by_cause(api: FakeApi, run: Run, capsys: pyte
     api.answer("GET /api/schedules", {"value": [{"name": "nightly"}]})
     paused = {"code": "paused", "severity": "warning", "message": "it is paused by kim", "advice": "resume it"}
     api.answer("GET /api/schedules/nightly/explain", {"findings": [paused, EXPLANATION["findings"][1]]})
+    long_ago = {**waiting("9" * 64, **failed), "finished_at": AT}
     open_jobs = [*jobs, waiting("a" * 64, **later), waiting("b" * 64)]
-    api.answer("GET /api/jobs", {"value": open_jobs}, {"value": [waiting(JOB_ID, **failed)]})
+    api.answer("GET /api/jobs", {"value": open_jobs}, {"value": [waiting(JOB_ID, **failed), long_ago]})
     assert run("explain", "-o", "table") == 0
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "✗ job of type tiles (3f2a9c000000): OSError: disk full",
@@ -112,6 +116,23 @@ def test_whole_server_is_explained_by_cause(api: FakeApi, run: Run, capsys: pyte
         f"! 5 jobs of type tiles ({'0' * 12}, {'1' * 12}, {'2' * 12} and others): No app reads the queue raster",
         f"  → coremachine explain {'0' * 12}",
     ]
+
+
+def test_an_app_that_is_not_ready_still_has_its_jobs_explained(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module that could not be loaded hid all that stood: the answer of the queues ended the command."""
+    problem = {"title": "Not ready", "code": "not_ready", "detail": "jobs/tiles.py, line 3"}
+    api.answer("GET /api/queues", problem, status=503)
+    api.answer("GET /api/dead-letters", {"value": []})
+    api.answer("GET /api/schedules", {"value": []})
+    failed = {"code": "failed", "severity": "error", "text": "OSError: disk full", "at": None}
+    api.answer("GET /api/jobs", {"value": []}, {"value": [waiting(JOB_ID, **failed)]})
+    assert run("explain", "-o", "table") == 0
+    out = capsys.readouterr().out
+    assert "✗ the app cannot tell what waits in its queues: Not ready (503, not_ready)" in out
+    assert "jobs/tiles.py, line 3" in out
+    assert "✗ job of type tiles (3f2a9c000000): OSError: disk full" in out
 
 
 def test_oldest_jobs_are_looked_at_first_and_what_was_not_is_said(

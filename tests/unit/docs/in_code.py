@@ -37,7 +37,8 @@ def python_trees(*packages: str) -> list[tuple[Path, ast.Module]]:
 # What a text in SQL is completed with: 'stage_' || v_status.
 _ENDINGS = {
     "job_": [status.value for status in JobStatus if status.is_terminal],
-    "stage_": [status.value for status in StageStatus if status.is_terminal],
+    # Others end with their job, whose event says so.
+    "stage_": [StageStatus.COMPLETED.value, StageStatus.COMPLETED_WITH_ERRORS.value],
     "dead_letter_": [resolution.value for resolution in DeadLetterResolution],
 }
 
@@ -50,6 +51,19 @@ def recorded_events() -> set[str]:
     """The events that the SQL functions and the Python code record."""
     texts = [path.read_text(encoding="utf-8") for path in sql_files()]
     return {*_in_sql("\n".join(texts)), *_in_python()}
+
+
+def finding_codes() -> set[str]:
+    """The codes of what `explain` and the lists of jobs say; a code that is put together at run time is a status."""
+    trees = [tree for path, tree in python_trees("core/operating")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    return {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id in {"Finding", "BriefReason"}
+        and isinstance(call.args[0], ast.Constant)
+    }
 
 
 def _in_sql(text: str) -> Iterator[str]:

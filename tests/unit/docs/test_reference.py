@@ -44,6 +44,16 @@ def test_problem_codes_have_the_status_of_the_code():
     assert found == {name: CODES[name][0] for name in found}
 
 
+def test_every_finding_of_explain_is_on_its_page():
+    """Five were missing, one of them the most usual: waits_for_limit."""
+    text = (FOLDER / "operations.md").read_text()
+    (section,) = re.findall(r"\n## Why does a job not move\?\n(.*?)\n## ", text, re.DOTALL)
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    explained = {code for row in rows for code in re.findall("`(.*?)`", row)}
+    assert in_code.finding_codes() - explained == set()
+    assert explained - in_code.literals() == set()
+
+
 class TestLog:
     def test_every_record_is_explained(self):
         assert set(in_code.logged_levels()) - set(RECORDS) == set()

@@ -81,7 +81,7 @@ class TestPlaces:
         [
             ("all of them: coremachine failures 0 --fingerprint f", None),
             ("give one task less to do; all of them: coremachine failures 0", "give one task less to do"),
-            ("for other numbers, at once and for all jobs: coremachine limits set a --at-once ...", None),
+            ("for other numbers, at once and for all jobs: coremachine limits set a --at-once N", None),
             ("coremachine explain 0", None),
             ("fix the cause, then: coremachine rerun 0 --failed", "fix the cause, then: coremachine rerun 0 --failed"),
             (None, None),
