@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyproj
 
-from jobs.flood_risk_cog.ground import Ground, ground_of
+from jobs.flood_risk_cog.ground import Grid, Ground, ground_of
 
 # Straight on the raster's grid, edges are curved in longitude and latitude.
 POINTS_PER_SIDE = 11
@@ -73,29 +73,17 @@ def footprint_of(dataset: Any) -> Footprint:
         NoFootprint: No part of it has a longitude and latitude.
     """
     try:
-        grid = _Grid(dataset.crs.to_wkt(), dataset.transform, dataset.width, dataset.height, ground_of(dataset))
-        return _footprint(grid)
+        return _footprint(Grid.of(dataset))
     except pyproj.exceptions.ProjError as error:
         raise NoFootprint(f"{OFF_GLOBE} ({error})") from error
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Of a raster; what its ground is follows from the rest."""
-
-    wkt: str
-    transform: Any
-    width: int
-    height: int
-    ground: Ground = field(compare=False)
-
-
 # A conversion asks for that of its source, of its plan and of its result, which often lie on one grid.
 @lru_cache(maxsize=16)
-def _footprint(grid: _Grid) -> Footprint:
-    if (seen := _Seen.of(grid.ground, grid.width, grid.height)) is not None:
-        return _around_valid_part(grid.ground, seen)
-    return _around_edge(grid.ground, grid.width, grid.height)
+def _footprint(grid: Grid) -> Footprint:
+    if (seen := _Seen.of(grid)) is not None:
+        return _around_valid_part(ground_of(grid), seen)
+    return _around_edge(ground_of(grid), grid.width, grid.height)
 
 
 def between_latitudes(footprint: Footprint, south: float, north: float) -> Footprint:
@@ -113,7 +101,7 @@ def between_latitudes(footprint: Footprint, south: float, north: float) -> Footp
 
 def is_partly_off_globe(dataset: Any) -> bool:
     """Whether some of an open raster's grid has no longitude and latitude, as the corners of a world in Mollweide."""
-    return _Seen.of(ground_of(dataset), dataset.width, dataset.height) is not None
+    return _Seen.of(Grid.of(dataset)) is not None
 
 
 def end_of_globe(dataset: Any) -> Ground | None:
@@ -122,8 +110,16 @@ def end_of_globe(dataset: Any) -> Ground | None:
 
 
 def places_on_globe(dataset: Any) -> tuple[Any, Any]:
-    """Columns and rows of points all over an open raster: along its edge, at poles, where a part off it begins."""
-    ground, width, height = ground_of(dataset), dataset.width, dataset.height
+    """Columns and rows of points all over an open raster: along its edge, at poles, where a part off it begins.
+
+    They are shared with others and not to be changed.
+    """
+    return _places_on_globe(Grid.of(dataset))
+
+
+@lru_cache(maxsize=16)
+def _places_on_globe(grid: Grid) -> tuple[Any, Any]:
+    ground, width, height = ground_of(grid), grid.width, grid.height
     columns, rows = np.meshgrid(np.linspace(0, width, POINTS_ACROSS), np.linspace(0, height, POINTS_ACROSS))
     is_there = ground.is_on_globe(columns, rows)
     across, down = np.linspace(0, width, POINTS_ALONG), np.linspace(0, height, POINTS_ALONG)
@@ -258,10 +254,11 @@ class _Seen:
         return cls(columns, rows, np.ones(columns.shape, bool))
 
     @classmethod
-    def of(cls, ground: Ground, width: int, height: int) -> "_Seen | None":
+    @lru_cache(maxsize=16)
+    def of(cls, grid: Grid) -> "_Seen | None":
         """None where the whole raster is on the globe."""
-        every = cls.whole(width, height)
-        is_there = ground.is_on_globe(every.columns, every.rows)
+        every = cls.whole(grid.width, grid.height)
+        is_there = ground_of(grid).is_on_globe(every.columns, every.rows)
         if not is_there.any():
             raise NoFootprint(OFF_GLOBE)
         return None if is_there.all() else cls(every.columns, every.rows, is_there)
