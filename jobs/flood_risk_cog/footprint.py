@@ -35,22 +35,20 @@ class NoFootprint(ValueError):
     """No part of the raster has a longitude and latitude."""
 
 
-def union(boxes: list[list[float]]) -> list[float]:
+def union(boxes: Any) -> list[float]:
     """The smallest box around others; its west is larger than its east where it crosses the antimeridian."""
-    if not boxes:
+    if not len(boxes):
         return [-HALF_TURN, -POLE, HALF_TURN, POLE]
-    south, north = min(box[1] for box in boxes), max(box[3] for box in boxes)
-    spans = sorted((box[0], box[2] + TURN * (box[2] < box[0])) for box in boxes)
+    begins, souths, ends, norths = np.asarray(boxes, float).T
+    south, north = float(souths.min()), float(norths.max())
+    order = np.argsort(begins)
+    begins, ends = begins[order], (ends + TURN * (ends < begins))[order]
     # The widest gap on the circle is what the box leaves out.
-    reached, gap, west, east = spans[0][1], 0.0, spans[0][0], spans[0][1]
-    for begin, end in spans[1:]:
-        if begin - reached > gap:
-            gap, west, east = begin - reached, begin, reached + TURN
-        reached = max(reached, end)
-    last = spans[0][0] + TURN - reached
-    if last >= gap:
-        west, east = spans[0][0], reached
-        gap = last
+    reached = np.maximum.accumulate(ends)
+    gaps = np.append(begins[1:] - reached[:-1], begins[0] + TURN - reached[-1])
+    widest = gaps.size - 1 if gaps[-1] >= gaps.max() else int(gaps.argmax())
+    gap, east = float(gaps[widest]), float(reached[widest])
+    west, east = (float(begins[0]), east) if widest == gaps.size - 1 else (float(begins[widest + 1]), east + TURN)
     if gap <= SNAPPED:
         return [-HALF_TURN, south, HALF_TURN, north]
     return [west, south, east - TURN * (east > HALF_TURN), north]
@@ -266,19 +264,19 @@ class _Seen:
 
 def _around_valid_part(ground: Ground, seen: _Seen) -> Footprint:
     """The box around all that is on the globe: the part's own edge is a curve without a simple form."""
-    spans: list[list[float]] = []
+    spans: list[Any] = []
     for begin, end in _neighbours():
         one, other = ((seen.columns[part], seen.rows[part], seen.is_there[part]) for part in (begin, end))
         both = one[2] & other[2]
-        spans += _spans(ground, (one[0][both], one[1][both]), (other[0][both], other[1][both]))
+        spans.append(_spans(ground, (one[0][both], one[1][both]), (other[0][both], other[1][both])))
         for here, there in ((one, other), (other, one)):
             ends = here[2] & ~there[2]
             inner, outer = (here[0][ends], here[1][ends]), (there[0][ends], there[1][ends])
-            spans += _spans(ground, inner, _last_on_globe(ground, inner, outer))
+            spans.append(_spans(ground, inner, _last_on_globe(ground, inner, outer)))
     # A raster may show one point of the globe alone.
     lon, lat = ground.lon_lat(seen.columns[seen.is_there], seen.rows[seen.is_there])
-    spans += _boxes(lon, lat, lon, lat)
-    west, south, east, north = union(spans)
+    spans.append(_boxes(lon, lat, lon, lat))
+    west, south, east, north = union(np.concatenate(spans))
     width, height = float(seen.columns.max()), float(seen.rows.max())
     for latitude in POLES:
         if (at := ground.pole(latitude)) is not None and _depth_inside(at, width, height) >= 0:
@@ -313,7 +311,7 @@ def _last_on_globe(ground: Ground, inner: Any, outer: Any) -> Any:
     return inner
 
 
-def _spans(ground: Ground, begin: Any, end: Any) -> list[list[float]]:
+def _spans(ground: Ground, begin: Any, end: Any) -> Any:
     """The box of each pair of points, the short way around the globe."""
     (lon, lat), (to_lon, to_lat) = ground.lon_lat(*begin), ground.lon_lat(*end)
     step = (to_lon - lon + HALF_TURN) % TURN - HALF_TURN
@@ -322,8 +320,8 @@ def _spans(ground: Ground, begin: Any, end: Any) -> list[list[float]]:
     return _boxes(west, south, east, north)
 
 
-def _boxes(west: Any, south: Any, east: Any, north: Any) -> list[list[float]]:
-    """With longitudes from -180 to 180.
+def _boxes(west: Any, south: Any, east: Any, north: Any) -> Any:
+    """With longitudes from -180 to 180, one in each row.
 
     Raises:
         OverflowError: One is infinite.
@@ -333,8 +331,7 @@ def _boxes(west: Any, south: Any, east: Any, north: Any) -> list[list[float]]:
     west, east = (
         np.where(np.abs(lon) > HALF_TURN, lon - TURN * np.floor((lon + HALF_TURN) / TURN), lon) for lon in (west, east)
     )
-    boxes: list[list[float]] = np.column_stack([west, south, east, north]).tolist()
-    return boxes
+    return np.column_stack([west, south, east, north])
 
 
 def _clipped(ring: Ring, *, keep_below: bool) -> Ring:

@@ -148,6 +148,19 @@ def test_the_grid_is_found_once(tmp_path, monkeypatch, options):
     assert again == last
 
 
+def test_gdal_is_asked_once_for_its_grid_around_rasters_in_one_place(tmp_path, monkeypatch):
+    target_grid._kept_choice.cache_clear()
+    ask, asked = target_grid.WarpedVRT, []
+    monkeypatch.setattr(target_grid, "WarpedVRT", lambda *given, **named: asked.append(given) or ask(*given, **named))
+    grids = []
+    for name, side in (("a", 60), ("b", 60), ("c", 59)):
+        path = write_raster(tmp_path / f"{name}.tif", pixels_of("float32", side=side))
+        result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+        grids.append((result["transform"], result["width"], result["height"]))
+    assert len(asked) == 2
+    assert grids[0] == grids[1] != grids[2]
+
+
 def test_what_lies_beyond_mercator_alone_is_refused(tmp_path):
     place = {"crs": "EPSG:4326", "transform": from_bounds(10, 86, 20, 89, SIDE, SIDE)}
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
