@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyproj
 
-from jobs.flood_risk_cog.ground import ground_of
+from jobs.flood_risk_cog.ground import Grid, ground_of
 
 # Ground per pixel changes slowly: it is computed at so many rows and columns and interpolated between rows.
 MOST_ROWS, MOST_COLUMNS = 257, 64
@@ -48,13 +49,19 @@ class PixelAreas:
 
 
 def pixel_areas(dataset: Any) -> PixelAreas:
-    """Of an open raster with a coordinate system, north up.
+    """Of an open raster with a coordinate system, north up; shared with others on its grid, and not to be changed.
 
     Geographic ones: each row is a zone of the ellipsoid, in closed form (the integral of the authalic latitude), exact
     for any pixel size. Projected ones: a pixel's sides are taken back to longitude and latitude, so that what the
     projection stretches does not count.
     """
-    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    return _pixel_areas(Grid.of(dataset))
+
+
+# They take as long as the rest of reading a small raster.
+@lru_cache(maxsize=4)
+def _pixel_areas(dataset: Grid) -> PixelAreas:
+    crs = pyproj.CRS.from_wkt(dataset.wkt)
     geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
     semi_major, semi_minor = float(geod.a), float(geod.b)
     transform = dataset.transform
@@ -76,7 +83,7 @@ def zone_areas(latitudes: Any, width: float, semi_major: float, semi_minor: floa
     return np.abs(np.diff(zone)) * semi_minor**2 / 2 * math.radians(width)
 
 
-def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: float) -> tuple[Any, Any, Any]:
+def _projected_areas(dataset: Grid, crs: Any, semi_major: float, semi_minor: float) -> tuple[Any, Any, Any]:
     transform, height, width = dataset.transform, dataset.height, dataset.width
     rows = np.unique(np.linspace(0, height - 1, min(height, MOST_ROWS)).round().astype(int))
     starts = np.unique(np.linspace(0, width, min(width, MOST_COLUMNS) + 1).astype(int)[:-1])
@@ -98,7 +105,7 @@ def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: floa
 
 
 def _cell_areas(
-    dataset: Any, crs: Any, at: tuple[Any, Any], half: tuple[float, float], axes: tuple[float, float]
+    dataset: Grid, crs: Any, at: tuple[Any, Any], half: tuple[float, float], axes: tuple[float, float]
 ) -> Any:
     """Square metres of cells around columns and rows, 0 off the globe; `half` is a half of their sides on the grid."""
     (column, row), (half_x, half_y), (semi_major, semi_minor) = at, half, axes

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyproj
 
-from jobs.flood_risk_cog.ground import Ground, ground_of
+from jobs.flood_risk_cog.ground import Grid, Ground, ground_of
 
 # Straight on the raster's grid, edges are curved in longitude and latitude.
 POINTS_PER_SIDE = 11
@@ -35,22 +35,20 @@ class NoFootprint(ValueError):
     """No part of the raster has a longitude and latitude."""
 
 
-def union(boxes: list[list[float]]) -> list[float]:
+def union(boxes: Any) -> list[float]:
     """The smallest box around others; its west is larger than its east where it crosses the antimeridian."""
-    if not boxes:
+    if not len(boxes):
         return [-HALF_TURN, -POLE, HALF_TURN, POLE]
-    south, north = min(box[1] for box in boxes), max(box[3] for box in boxes)
-    spans = sorted((box[0], box[2] + TURN * (box[2] < box[0])) for box in boxes)
+    begins, souths, ends, norths = np.asarray(boxes, float).T
+    south, north = float(souths.min()), float(norths.max())
+    order = np.argsort(begins)
+    begins, ends = begins[order], (ends + TURN * (ends < begins))[order]
     # The widest gap on the circle is what the box leaves out.
-    reached, gap, west, east = spans[0][1], 0.0, spans[0][0], spans[0][1]
-    for begin, end in spans[1:]:
-        if begin - reached > gap:
-            gap, west, east = begin - reached, begin, reached + TURN
-        reached = max(reached, end)
-    last = spans[0][0] + TURN - reached
-    if last >= gap:
-        west, east = spans[0][0], reached
-        gap = last
+    reached = np.maximum.accumulate(ends)
+    gaps = np.append(begins[1:] - reached[:-1], begins[0] + TURN - reached[-1])
+    widest = gaps.size - 1 if gaps[-1] >= gaps.max() else int(gaps.argmax())
+    gap, east = float(gaps[widest]), float(reached[widest])
+    west, east = (float(begins[0]), east) if widest == gaps.size - 1 else (float(begins[widest + 1]), east + TURN)
     if gap <= SNAPPED:
         return [-HALF_TURN, south, HALF_TURN, north]
     return [west, south, east - TURN * (east > HALF_TURN), north]
@@ -73,29 +71,17 @@ def footprint_of(dataset: Any) -> Footprint:
         NoFootprint: No part of it has a longitude and latitude.
     """
     try:
-        grid = _Grid(dataset.crs.to_wkt(), dataset.transform, dataset.width, dataset.height, ground_of(dataset))
-        return _footprint(grid)
+        return _footprint(Grid.of(dataset))
     except pyproj.exceptions.ProjError as error:
         raise NoFootprint(f"{OFF_GLOBE} ({error})") from error
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Of a raster; what its ground is follows from the rest."""
-
-    wkt: str
-    transform: Any
-    width: int
-    height: int
-    ground: Ground = field(compare=False)
-
-
 # A conversion asks for that of its source, of its plan and of its result, which often lie on one grid.
 @lru_cache(maxsize=16)
-def _footprint(grid: _Grid) -> Footprint:
-    if (seen := _Seen.of(grid.ground, grid.width, grid.height)) is not None:
-        return _around_valid_part(grid.ground, seen)
-    return _around_edge(grid.ground, grid.width, grid.height)
+def _footprint(grid: Grid) -> Footprint:
+    if (seen := _Seen.of(grid)) is not None:
+        return _around_valid_part(ground_of(grid), seen)
+    return _around_edge(ground_of(grid), grid.width, grid.height)
 
 
 def between_latitudes(footprint: Footprint, south: float, north: float) -> Footprint:
@@ -113,7 +99,7 @@ def between_latitudes(footprint: Footprint, south: float, north: float) -> Footp
 
 def is_partly_off_globe(dataset: Any) -> bool:
     """Whether some of an open raster's grid has no longitude and latitude, as the corners of a world in Mollweide."""
-    return _Seen.of(ground_of(dataset), dataset.width, dataset.height) is not None
+    return _Seen.of(Grid.of(dataset)) is not None
 
 
 def end_of_globe(dataset: Any) -> Ground | None:
@@ -122,8 +108,16 @@ def end_of_globe(dataset: Any) -> Ground | None:
 
 
 def places_on_globe(dataset: Any) -> tuple[Any, Any]:
-    """Columns and rows of points all over an open raster: along its edge, at poles, where a part off it begins."""
-    ground, width, height = ground_of(dataset), dataset.width, dataset.height
+    """Columns and rows of points all over an open raster: along its edge, at poles, where a part off it begins.
+
+    They are shared with others and not to be changed.
+    """
+    return _places_on_globe(Grid.of(dataset))
+
+
+@lru_cache(maxsize=16)
+def _places_on_globe(grid: Grid) -> tuple[Any, Any]:
+    ground, width, height = ground_of(grid), grid.width, grid.height
     columns, rows = np.meshgrid(np.linspace(0, width, POINTS_ACROSS), np.linspace(0, height, POINTS_ACROSS))
     is_there = ground.is_on_globe(columns, rows)
     across, down = np.linspace(0, width, POINTS_ALONG), np.linspace(0, height, POINTS_ALONG)
@@ -258,10 +252,11 @@ class _Seen:
         return cls(columns, rows, np.ones(columns.shape, bool))
 
     @classmethod
-    def of(cls, ground: Ground, width: int, height: int) -> "_Seen | None":
+    @lru_cache(maxsize=16)
+    def of(cls, grid: Grid) -> "_Seen | None":
         """None where the whole raster is on the globe."""
-        every = cls.whole(width, height)
-        is_there = ground.is_on_globe(every.columns, every.rows)
+        every = cls.whole(grid.width, grid.height)
+        is_there = ground_of(grid).is_on_globe(every.columns, every.rows)
         if not is_there.any():
             raise NoFootprint(OFF_GLOBE)
         return None if is_there.all() else cls(every.columns, every.rows, is_there)
@@ -269,19 +264,19 @@ class _Seen:
 
 def _around_valid_part(ground: Ground, seen: _Seen) -> Footprint:
     """The box around all that is on the globe: the part's own edge is a curve without a simple form."""
-    spans: list[list[float]] = []
+    spans: list[Any] = []
     for begin, end in _neighbours():
         one, other = ((seen.columns[part], seen.rows[part], seen.is_there[part]) for part in (begin, end))
         both = one[2] & other[2]
-        spans += _spans(ground, (one[0][both], one[1][both]), (other[0][both], other[1][both]))
+        spans.append(_spans(ground, (one[0][both], one[1][both]), (other[0][both], other[1][both])))
         for here, there in ((one, other), (other, one)):
             ends = here[2] & ~there[2]
             inner, outer = (here[0][ends], here[1][ends]), (there[0][ends], there[1][ends])
-            spans += _spans(ground, inner, _last_on_globe(ground, inner, outer))
+            spans.append(_spans(ground, inner, _last_on_globe(ground, inner, outer)))
     # A raster may show one point of the globe alone.
     lon, lat = ground.lon_lat(seen.columns[seen.is_there], seen.rows[seen.is_there])
-    spans += _boxes(lon, lat, lon, lat)
-    west, south, east, north = union(spans)
+    spans.append(_boxes(lon, lat, lon, lat))
+    west, south, east, north = union(np.concatenate(spans))
     width, height = float(seen.columns.max()), float(seen.rows.max())
     for latitude in POLES:
         if (at := ground.pole(latitude)) is not None and _depth_inside(at, width, height) >= 0:
@@ -316,7 +311,7 @@ def _last_on_globe(ground: Ground, inner: Any, outer: Any) -> Any:
     return inner
 
 
-def _spans(ground: Ground, begin: Any, end: Any) -> list[list[float]]:
+def _spans(ground: Ground, begin: Any, end: Any) -> Any:
     """The box of each pair of points, the short way around the globe."""
     (lon, lat), (to_lon, to_lat) = ground.lon_lat(*begin), ground.lon_lat(*end)
     step = (to_lon - lon + HALF_TURN) % TURN - HALF_TURN
@@ -325,8 +320,8 @@ def _spans(ground: Ground, begin: Any, end: Any) -> list[list[float]]:
     return _boxes(west, south, east, north)
 
 
-def _boxes(west: Any, south: Any, east: Any, north: Any) -> list[list[float]]:
-    """With longitudes from -180 to 180.
+def _boxes(west: Any, south: Any, east: Any, north: Any) -> Any:
+    """With longitudes from -180 to 180, one in each row.
 
     Raises:
         OverflowError: One is infinite.
@@ -336,8 +331,7 @@ def _boxes(west: Any, south: Any, east: Any, north: Any) -> list[list[float]]:
     west, east = (
         np.where(np.abs(lon) > HALF_TURN, lon - TURN * np.floor((lon + HALF_TURN) / TURN), lon) for lon in (west, east)
     )
-    boxes: list[list[float]] = np.column_stack([west, south, east, north]).tolist()
-    return boxes
+    return np.column_stack([west, south, east, north])
 
 
 def _clipped(ring: Ring, *, keep_below: bool) -> Ring:

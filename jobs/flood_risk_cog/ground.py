@@ -2,7 +2,7 @@
 
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -87,10 +87,30 @@ class Ground:
 
 
 def ground_of(dataset: Any) -> Ground:
-    """Of an open raster with a coordinate system, north up."""
+    """Of an open raster with a coordinate system, north up, or of its grid."""
     is_geographic = bool(dataset.crs.is_geographic)
-    own, world, turn = _KEPT.systems(dataset.crs.to_wkt(), is_geographic)
+    own, world, turn = _KEPT.systems(dataset.crs.wkt, is_geographic)
     return Ground(dataset.transform, is_geographic, own, world, turn)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a raster lies, without its pixels. Grids are equal where all that can be computed of them is.
+
+    What one conversion asks for several times is kept by it, and found by the next raster on the same grid: those of
+    several return periods mostly have one.
+    """
+
+    wkt: str
+    transform: Any
+    width: int
+    height: int
+    crs: Any = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, dataset: Any) -> "Grid":
+        """Of an open raster with a coordinate system."""
+        return cls(dataset.crs.wkt, dataset.transform, dataset.width, dataset.height, dataset.crs)
 
 
 class _Kept(threading.local):
@@ -151,16 +171,15 @@ class Around:
 
 def around(crs: Any) -> Around:
     """Of a geographic or projected coordinate system of rasterio's."""
-    return _around(crs.to_wkt(), bool(crs.is_geographic))
+    return _around(crs.wkt, bool(crs.is_geographic))
 
 
 @lru_cache(maxsize=64)
 def _around(wkt: str, is_geographic: bool) -> Around:  # noqa: FBT001 - a key of the cache
-    crs = pyproj.CRS.from_wkt(wkt)
     if is_geographic:
-        return Around(2 * np.pi / float(crs.axis_info[0].unit_conversion_factor))
-    world = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_user_input("OGC:CRS84"), always_xy=True)
-    if not (turn := _turn_of(world)):
+        return Around(2 * np.pi / float(pyproj.CRS.from_wkt(wkt).axis_info[0].unit_conversion_factor))
+    _, world, turn = _KEPT.systems(wkt, is_geographic)
+    if not turn:
         return Around(0.0)
     _, pole = world.transform(0.0, _POLE, direction="INVERSE")
     return Around(turn, _middle_of(world), has_poles=bool(abs(pole) < turn))
@@ -186,7 +205,7 @@ def _middle_of(world: Any) -> float:
 
 def places(one: Any, other: Any, xs: Any, ys: Any) -> tuple[Any, Any]:
     """Points of one coordinate system of rasterio's in another; infinite where that has no place for them."""
-    x, y = _between(one.to_wkt(), other.to_wkt()).transform(np.asarray(xs, float), np.asarray(ys, float))
+    x, y = _between(one.wkt, other.wkt).transform(np.asarray(xs, float), np.asarray(ys, float))
     return np.asarray(x), np.asarray(y)
 
 
@@ -226,8 +245,11 @@ _NO_SIDES = Sides(math.inf, math.inf, math.inf, 0.0, 0.0)
 
 def sides(before: Any, crs: Any, grid: Any) -> Sides:
     """Of pixels of a grid beside those of an open raster; infinite for a grid without a size."""
-    if grid.is_degenerate:
-        return _NO_SIDES
+    return _NO_SIDES if grid.is_degenerate else _sides(Grid.of(before), crs, grid)
+
+
+@lru_cache(maxsize=64)
+def _sides(before: Grid, crs: Any, grid: Any) -> Sides:
     at = (np.arange(9) + 0.5) / 9
     columns, rows = np.meshgrid(at * before.width, at * before.height)
     here, right, below = (
@@ -273,8 +295,8 @@ def side_metres(dataset: Any) -> float:
 
 def same_datum(one: Any, two: Any) -> bool:
     """Between datums there are several ways, which differ by metres: places are not certain enough to judge."""
-    datum = _datum_of(one.to_wkt())
-    return datum is not None and datum == _datum_of(two.to_wkt())
+    datum = _datum_of(one.wkt)
+    return datum is not None and datum == _datum_of(two.wkt)
 
 
 @lru_cache(maxsize=64)

@@ -85,8 +85,8 @@ def _deepest(depths: Any) -> float | None:
 def _coloured(panel: Panel, deepest: float | None) -> Any:
     """Ground, water, the areas of classes, and outlines; a ring around what is still too small to see."""
     depths, frame = panel.depths, panel.frame
-    picture = np.empty((frame.rows, frame.columns, 3), dtype="uint8")
-    picture[:] = BACKGROUND
+    # Of each pixel the number of its colour: whole pixels are assigned slowly.
+    plain = np.zeros(depths.shape, dtype="uint8")
     areas = [
         {"type": "Polygon", "coordinates": [ring]}
         for path, shape, _ in panel.shapes
@@ -94,9 +94,11 @@ def _coloured(panel: Panel, deepest: float | None) -> Any:
         for ring in _rings(frame, shape)
     ]
     if areas:
-        picture[rasterize(areas, out_shape=depths.shape, transform=frame.place, dtype="uint8") > 0] = CLASSES
-    picture[np.isfinite(depths)] = GROUND
-    wet = np.isfinite(depths) & (depths > 0)
+        rasterize(areas, out=plain, transform=frame.place, default_value=1)
+    is_known = np.isfinite(depths)
+    plain[is_known] = 2
+    picture = np.array([BACKGROUND, CLASSES, GROUND], dtype="uint8").take(plain, axis=0)
+    wet = is_known & (depths > 0)
     if deepest is not None:
         picture[wet] = _colours(depths[wet] / deepest)
     lines = [{"type": "MultiLineString", "coordinates": _rings(frame, shape)} for _, shape, _ in panel.shapes]

@@ -5,6 +5,7 @@ Longitudes go on beyond the seam of the target's coordinate system, at 181 degre
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.footprint import places_on_globe
-from jobs.flood_risk_cog.ground import Around, Ground, around, ground_of, places, same_datum, sides
+from jobs.flood_risk_cog.ground import Around, Grid, Ground, around, ground_of, places, same_datum, sides
 
 # Mercator has no poles: maps in it end there.
 MERCATOR_ENDS = 85.06
@@ -116,11 +117,11 @@ def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
     if _is_beyond_its_seam(dataset) and counted_from_its_middle(dataset, crs) is None:
         return None
     try:
-        with WarpedVRT(dataset, crs=crs) as chosen:
-            transform, width, height = chosen.transform, chosen.width, chosen.height
+        chosen = chosen_grid(dataset, crs)
     except (RasterioError, CPLE_BaseError):
         # The warp reports it.
         return None
+    transform, width, height = chosen.transform, chosen.width, chosen.height
     if is_no_grid(transform):
         return None
     ground, system = ground_of(dataset), around(crs)
@@ -144,6 +145,25 @@ def looked_up(dataset: Any, crs: Any) -> LookedUp | None:
         width, height = math.ceil(width * across), math.ceil(height * down)
         left, right, top, bottom = left * across, right * across, top * down, bottom * down
     return LookedUp(transform, width, height, left, top, right, bottom, is_scaled)
+
+
+def chosen_grid(dataset: Any, crs: Any) -> TargetGrid:
+    """GDAL's own grid around an open raster, which follows from where that lies.
+
+    Raises:
+        RasterioError, CPLE_BaseError: GDAL finds none.
+    """
+    kept = _kept_choice(Grid.of(dataset), crs.wkt)
+    if not kept:
+        with WarpedVRT(dataset, crs=crs) as chosen:
+            kept.append(TargetGrid(chosen.transform, chosen.width, chosen.height))
+    return kept[0]
+
+
+@lru_cache(maxsize=16)
+def _kept_choice(_grid: Grid, _target: str) -> list[TargetGrid]:
+    """Empty until there is one: GDAL is asked with the raster itself, which is not kept."""
+    return []
 
 
 def _shares(dataset: Any, crs: Any, transform: Any, pixels: float) -> tuple[float, float]:

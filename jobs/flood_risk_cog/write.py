@@ -31,6 +31,7 @@ from jobs.flood_risk_cog.target_grid import (
     FEW,
     FIRST_TO_4326,
     TOO_FEW,
+    chosen_grid,
     counted_from_its_middle,
     is_across_its_seam,
     is_no_grid,
@@ -230,8 +231,7 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
 def _grid(dataset: Any, target: CRS, plan: ConversionPlan) -> Any:
     if (grid := plan.web or plan.grid) is not None:
         return grid.transform
-    with WarpedVRT(dataset, crs=target) as chosen:
-        return chosen.transform
+    return chosen_grid(dataset, target).transform
 
 
 @contextmanager

@@ -16,7 +16,7 @@ TYPES = (*INTEGERS, *FLOATS)
 VALIDITIES = ("none", "nodata", "nan", "mask", "msk", "alpha", "nodata and mask")
 PLACE = Affine(10, 0, 600_000, 0, -10, 3_300_000)
 NODATA = 99
-SIDE = 300
+SIDE = 150
 NODATA_TAG = 42113
 
 

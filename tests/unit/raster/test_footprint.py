@@ -196,7 +196,7 @@ def test_boxes_have_longitudes_of_one_turn():
     lon = np.array([-540.5, -180.0, -0.0, 179.5, 180.0, 180.25, 359.0, 720.5])
     turned = [179.5, -180.0, 0.0, 179.5, 180.0, -179.75, -1.0, 0.5]
     south, north = np.full(lon.size, -1.5), np.full(lon.size, 2.5)
-    assert _boxes(lon, south, lon[::-1], north) == [
+    assert _boxes(lon, south, lon[::-1], north).tolist() == [
         [west, -1.5, east, 2.5] for west, east in zip(turned, turned[::-1], strict=True)
     ]
     with pytest.raises(OverflowError, match="found infinity"):

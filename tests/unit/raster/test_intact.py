@@ -16,7 +16,7 @@ from jobs.flood_risk_cog.intact import BlockCheck, check_blocks
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.tiff import directories, full_size_directories, page_of_larger_image
-from tests.unit.raster.made import PLACE, hidden, pixels_of, write_raster, write_tag
+from tests.unit.raster.made import PLACE, SIDE, hidden, pixels_of, write_raster, write_tag
 
 OFFSETS, SIZES = 273, 279
 PROFILE = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:32614", "transform": PLACE}
@@ -161,9 +161,11 @@ def test_a_mask_of_another_size_is_named(tmp_path):
         profile = mask.profile | {"width": 30, "height": 20}
         tags = mask.tags()
     with rasterio.open(tmp_path / "a.tif.msk", "w", **profile) as mask:
-        mask.write(np.where(hidden(300), 0, 255)[None, :20, :30].astype("uint8"))
+        mask.write(np.where(hidden(), 0, 255)[None, :20, :30].astype("uint8"))
         mask.update_tags(**tags)
-    with pytest.raises(UnusableRaster, match=r"its mask \(.msk\) has 30 x 20 pixels, and it has 300 x 300; remove"):
+    with pytest.raises(
+        UnusableRaster, match=rf"its mask \(.msk\) has 30 x 20 pixels, and it has {SIDE} x {SIDE}; remove"
+    ):
         convert_raster(str(path), str(tmp_path / "out"))
 
 

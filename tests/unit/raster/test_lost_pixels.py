@@ -22,7 +22,7 @@ def test_a_hole_that_the_source_does_not_have_is_found(tmp_path, target):
         profile = {**cog.profile, "nodata": -1}
         values = np.where(cog.read_masks(1) > 0, cog.read(1), -1).astype("float32")
     for size, expected in ((0, None), (9, "valid pixels of the source have no place in it")):
-        values[150 : 150 + size, 150 : 150 + size] = -1
+        values[75 : 75 + size, 75 : 75 + size] = -1
         with rasterio.open(holed, "w", **profile) as dataset:
             dataset.write(values, 1)
         with open_raster(str(path)) as before, open_raster(str(holed)) as after:
@@ -90,7 +90,7 @@ def test_what_is_pressed_together_where_the_globe_ends_is_counted_and_named(tmp_
 
 def test_more_than_a_few_at_the_end_of_the_globe_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lost_pixels, "MOST_AT_END", 1e-6)
-    path = write_raster(tmp_path / "a.tif", pixels_of("float32") + 1, **polar(11e6, 300))
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", side=300) + 1, **polar(11e6, 300))
     with pytest.raises(DifferentOutput, match="where the globe ends on a grid"):
         convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3035")
 

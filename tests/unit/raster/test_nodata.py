@@ -14,7 +14,7 @@ from jobs.flood_risk_cog.facts import validity
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.stac import item_of
 from jobs.flood_risk_cog.tiff import nodata_text
-from tests.unit.raster.made import pixels_of, write_nodata_text, write_raster
+from tests.unit.raster.made import SIDE, pixels_of, write_nodata_text, write_raster
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_nodata_of_64_bits_is_exact_in_the_result(tmp_path, dtype, value):
     result = convert_raster(str(path), str(tmp_path / "out"))
     assert json.loads(Path(result["path"]).with_suffix(".proof.json").read_text())["nodata"] == value
     assert nodata_text(result["path"]) == str(value)
-    assert result["verification"]["valid_pixels"]["cog"] == [250 * 300]
+    assert result["verification"]["valid_pixels"]["cog"] == [(SIDE - 50) * SIDE]
     assert item_of(result, "a", "cogs/a.tif", "c")["assets"]["data"]["bands"][0]["nodata"] == value
 
 

@@ -42,7 +42,7 @@ def noise(height, width, dtype="float32", bands=2):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("height", "width"), [(512, 512), (613, 517), (1031, 130)])
+@pytest.mark.parametrize(("height", "width"), [(512, 256), (613, 517), (1031, 130)])
 def test_overviews_as_they_were_made_have_no_problem(tmp_path, method, height, width):
     cog = make_cog(tmp_path / "cog.tif", noise(height, width), method)
     assert problems_of(cog, method) == []
@@ -87,12 +87,25 @@ def with_a_wrong_pixel(check, width, at):
     check._read = changed
 
 
+@pytest.fixture(scope="module")
+def wide_cog(tmp_path_factory):
+    """A COG of noise in six windows, once for each method."""
+    made = {}
+
+    def cog_of(method):
+        if method not in made:
+            made[method] = make_cog(tmp_path_factory.mktemp("wide") / "cog.tif", noise(613, 1100)[:1], method)
+        return made[method]
+
+    return cog_of
+
+
 @pytest.mark.parametrize("at", [(256, 10), (0, 256), (256, 256), (300, 549)])
 @pytest.mark.parametrize("method", ["bilinear", "average"])
-def test_pixels_at_the_edge_of_a_window_have_bounds_too(tmp_path, monkeypatch, method, at):
+def test_pixels_at_the_edge_of_a_window_have_bounds_too(wide_cog, monkeypatch, method, at):
     """Sizes that are rounded or a method that looks at neighbours: windows meet at row and column 512."""
     monkeypatch.setattr(facts, "MOST_WINDOW_BYTES", 1)
-    one = make_cog(tmp_path / "one.tif", noise(613, 1100)[:1], method)
+    one = wide_cog(method)
     with open_raster(str(one)) as base, overview_check(str(one), base, 128, method) as check:
         with_a_wrong_pixel(check, 550, at)
         read_facts(base, seen_bands=check.see)

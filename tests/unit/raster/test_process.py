@@ -35,6 +35,24 @@ def processes():
     made.end()
 
 
+@pytest.fixture(scope="module")
+def waiting():
+    """Children that tests have left: their start takes longer than most conversions here."""
+    children = []
+    yield children
+    for child in children:
+        child.end()
+
+
+@pytest.fixture
+def warm(waiting):
+    """Processes of which one may have been started by another test."""
+    made = ConversionProcesses()
+    made._idle = [waiting.pop()] if waiting else []
+    yield made
+    waiting += made._idle
+
+
 @pytest.fixture
 def scripted(monkeypatch):
     """A child that runs this code in place of conversions."""
@@ -66,50 +84,49 @@ def task(make_raster, tmp_path, **callbacks):
     return {"path": make_raster()}, context
 
 
-def test_a_process_is_kept_for_the_next_raster(processes, request_for):
-    names = [Path(processes.convert(request_for(name), ignore, ignore)["path"]).name for name in ("a.tif", "b.tif")]
-    (kept,) = processes._idle
-    assert (names, kept.conversions) == (["a.tif", "b.tif"], 2)
+def test_a_process_is_kept_for_the_next_raster_and_not_for_ever(warm, request_for, monkeypatch):
+    kept = []
+    for name in ("a.tif", "b.tif"):
+        assert Path(warm.convert(request_for(name), ignore, ignore)["path"]).name == name
+        kept += warm._idle
+    assert kept[1] is kept[0]
+    monkeypatch.setattr(process, "MOST_CONVERSIONS", kept[0].conversions + 1)
+    warm.convert(request_for("c.tif"), ignore, ignore)
+    assert (warm._idle, kept[0].is_alive) == ([], False)
 
 
-def test_a_process_is_not_kept_for_ever(processes, request_for, monkeypatch):
-    monkeypatch.setattr(process, "MOST_CONVERSIONS", 1)
-    processes.convert(request_for(), ignore, ignore)
-    assert processes._idle == []
-
-
-def test_an_error_comes_through_as_what_it_was(processes, request_for):
+def test_an_error_comes_through_as_what_it_was(warm, request_for):
     with pytest.raises(AuthorError) as failed:
-        processes.convert(request_for(crs=None), ignore, ignore)
+        warm.convert(request_for(crs=None), ignore, ignore)
     failure = classify(failed.value)
     assert (failure.error_type, failure.retryable) == ("UnusableRaster", False)
     assert failure.message.startswith("a.tif: it has no coordinate reference system")
     # The raster is at fault, not its process.
-    assert len(processes._idle) == 1
+    assert len(warm._idle) == 1
 
 
-def test_a_crash_costs_an_attempt_and_says_where_it_was(processes, request_for):
+def test_a_crash_costs_an_attempt_and_says_where_it_was(warm, request_for):
     def crash(step):
         if step == "read":
             (child,) = children
             os.kill(child.pid, signal.SIGSEGV)
 
     children = []
-    borrow = processes._borrow
-    processes._borrow = lambda: children.append(borrow()) or children[-1]
+    borrow = warm._borrow
+    warm._borrow = lambda: children.append(borrow()) or children[-1]
     with pytest.raises(ConversionEnded) as ended:
-        processes.convert(request_for(), ignore, crash)
+        warm.convert(request_for(), ignore, crash)
     assert "signal SIGSEGV in the step 'read'" in str(ended.value)
     assert classify(ended.value).retryable
-    assert processes._idle == []
-    assert Path(processes.convert(request_for(), ignore, ignore)["path"]).is_file()
+    assert warm._idle == []
+    assert Path(warm.convert(request_for(), ignore, ignore)["path"]).is_file()
 
 
-def test_a_kept_process_that_is_gone_costs_nothing(processes, request_for):
-    processes.convert(request_for("a.tif"), ignore, ignore)
-    (kept,) = processes._idle
+def test_a_kept_process_that_is_gone_costs_nothing(warm, request_for):
+    warm.convert(request_for("a.tif"), ignore, ignore)
+    (kept,) = warm._idle
     os.kill(kept.pid, signal.SIGKILL)
-    assert Path(processes.convert(request_for("b.tif"), ignore, ignore)["path"]).is_file()
+    assert Path(warm.convert(request_for("b.tif"), ignore, ignore)["path"]).is_file()
 
 
 def test_a_new_process_that_ends_at_once_is_an_error_and_not_tried_for_ever(processes, scripted):
@@ -136,7 +153,7 @@ def test_a_cancel_ends_a_process_that_does_not_answer(processes, scripted):
     assert not children[0].is_alive
 
 
-def test_a_cancel_within_gdals_write_leaves_no_output_and_no_scratch(make_raster, tmp_path, monkeypatch):
+def test_a_cancel_within_gdals_write_leaves_no_output_and_no_scratch(warm, make_raster, tmp_path, monkeypatch):
     """The worker decides before each step begins, so nothing is put in place after it."""
     steps = []
     params, context = task(
@@ -145,11 +162,11 @@ def test_a_cancel_within_gdals_write_leaves_no_output_and_no_scratch(make_raster
         _report=lambda said: steps.append(said["message"]),
         _stop_requested=lambda: "write" in steps,
     )
-    monkeypatch.setattr(handlers, "PROCESSES", made := ConversionProcesses())
+    monkeypatch.setattr(handlers, "PROCESSES", warm)
     with pytest.raises(TaskCancelled):
         handlers.convert(params, context)
     assert list((tmp_path / "output" / "cogs").iterdir()) == []
-    assert made._idle == []
+    assert warm._idle == []
 
 
 def test_a_crash_leaves_no_scratch(make_raster, tmp_path, monkeypatch, scripted):
@@ -267,7 +284,7 @@ def test_a_raster_beyond_the_bound_says_what_to_do(processes, request_for, monke
     assert is_out_of_memory(ValueError("x")) is False
 
 
-def test_blocks_that_cannot_fit_are_refused_before_they_are_read(processes, tmp_path):
+def test_blocks_that_cannot_fit_are_refused_before_they_are_read(warm, tmp_path):
     """One strip of 12000 x 12000 depths is 576 MB, and none of it can be read without all of it."""
     path = tmp_path / "strip.tif"
     profile = {"width": 12000, "height": 12000, "count": 1, "dtype": "float32", "crs": "EPSG:32614"}
@@ -276,7 +293,7 @@ def test_blocks_that_cannot_fit_are_refused_before_they_are_read(processes, tmp_
     with rasterio.open(path, "w", driver="GTiff", blockysize=12000, transform=place, sparse_ok=True, **profile):
         pass
     with pytest.raises(AuthorError) as failed:
-        processes.convert({"path": str(path), "output": str(tmp_path / "out")}, ignore, ignore)
+        warm.convert({"path": str(path), "output": str(tmp_path / "out")}, ignore, ignore)
     failure = classify(failed.value)
     assert (failure.error_type, failure.retryable) == ("UnusableRaster", False)
     assert "its blocks of 12000 x 12000 pixels need 550 MB" in failure.message
@@ -341,9 +358,9 @@ def test_60_bands_in_wide_strips_become_the_same_cog_in_the_memory_of_a_process(
     )
 
 
-def test_no_option_of_gdals_is_left_in_the_worker(processes, request_for):
+def test_no_option_of_gdals_is_left_in_the_worker(warm, request_for):
     before = get_gdal_config("GDAL_CACHEMAX")
-    processes.convert(request_for(), ignore, ignore)
+    warm.convert(request_for(), ignore, ignore)
     assert get_gdal_config("GDAL_CACHEMAX") == before
 
 

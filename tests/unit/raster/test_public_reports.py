@@ -143,7 +143,7 @@ def test_what_an_alpha_band_hides_is_in_no_overview(convert, dtype):
 @pytest.mark.parametrize("left", [179.9, -180.1])
 def test_a_raster_across_the_antimeridian_has_two_polygons_and_a_narrow_box(tmp_path, left):
     """rio-stac#28: its item was a belt around the whole world."""
-    place = Affine(0.001, 0, left, 0, -0.001, -17)
+    place = Affine(0.002, 0, left, 0, -0.002, -17)
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"), crs="EPSG:4326", transform=place)
     result = convert_raster(str(path), str(tmp_path / "cogs"))
     west, _, east, _ = result["bbox"]
@@ -155,7 +155,7 @@ def test_a_raster_across_the_antimeridian_has_two_polygons_and_a_narrow_box(tmp_
 
 def test_a_projected_raster_across_the_antimeridian_has_two_polygons_and_a_narrow_box(tmp_path):
     """rio-stac#28: so had one of a UTM zone beside it."""
-    place = Affine(100, 0, 155_000, 0, -100, 8_000_000)
+    place = Affine(200, 0, 155_000, 0, -200, 8_000_000)
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"), crs="EPSG:32701", transform=place)
     result = convert_raster(str(path), str(tmp_path / "cogs"))
     west, _, east, _ = result["bbox"]

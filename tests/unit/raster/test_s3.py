@@ -12,7 +12,7 @@ from jobs.all_jobs import build_registry
 from jobs.flood_risk_cog import convert, handlers
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.inventory import list_rasters
-from tests.unit.raster.made import pixels_of, write_raster
+from tests.unit.raster.made import SIDE, pixels_of, write_raster
 
 REGISTRY = build_registry(["tasks", "raster"])
 # What its libraries leave open or have deprecated is not ours.
@@ -77,7 +77,7 @@ def test_a_raster_is_read_with_its_mask_and_its_result_written_and_reused(bucket
         assert np.array_equal(cog.read_masks(1), source.read_masks(1))
     fsspec.filesystem("s3").rm_file(f"{bucket}/in/a.tif.msk")
     again = convert_raster(f"{bucket}/in/a.tif", f"{bucket}/out/cogs")
-    assert (again["reused"], again["verification"]["valid_pixels"]["cog"]) == (False, [300 * 300])
+    assert (again["reused"], again["verification"]["valid_pixels"]["cog"]) == (False, [SIDE * SIDE])
 
 
 def test_the_whole_job_runs_from_bucket_to_bucket(bucket, run_job):

@@ -80,7 +80,7 @@ def test_a_mask_is_found_whatever_the_case_of_its_name(tmp_path, spelt):
     assert [each["sidecars"] for each in list_rasters(str(tmp_path)).rasters] == [[spelt]]
     cog = convert_raster(str(path), str(tmp_path / "out"))["path"]
     with rasterio.open(cog) as dataset:
-        assert np.array_equal(dataset.read_masks(1) == 0, hidden(300))
+        assert np.array_equal(dataset.read_masks(1) == 0, hidden())
 
 
 def test_a_world_file_is_found_whatever_the_case_of_its_name(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
+from jobs.flood_risk_cog import area
 from jobs.flood_risk_cog.facts import read_facts
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.statistics import FloodMeter, return_period
@@ -150,6 +151,26 @@ def test_area_of_a_grid_in_grads_and_of_a_part_of_the_columns(make_raster):
     found = flood_statistics(make_raster("h.tif", half, crs="EPSG:3035", transform=place))
     expected = ground("EPSG:3035", place @ Affine.translation(7, 0), 20, 13)
     assert found["flooded_area_km2"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_ground_is_measured_once_for_rasters_on_one_grid(make_raster, monkeypatch):
+    """As those of several return periods are. One that differs in its place, size or system alone has its own."""
+    area._pixel_areas.cache_clear()
+    measure, measured = area._projected_areas, []
+    monkeypatch.setattr(area, "_projected_areas", lambda *given: measured.append(given) or measure(*given))
+    place = Affine(1000, 0, 600_000, 0, -1000, 3_300_000)
+    grids = [("EPSG:32614", place, 20)] * 2 + [
+        ("EPSG:32614", Affine.translation(0, -1_000_000) @ place, 20),
+        ("EPSG:32614", place, 19),
+        ("EPSG:3857", place, 20),
+    ]
+    found = [
+        flood_statistics(make_raster(f"{n}.tif", np.ones((1, 20, width), "uint8"), crs=crs, transform=transform))
+        for n, (crs, transform, width) in enumerate(grids)
+    ]
+    assert len(measured) == 4
+    for each, (crs, transform, width) in zip(found, grids, strict=True):
+        assert each["flooded_area_km2"] == pytest.approx(ground(crs, transform, 20, width), rel=1e-4)
 
 
 @pytest.mark.parametrize(

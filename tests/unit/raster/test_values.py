@@ -28,7 +28,7 @@ def is_usual(dtype, validity):
 
 CASES = [pytest.param(*pair, marks=[] if is_usual(*pair) else pytest.mark.long) for pair in PAIRS]
 # Enough for holes and edges; each kind of value is converted with each kind of validity.
-SMALL = 150
+SMALL = 100
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def test_reprojected_by_nearest_each_pixel_is_the_one_below_it_or_invalid(conver
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 @pytest.mark.parametrize("validity", ["none", "nodata", "mask", "nodata and mask"])
 def test_bilinear_never_mixes_in_what_is_not_valid(convert, dtype, validity):
-    pixels = np.full((1, 300, 300), 50, dtype)
-    pixels[0, hidden()] = 60000
+    pixels = np.full((1, SMALL, SMALL), 50, dtype)
+    pixels[0, hidden(SMALL)] = 60000
     if "nodata" in validity:
-        pixels[0, 150:200, 100:200] = NODATA
+        pixels[0, 50:70, 30:70] = NODATA
     _, result = convert(pixels, validity, target_crs="EPSG:4326", resampling="bilinear")
     with rasterio.open(result["path"]) as cog:
         valid = cog.read(1)[cog.read_masks(1) > 0]
@@ -182,7 +182,7 @@ def test_a_palette_is_kept_and_reprojected_by_nearest(convert):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64"])
 def test_few_whole_numbers_are_classes_and_never_averaged(convert, dtype):
-    pixels = np.random.default_rng(0).choice(np.array([1, 9], dtype), (1, 300, 300))
+    pixels = np.random.default_rng(0).choice(np.array([1, 9], dtype), (1, 264, 264))
     _, result = convert(pixels, target_crs="EPSG:3857", tile_size=256)
     assert result["kind"] == "classes"
     with rasterio.open(result["path"], overview_level=0) as overview:
@@ -282,7 +282,7 @@ def test_all_else_of_its_metadata_file_stays_where_heights_are_left_out(tmp_path
     assert "the epoch of its coordinates" in warped["verification"]["lost"]
 
 
-@pytest.mark.parametrize("target", ["EPSG:4979", "EPSG:9989", pyproj.CRS.from_epsg(32614).to_3d().to_wkt()])
+@pytest.mark.parametrize("target", ["EPSG:4979", "EPSG:4937", pyproj.CRS.from_epsg(32614).to_3d().to_wkt()])
 def test_a_target_with_ellipsoidal_heights_is_refused(target):
     with pytest.raises(ValueError, match="a system without heights"):
         check_target(target)
@@ -332,12 +332,12 @@ def test_colours_that_are_multiplied_by_alpha_are_named(tmp_path, target):
         assert result["verification"]["lost"] == lost
 
 
-@pytest.mark.parametrize(("target", "lost"), [(None, []), ("EPSG:4326", ["the epoch of its coordinates"])])
+@pytest.mark.parametrize(("target", "lost"), [(None, []), ("EPSG:3857", ["the epoch of its coordinates"])])
 def test_an_epoch_of_coordinates_is_kept_or_named(tmp_path, target, lost):
     path = write_raster(
-        tmp_path / "a.tif", pixels_of("uint8", side=40), crs="EPSG:9000", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
+        tmp_path / "a.tif", pixels_of("uint8", side=40), crs="EPSG:4326", transform=Affine(0.1, 0, 9, 0, -0.1, 50)
     )
-    keys = [1, 1, 1, 4, *(1024, 0, 1, 2), *(1025, 0, 1, 1), *(2048, 0, 1, 9000), *(5120, 34736, 1, 0)]
+    keys = [1, 1, 1, 4, *(1024, 0, 1, 2), *(1025, 0, 1, 1), *(2048, 0, 1, 4326), *(5120, 34736, 1, 0)]
     write_tag(path, 34735, 3, len(keys), struct.pack(f"<{len(keys)}H", *keys))
     write_tag(path, 34736, 12, 1, struct.pack("<d", 2021.5))
     result = convert_raster(str(path), str(tmp_path / "cogs"), target_crs=target)
@@ -435,7 +435,7 @@ def test_a_raster_as_wide_as_a_tile_is_a_cog_like_others(convert, shape, tile_si
 @pytest.mark.parametrize("resampling", ["cubic", "bilinear", "average"])
 def test_classes_are_not_mixed_whatever_is_asked_for(convert, target, resampling):
     colours = {1: (255, 0, 0, 255), 5: (0, 255, 0, 255), 9: (0, 0, 255, 255)}
-    pixels = np.random.default_rng(0).choice(np.array([1, 5, 9], "uint8"), (1, 300, 300))
+    pixels = np.random.default_rng(0).choice(np.array([1, 5, 9], "uint8"), (1, 264, 264))
     for name, edit, kind in (("a.tif", None, "auto"), ("b.tif", lambda d: d.write_colormap(1, colours), "continuous")):
         _, result = convert(
             pixels, name=name, edit=edit, kind=kind, target_crs=target, resampling=resampling, tile_size=256
@@ -480,7 +480,7 @@ def test_crs84_is_a_target_too(convert):
 
 
 def test_a_raster_from_south_to_north_keeps_its_place(convert):
-    turned = rasterio.transform.Affine(0.001, 0, 10, 0, 0.001, 50)
+    turned = rasterio.transform.Affine(0.002, 0, 10, 0, 0.002, 50)
     for name, crs in (("a.tif", "EPSG:4326"), ("b.tif", "EPSG:4269")):
         _, result = convert(pixels_of("float32"), profile={"crs": crs, "transform": turned}, name=name)
         assert result["bbox"] == pytest.approx([10, 50, 10.3, 50.3], abs=1e-4)
