@@ -29,6 +29,7 @@ from coremachine.testing.database import (
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
+from tests.model_data import make_model
 from tests.pgbouncer import pgbouncer
 from tests.rewriting import rewrite_ahead
 from tests.sockets import collect_quietly
@@ -127,6 +128,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    make_model(config)
     rewrite_ahead(config)
 
 
