@@ -148,9 +148,11 @@ class Migrator:
                 "expected Python with docstrings, which describe the tables, found -OO or PYTHONOPTIMIZE=2: start it "
                 "with -O, or without",
             )
-        self._functions = tuple((functions or generate_replaceable)(schema))
-        self._parts = ReplaceableParts(self._functions, schema)
-        self._checksum = text_checksum(statement.as_string(None) for statement in self._functions)
+        # Text is made of their parts once, and not at each use.
+        texts = [statement.as_string(None) for statement in (functions or generate_replaceable)(schema)]
+        self._functions = tuple(Composed([SQL(text)]) for text in texts)
+        self._parts = ReplaceableParts(texts, schema)
+        self._checksum = text_checksum(texts)
         self._lock_timeout_seconds = lock_timeout_seconds
         self._attempts = attempts
 

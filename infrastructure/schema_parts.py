@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from psycopg import Cursor
-from psycopg.sql import Composed, Identifier
+from psycopg.sql import Identifier
 
 from core.models.foreign import MissingPart
 from core.schema.sql_generator import create_index
@@ -42,9 +42,9 @@ select (select count(*) from unnest(%(functions)s::text[]) as w(name) where not 
 class ReplaceableParts:
     """The names of the functions and triggers that statements make."""
 
-    def __init__(self, statements: Iterable[Composed], schema: str) -> None:
+    def __init__(self, statements: Iterable[str], schema: str) -> None:
         self._schema = schema
-        text = "\n".join(statement.as_string() for statement in statements)
+        text = "\n".join(statements)
         place = re.escape(Identifier(schema).as_string())
         functions = re.findall(rf'create or replace (?:function|procedure) {place}\."?(\w+)"?\s*\(', text)
         self.functions = sorted(set(functions))

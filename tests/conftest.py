@@ -29,6 +29,7 @@ from coremachine.testing.database import (
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
+from tests.model_data import make_model
 from tests.pgbouncer import pgbouncer
 from tests.rewriting import rewrite_ahead
 from tests.sockets import collect_quietly
@@ -38,6 +39,9 @@ from tests.sockets import collect_quietly
 if os.environ.get("COREMACHINE_TEST_INSTALL") != "real":
     os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
     os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent / "data")
+
+# There are none. Each process with a model, of hundreds that tests start, would look for them in all packages: 30 ms.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 # Tests replace what they like: no process of theirs ends for that.
 intact._end = lambda _: None
@@ -127,6 +131,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    make_model(config)
     rewrite_ahead(config)
 
 

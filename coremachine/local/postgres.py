@@ -28,6 +28,8 @@ from coremachine.local.postgres_account import Account, find_account
 
 log = logging.getLogger(__name__)
 
+# Names a folder that initdb has made: copying it takes a sixth of the time. Tests start dozens of servers.
+MODEL_VARIABLE = "COREMACHINE_TEST_POSTGRES_DATA"
 _VERSION = 18
 _SUPERUSER = "postgres"
 _START_SECONDS = 120.0
@@ -143,21 +145,28 @@ class LocalPostgres:
             new.mkdir(mode=0o700)
             account.own(Path(scratch))
             account.own(new)
-            options = ["--username", _SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
-            options += [] if self._keep else ["--no-sync"]
-            made = subprocess.run(  # noqa: S603 - the wheel's own program
-                [str(binaries / "initdb"), "--pgdata", account.working_folder(new), *options],
-                check=False,
-                capture_output=True,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                cwd=new,
-                **account.options,
-            )
-            if made.returncode:
-                raise PostgresError(f"initdb ended with status {made.returncode}: {made.stderr.strip()}")
+            model = os.environ.get(MODEL_VARIABLE)
+            if model and (Path(model) / "PG_VERSION").exists():
+                _copy_data(Path(model), new, account)
+            else:
+                self._run_initdb(new, binaries, account)
             # os.rename replaces an empty folder.
             os.rename(new, self._folder)  # noqa: PTH104
+
+    def _run_initdb(self, new: Path, binaries: Path, account: Account) -> None:
+        options = ["--username", _SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
+        options += [] if self._keep else ["--no-sync"]
+        made = subprocess.run(  # noqa: S603 - the wheel's own program
+            [str(binaries / "initdb"), "--pgdata", account.working_folder(new), *options],
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd=new,
+            **account.options,
+        )
+        if made.returncode:
+            raise PostgresError(f"initdb ended with status {made.returncode}: {made.stderr.strip()}")
 
     def _check_version(self) -> None:
         version = (self._folder / "PG_VERSION").read_text(encoding="ascii").strip()
@@ -317,6 +326,12 @@ def remove_data(folder: Path) -> None:
     if not (folder / "PG_VERSION").exists() and any(folder.iterdir()):
         raise PostgresError(f"expected {folder} to be a PostgreSQL data folder, found other files; not removed")
     shutil.rmtree(folder)
+
+
+def _copy_data(model: Path, new: Path, account: Account) -> None:
+    shutil.copytree(model, new, dirs_exist_ok=True)
+    for path in new.rglob("*"):
+        account.own(path)
 
 
 def _close_tether(process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,26 @@ import psutil
 import psycopg
 import pytest
 
-from coremachine.local.postgres import LocalPostgres, PostgresError, PostgresMissing, find_postmaster, remove_data
+from coremachine.local.postgres import (
+    MODEL_VARIABLE,
+    LocalPostgres,
+    PostgresError,
+    PostgresMissing,
+    find_postmaster,
+    remove_data,
+)
+from tests.model_data import make_data
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_server_goes_on_when_a_parent_folder_is_closed_to_others(tmp_path: Path) -> None:
+def test_server_goes_on_when_a_parent_folder_is_closed_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As root PostgreSQL runs as another user. Each start of pytest closes its temporary folder to all others, and so
     ended the servers of test runs at work beside it: the next file that they opened by name was out of reach.
     """
+    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
     parent = tmp_path / "parent"
     parent.mkdir(mode=0o700)
     with LocalPostgres(parent / "data") as url:
@@ -30,6 +42,21 @@ def test_server_goes_on_when_a_parent_folder_is_closed_to_others(tmp_path: Path)
             connection.execute("checkpoint")
             connection.execute("create database another")
     assert parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_data_may_be_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "model"
+    monkeypatch.setenv(MODEL_VARIABLE, str(model))
+    make_data(model)  # by initdb, since there is none yet
+    (model / "postgresql.conf").write_text("cluster_name = 'copied'\n")
+    with LocalPostgres(tmp_path / "data") as url, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create database another")
+        assert connection.execute("show cluster_name").fetchone() == ("copied",)
+    assert not (model / "postmaster.pid").exists()
+    # The copy stays what it is, whatever becomes of the model.
+    shutil.rmtree(model)
+    with LocalPostgres(tmp_path / "data") as url, psycopg.connect(url, dbname="another"):
+        pass
 
 
 def test_environment_that_no_connection_gets_through_is_named_at_once(

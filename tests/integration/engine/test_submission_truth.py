@@ -274,7 +274,8 @@ class TestTable:
         def make(label, status, *, has_others):
             job_id = rig.submit(n=2, label=label)
             if has_others:
-                rig.queues.run(rig.machine)
+                # It ends at once, as its end is not what these tests are about.
+                rig.engine.jobs.cancel_job(job_id, reason=None, actor=None)
                 rerun(rig, job_id, n=4)
             rig.queues.clear()
             for step in PATHS[status]:

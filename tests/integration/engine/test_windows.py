@@ -167,7 +167,8 @@ def test_a_job_of_high_priority_is_ahead_of_one_of_low(rig, monkeypatch):
 def test_jobs_that_share_a_queue_have_it_by_the_weights_of_their_priorities(clocked_engine):
     """4, 1 and 1/4. What a stage gets makes its window larger, too: so its share was the square of its weight."""
     engine, refs = clocked_engine, {}
-    for priority in ("low", "normal", "high"):
+    # Each has more than it comes to.
+    for priority, tasks in (("low", 1_000), ("normal", 2_000), ("high", 4_500)):
         job_id = engine.submit(stages=1)
         engine.execute(
             "update app.jobs set priority = %s, definition = definition #- '{stages,0,tasks_per_message}'"
@@ -175,7 +176,7 @@ def test_jobs_that_share_a_queue_have_it_by_the_weights_of_their_priorities(cloc
             priority,
             job_id,
         )
-        engine.plan(job_id, 1, 6_000, first_window=32)
+        engine.plan(job_id, 1, tasks, first_window=32)
         refs[priority] = StageRef(job_id, 1, 1)
     # Sixteen slots, tasks of a tenth of a second, and one queue, first in, first out.
     queue, ended, running = [], Counter(), []
