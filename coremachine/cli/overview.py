@@ -20,7 +20,7 @@ _OPEN = [status.value for status in JobStatus if not status.is_terminal]
 _SHOWN_IDS = 3
 _ENDED_BADLY = [JobStatus.FAILED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
 _WAITS_FOR_LIMIT = "waits_for_limit"
-_NOT_ALL = "not_all_looked_at"
+NOT_ALL = "not_all_looked_at"
 _ORDER = {"error": 0, "warning": 1}
 
 
@@ -71,7 +71,7 @@ def _since(moment: datetime, ended: Iterable[Json]) -> list[Json]:
 
 def _not_all(most: int, what: str) -> Json:
     message = f"looked at the {most} {what} only; there are more"
-    return {"code": _NOT_ALL, "severity": "info", "message": message, "advice": None}
+    return {"code": NOT_ALL, "severity": "info", "message": message, "advice": None}
 
 
 def _dead_letters(groups: Iterable[Json]) -> Iterator[Json]:

@@ -15,6 +15,7 @@ MODULES = (
     "fastapi",
     "triggers.submit_api",
     "triggers.http",
+    "azure.servicebus.exceptions",
 )
 
 # Loads the jobs and makes what triggers use: the work of a process's first message.

@@ -32,6 +32,14 @@ def test_a_command_imports_nothing_of_the_host_and_the_database():
     assert result.stdout.strip() == "[]"
 
 
+def test_a_worker_beside_the_local_broker_does_without_the_sdk():
+    """Half of its start was for it. The pumps that need it import it."""
+    slow = ["azure.core", "azure.servicebus", "azure.storage", "fastapi", "psycopg"]
+    script = f"import sys, coremachine.local.host.worker; print([name for name in {slow} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
 def test_the_packages_alone_import_none_of_their_modules():
     script = (
         "import sys, core, infrastructure; "

@@ -8,12 +8,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
-
-from azure.servicebus import ServiceBusReceivedMessage
+from typing import TYPE_CHECKING, Protocol
 
 from coremachine.local.host.functions import IndexedFunction
 from coremachine.local.host.trouble import Trouble, Unreadable, back_off
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusReceivedMessage
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from azure.functions.meta import Datum
-from azure.servicebus import ServiceBusReceivedMessage
 
 from coremachine.local.host.messages import content_of, trigger_metadata
 from coremachine.local.host.received import received_by_sdk
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusReceivedMessage
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from azure.servicebus import ServiceBusReceivedMessage
+from typing import TYPE_CHECKING
 
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.invoker import Call
@@ -12,6 +11,9 @@ from coremachine.local.host.message_batches import as_arrays, as_collection, bat
 from coremachine.local.host.messages import as_datum, content_of, manual_metadata, metadata_of, plain_properties
 from coremachine.local.host.received import Received, received_by_sdk
 from coremachine.local.host.tracing import child_trace_parent
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusReceivedMessage
 
 
 def message_call(function: IndexedFunction, trigger: ServiceBusTrigger, message: ServiceBusReceivedMessage) -> Call:

@@ -13,12 +13,14 @@ import json
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azure.functions.meta import Datum
-from azure.servicebus import ServiceBusReceivedMessage
 
 from coremachine.local.host.received import Received, received_by_sdk
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusReceivedMessage
 
 # DateTimeOffset.MaxValue: what .NET computes as the expiry of a message without time to live.
 _NEVER = "9999-12-31T23:59:59.9999999"

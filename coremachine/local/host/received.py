@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from azure.servicebus import ServiceBusReceivedMessage
-from azure.servicebus.amqp import AmqpMessageBodyType
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusReceivedMessage
 
 # The AMQP properties in their order on the wire; those of the SDK have the same names.
 PROPERTY_NAMES = (
@@ -79,6 +79,8 @@ def body_of_value(value: Any) -> bytes | None:
 
 
 def _body_by_sdk(message: ServiceBusReceivedMessage) -> bytes | None:
+    from azure.servicebus.amqp import AmqpMessageBodyType  # noqa: PLC0415 - slow to import, and here it is there
+
     if message.body_type is AmqpMessageBodyType.DATA:
         return b"".join(message.body)
     return body_of_value(message.body) if message.body_type is AmqpMessageBodyType.VALUE else None

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azure.functions.meta import Datum
-from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSender
 
 from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.expressions import resolve_expressions
@@ -20,6 +19,9 @@ from coremachine.local.host.functions import Input
 from coremachine.local.host.invoker import Call
 from coremachine.local.host.outputs import BlobTarget, HttpTarget, QueueTarget, ServiceBusTarget
 from coremachine.local.host.storage import Storage
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusClient, ServiceBusSender
 
 
 class OutputSender:
@@ -57,6 +59,8 @@ class OutputSender:
                 client.close()
 
     def _send(self, target: ServiceBusTarget, values: list[str | bytes], trace_parent: str) -> None:
+        from azure.servicebus import ServiceBusMessage  # noqa: PLC0415 - slow to import
+
         sender, lock = self._sender(target)
         properties: dict[str | bytes, Any] = {"Diagnostic-Id": trace_parent} if trace_parent else {}
         messages = [ServiceBusMessage(value, application_properties=dict(properties)) for value in values]

@@ -1,13 +1,14 @@
 """One worker process: loads the app, serves HTTP on the inherited socket, pumps queues, and fires timers if appointed.
 
-Started by the supervisor as `python -m coremachine.local.host.worker FD [MODULE ...]`, FD being this end of their
-socket pair, and the modules what a spare worker imports before its options come.
+Started by the supervisor as `python -m coremachine.local.host.worker_process FD [MODULE ...]`, FD being this end of
+their socket pair, and the modules what a spare worker imports before its options come.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -60,7 +61,7 @@ from coremachine.local.host.storage import Storage
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
 from coremachine.local.host.worker_starter import import_ahead
 
-log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__ here
+log = logging.getLogger(__name__)
 
 # What triggers get to hand messages back once their invocations have been given up.
 _ABANDON_SECONDS = 3.0
@@ -367,10 +368,13 @@ def _import_ahead(modules: Sequence[str], channel: socket.socket) -> None:
         exit_now(EXIT_NOT_SPARE)
 
 
-def main() -> NoReturn:
+def run() -> NoReturn:
+    """The process's whole life. To be called without a collection of garbage, which begins when all is imported."""
     end = socket.socket(fileno=int(sys.argv[1]))
     keep_from_children(end)
     _import_ahead(sys.argv[2:], end)
+    gc.enable()
+    gc.freeze()
     channel = Channel(end)
     messages = channel.messages()  # one reader: a stop that arrives together with the options must not get lost
     first = next(messages, None)
@@ -385,7 +389,3 @@ def _key_store(options: WorkerOptions) -> KeyStore | None:
     if not options.master_key or not options.host_key or not options.keys_dir:
         return None
     return KeyStore(Path(options.keys_dir), AccessKeys(options.master_key, options.host_key))
-
-
-if __name__ == "__main__":
-    main()

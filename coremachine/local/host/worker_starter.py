@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
 import socket
@@ -81,7 +80,7 @@ class WorkerStarter:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
-                [sys.executable, "-m", "coremachine.local.host.worker", str(theirs.fileno()), *modules],
+                [sys.executable, "-m", "coremachine.local.host.worker_process", str(theirs.fileno()), *modules],
                 cwd=self._work_dir,
                 env={**self._environment, **path_setting(self._environment)},
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
@@ -100,13 +99,10 @@ def import_ahead(modules: Sequence[str], is_wanted: Callable[[], bool], own_fold
 
     Those may be edited, and a process that has them already would run what they were before.
     """
-    gc.disable()
     for module in modules:
         if is_wanted():
             break
         importlib.import_module(module)
-    gc.enable()
-    gc.freeze()
     files = {name: getattr(found, "__file__", None) for name, found in sys.modules.items()}
     return sorted(name for name, file in files.items() if is_own_file(file, own_folder))
 
