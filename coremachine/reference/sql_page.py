@@ -7,7 +7,8 @@ from coremachine.reference.sources import SqlFunction, sql_functions
 
 _INTRODUCTION = """
 Each change of a job, a stage or a task is one call of one of these functions. They are in the app's schema
-(`COREMACHINE_SCHEMA`). The text above a function in its file has more: its fence, its locks and their order.
+(`COREMACHINE_SCHEMA`). The text above a function in its file has more: its fence (what a row must still be when
+it is changed, so that a late call changes nothing), its locks and their order.
 """
 
 
