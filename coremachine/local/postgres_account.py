@@ -1,5 +1,6 @@
 """Which user PostgreSQL runs as: it refuses to run as root, so root lends it another one."""
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -7,6 +8,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +79,20 @@ def _find(name: str) -> pwd.struct_passwd | None:
 
 def _make_account() -> pwd.struct_passwd | None:
     """One process at a time: of two that add it at once, `useradd` lets the second replace the account of the first."""
-    tool = shutil.which("useradd")
+    if (tool := shutil.which("useradd")) is None:
+        return None
+    with contextlib.suppress(OSError), _folder_of_accounts() as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if _find(_NAME) is None:
+            subprocess.run([tool, "--system", "--no-create-home", _NAME], check=False, capture_output=True)  # noqa: S603
+    return _find(_NAME)
+
+
+@contextlib.contextmanager
+def _folder_of_accounts() -> Iterator[int]:
     folder = os.open("/etc", os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if tool is not None and _find(_NAME) is None:
-            subprocess.run([tool, "--system", "--no-create-home", _NAME], check=False, capture_output=True)  # noqa: S603
-        return _find(_NAME)
+        yield folder
     finally:
         os.close(folder)
 

@@ -49,8 +49,9 @@ def test_first_starts_at_once_make_one_account(monkeypatch: pytest.MonkeyPatch) 
     assert {account.uid for account in accounts} == {900}
 
 
+@pytest.mark.parametrize("tool", [None, "/etc/hostname"], ids=["no useradd", "one that is no program"])
 def test_where_no_account_can_be_made_the_server_runs_as_nobody(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tool: str | None
 ) -> None:
     nobody = pwd.getpwnam("nobody")
 
@@ -60,7 +61,7 @@ def test_where_no_account_can_be_made_the_server_runs_as_nobody(
         return nobody
 
     monkeypatch.setattr(pwd, "getpwnam", find)
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: tool)
     account = postgres_account._lent_account()
     assert (account.uid, account.gid) == (nobody.pw_uid, nobody.pw_gid)
     assert "no user pgserver could be made" in caplog.text
