@@ -58,8 +58,8 @@ def pixel_areas(dataset: Any) -> PixelAreas:
     return _pixel_areas(Grid.of(dataset))
 
 
-# They take as long as the rest of reading a small raster.
-@lru_cache(maxsize=4)
+# They take as long as the rest of reading a small raster. One of two million rows in degrees has 32 MB of them.
+@lru_cache(maxsize=2)
 def _pixel_areas(dataset: Grid) -> PixelAreas:
     crs = pyproj.CRS.from_wkt(dataset.wkt)
     geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")

@@ -97,8 +97,9 @@ def ground_of(dataset: Any) -> Ground:
 class Grid:
     """Where a raster lies, without its pixels. Grids are equal where all that can be computed of them is.
 
-    What one conversion asks for several times is kept by it, and found by the next raster on the same grid: those of
-    several return periods mostly have one.
+    A raster that is placed by control points alone, without a transform, is refused before. What one conversion asks
+    for several times is kept by it, and found by the next raster on the same grid: those of several return periods
+    mostly have one.
     """
 
     wkt: str
