@@ -68,12 +68,16 @@ def _service_bus_pump(
         return _queue_pump(function, trigger, dispatcher, options, environment, calls)
     if not trigger.has_sessions and worker != 0:
         return None
-    from coremachine.local.host import sdk_pumps  # noqa: PLC0415 - slow to import
+    # Late: the SDK takes a third of a second to import, and a worker beside the local broker does not need it.
+    from coremachine.local.host.batch_pump import BatchPump  # noqa: PLC0415
+    from coremachine.local.host.sdk_receivers import NextSessions, PlainReceivers  # noqa: PLC0415
+    from coremachine.local.host.session_pump import SessionPump  # noqa: PLC0415
 
     if trigger.has_sessions:
         sessions = share_of(options.max_concurrent_sessions, workers, worker)
-        return sdk_pumps.session_pump(function, trigger, dispatcher, options, environment, sessions)
-    return sdk_pumps.batch_pump(function, trigger, dispatcher, options, environment)
+        receivers = NextSessions(trigger, environment)
+        return SessionPump(function, trigger, receivers, dispatcher, options, max_concurrent_sessions=sessions)
+    return BatchPump(function, trigger, PlainReceivers(trigger, environment), dispatcher, options)
 
 
 def _queue_pump(
@@ -85,9 +89,10 @@ def _queue_pump(
     calls: int,
 ) -> Pump:
     def through_sdk() -> Pump:
-        from coremachine.local.host import sdk_pumps  # noqa: PLC0415 - slow to import
+        from coremachine.local.host.service_bus import QueuePump, SdkReceivers  # noqa: PLC0415 - as above
 
-        return sdk_pumps.queue_pump(function, trigger, dispatcher, options, environment, calls)
+        receivers = SdkReceivers(trigger, environment)
+        return QueuePump(function, trigger, receivers, dispatcher, options, max_concurrent_calls=calls)
 
     address = emulator_address(environment.get(trigger.connection, ""))
     if address is None:

@@ -22,7 +22,7 @@ from azure.storage.queue import QueueClient
 from coremachine.local.broker.config import BrokerConfig, SubscriptionSettings, TopicSettings
 from coremachine.local.broker.stored import QueueSettings
 from coremachine.local.broker.thread import BrokerThread
-from coremachine.local.host import sdk_pumps
+from coremachine.local.host import sdk_receivers
 from coremachine.local.host.functions import ServiceBusTrigger
 
 from .conftest import SampleLog, starting_hosts, wait_until
@@ -134,9 +134,9 @@ def test_sessions_keep_their_order(broker, host, records):
 
 def test_wait_for_a_session_ends_with_the_host(broker, monkeypatch):
     """The SDK's own wait for the next session has no end but its timeout, and is then repeated twice."""
-    monkeypatch.setattr(sdk_pumps, "_SESSION_SECONDS", 1000.0)
+    monkeypatch.setattr(sdk_receivers, "_SESSION_SECONDS", 1000.0)
     trigger = ServiceBusTrigger("SB", "quiet", "", "", False, "STRING", None, has_sessions=True)
-    receivers = sdk_pumps.NextSessions(trigger, {"SB": broker.connection_string})
+    receivers = sdk_receivers.NextSessions(trigger, {"SB": broker.connection_string})
     stopping, opened = threading.Event(), Future()
     thread = threading.Thread(target=lambda: opened.set_result(receivers.open(stopping)), daemon=True)
     thread.start()

@@ -82,6 +82,7 @@ class TestPlaces:
             ("all of them: coremachine failures 0 --fingerprint f", None),
             ("give one task less to do; all of them: coremachine failures 0", "give one task less to do"),
             ("for other numbers, at once and for all jobs: coremachine limits set a --at-once N", None),
+            ("for other numbers, at once and for all jobs: coremachine limits set a; or: coremachine limits b", None),
             ("coremachine explain 0", None),
             ("fix the cause, then: coremachine rerun 0 --failed", "fix the cause, then: coremachine rerun 0 --failed"),
             (None, None),

@@ -1,7 +1,4 @@
-"""Pumps of the real SDK for Service Bus, and their receivers.
-
-Imported by a worker that has such a pump: the SDK takes a third of a second to import.
-"""
+"""Receivers of the real SDK for Service Bus, for batches and for sessions."""
 
 from __future__ import annotations
 
@@ -13,13 +10,10 @@ from typing import cast
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceiver, ServiceBusSubQueue
 from azure.servicebus.exceptions import OperationTimeoutError
 
-from coremachine.local.host.batch_pump import BatchPump, BatchReceiver
+from coremachine.local.host.batch_pump import BatchReceiver
 from coremachine.local.host.clients import service_bus_client, turn_off_keep_alive
-from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
-from coremachine.local.host.service_bus import QueuePump, SdkReceivers
-from coremachine.local.host.session_pump import SessionPump, SessionReceiver
-from coremachine.local.host.settings import ServiceBusOptions
+from coremachine.local.host.functions import ServiceBusTrigger
+from coremachine.local.host.session_pump import SessionReceiver
 
 # How long one request for a session stays open; the SDK repeats it twice.
 _SESSION_SECONDS = 3.0
@@ -97,40 +91,3 @@ def _opened(receiver: ServiceBusReceiver) -> ServiceBusReceiver:
     except BaseException:
         receiver.close()
         raise
-
-
-def queue_pump(
-    function: IndexedFunction,
-    trigger: ServiceBusTrigger,
-    dispatcher: Dispatcher,
-    options: ServiceBusOptions,
-    environment: Mapping[str, str],
-    calls: int,
-) -> QueuePump:
-    """For one message at a time, in `calls` threads."""
-    receivers = SdkReceivers(trigger, environment)
-    return QueuePump(function, trigger, receivers, dispatcher, options, max_concurrent_calls=calls)
-
-
-def session_pump(
-    function: IndexedFunction,
-    trigger: ServiceBusTrigger,
-    dispatcher: Dispatcher,
-    options: ServiceBusOptions,
-    environment: Mapping[str, str],
-    sessions: int,
-) -> SessionPump:
-    """For the messages of up to `sessions` sessions."""
-    receivers = NextSessions(trigger, environment)
-    return SessionPump(function, trigger, receivers, dispatcher, options, max_concurrent_sessions=sessions)
-
-
-def batch_pump(
-    function: IndexedFunction,
-    trigger: ServiceBusTrigger,
-    dispatcher: Dispatcher,
-    options: ServiceBusOptions,
-    environment: Mapping[str, str],
-) -> BatchPump:
-    """For messages without sessions, a list at a time."""
-    return BatchPump(function, trigger, PlainReceivers(trigger, environment), dispatcher, options)
