@@ -53,6 +53,8 @@ _NO_TIMEOUTS = SQL(
 _keys_of = attrgetter(*TASK_COLUMNS[:-1])
 # The number of tasks taken back by a sweep that the log names.
 SHOWN_INTERRUPTED = 20
+# An update returns its rows in the order in which they lie in the table.
+BY_TASK_ID = attrgetter("task_id")
 
 
 class JobRepository(JobControlRepository):
@@ -322,11 +324,11 @@ class TaskRepository(PostgreSQLRepository):
         return [StageRef(**row) for row in self._call("find_limit_waiters", (listed, limit))]
 
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
-        """Claim tasks: one row per id, with its outcome."""
+        """Claim tasks: one row per id, with its outcome, in the order of the ids."""
         rows = self._call("claim_tasks", (*ref, TextArray(task_ids), lease.lease_id, lease.owner))
         for row in rows:
             row["outcome"] = ClaimOutcome.stored(row["outcome"])
-        return [ClaimedRow(**row) for row in rows]
+        return sorted((ClaimedRow(**row) for row in rows), key=BY_TASK_ID)
 
     def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]:
         """Extend a process's leases in one call, by lease id and task id; one that is missing is lost."""
@@ -459,7 +461,7 @@ class StageCompletionRepository(PostgreSQLRepository):
             wanted.lease.owner,
         )
         rows = self._call("complete_tasks_and_claim_next", parameters)
-        return _check(rows[0]), [_claimed(row) for row in rows if row["task_id"] is not None]
+        return _check(rows[0]), sorted((_claimed(row) for row in rows if row["task_id"] is not None), key=BY_TASK_ID)
 
     def complete_stage_and_plan_next(
         self,

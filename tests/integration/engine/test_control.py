@@ -88,7 +88,7 @@ class TestPause:
         claim(engine, job_id, 1, "s1-00002")
         pause(engine, job_id)
 
-        _, outcomes = claim(engine, job_id, 1, "s1-00000", "s1-00002", "s1-00003", "gone")
+        _, outcomes = claim(engine, job_id, 1, "s1-00000", "s1-00002", "s1-00003", "s1-gone")
         assert outcomes == ["paused", "duplicate", "paused", "missing"]
         parked = [row["task_id"] for row in tasks_of(engine, job_id, 1) if row["parked_at"]]
         assert parked == ["s1-00000", "s1-00003"]

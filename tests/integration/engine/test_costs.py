@@ -102,7 +102,8 @@ def test_a_thousand_tasks_cost_a_claim_a_message_and_no_more_than_a_completion_a
         "app.mark_taken_tasks_announced",
         "1 from unnest",  # a look for jobs that are being cancelled, every two seconds
     }
-    assert many["pg_catalog.pg_backend_pid"] == len(connections)
+    # The pool may open one more that then has nothing to do.
+    assert 1 <= many["pg_catalog.pg_backend_pid"] <= len(connections)
     fixed = {name: count for name, count in many.items() if name not in apart}
     # The stage's tasks are taken into its window by many messages' worth, and each take is marked when it is sent.
     assert many["app.mark_taken_tasks_announced"] <= many["app.take_next_tasks"] <= messages / 8

@@ -442,6 +442,19 @@ def test_a_call_whose_answer_was_lost_finds_the_task_that_it_took(engine, stage)
     assert statuses_of(engine) == {"completed": 1, "processing": 2, "pending": 9}
 
 
+def test_tasks_are_claimed_in_the_order_of_their_ids_wherever_their_rows_lie(engine, stage):
+    """As those of a call whose answer was lost are found again, and as their logs are read."""
+    ref, lease = stage
+    for index in (4, 1):
+        engine.execute("update app.tasks set name = 'moved' where task_id = %s", task(index))
+    wanted = NextTasks(("t",), 2, Lease(uuid4(), "w"))
+    completion = [Completion(lease, {task(0): encode_storable({}, "result")})]
+    _, taken = engine.stages.complete_tasks_and_claim_next(ref, completion, wanted)
+    assert [row.task_id for row in taken] == [task(4), task(5)]
+    claimed = engine.tasks.claim_tasks(ref, [task(1), task(2)], lease=Lease(uuid4(), "w"))
+    assert [row.task_id for row in claimed] == [task(1), task(2)]
+
+
 def test_a_claim_whose_answer_was_lost_finds_what_it_claimed(engine, stage):
     ref, _ = stage
     lease = Lease(uuid4(), "w")

@@ -152,13 +152,13 @@ def test_claim_names_the_outcome_of_every_task(engine):
     )
 
     rows = engine.tasks.claim_tasks(
-        StageRef(job_id, 1, 1), ["s1-00000", "s1-00001", "s1-00002", "gone"], lease=Lease(uuid4(), "b")
+        StageRef(job_id, 1, 1), ["s1-00002", "gone", "s1-00000", "s1-00001"], lease=Lease(uuid4(), "b")
     )
     assert [(row.task_id, row.outcome) for row in rows] == [
-        ("s1-00002", "claimed"),
+        ("gone", "missing"),
         ("s1-00000", "duplicate"),
         ("s1-00001", "not_due"),
-        ("gone", "missing"),
+        ("s1-00002", "claimed"),
     ]
     assert 3500 < rows[2].wait_seconds <= 3600
 
