@@ -52,6 +52,7 @@ class Driver:
         self.cancelled = set()
         self.queue = []
         self.unmarked, self.holds_marks = [], False
+        self.lost = []
         self.ran = {}
         self.refs = []
         for _ in range(JOBS):
@@ -130,6 +131,8 @@ class Driver:
         while self.unmarked:
             ref, ids = self.unmarked.pop()
             self.engine.tasks.mark_taken_tasks_announced(ref.job_ref, ids)
+        while self.lost:
+            self.find_lost(*self.lost.pop())
 
     def control(self, event, number):
         job_id = self.refs[number if event != "adjust" else number[0]].job_id
@@ -171,15 +174,20 @@ class Driver:
         self.deliver((ref, [task_id for task_id in ids if task_id not in returned]))
 
     def lose(self, message):
-        """The janitor's other find shows that it is lost, by the queue; here its dead letter does."""
+        """It is found at once; if its mark is to come, after that, as the janitor finds what was marked long ago."""
         if message is not None:
-            ref, ids = message
-            self.engine.execute(
-                "update app.tasks set status = 'pending', announced_at = null where job_id = %s and task_id = any(%s)"
-                " and status = 'queued'",
-                ref.job_id,
-                ids,
-            )
+            self.find_lost(*message)
+            if self.holds_marks:
+                self.lost.append(message)
+
+    def find_lost(self, ref, ids):
+        """The janitor's other find shows that a message is lost, by the queue; here its dead letter does."""
+        self.engine.execute(
+            "update app.tasks set status = case status when 'queued' then 'pending' else status end, announced_at = null"
+            " where job_id = %s and task_id = any(%s) and status in ('queued', 'pending_retry')",
+            ref.job_id,
+            ids,
+        )
 
     def deliver(self, message, *, ending="complete"):
         if message is None:
@@ -361,6 +369,10 @@ STORIES = {
 @example(
     story=[("hold_marks", 0), ("take", 0), ("deliver", 0), ("retry", 0), ("mark", 0)], first=1, per_message=3, most=None
 )
+# A message is lost before it is marked.
+@example(story=[("hold_marks", 0), *[("deliver", 0)] * 3, ("lose", 0)], first=1, per_message=None, most=None)
+# The message of a retry is lost.
+@example(story=[("retry", 0), *[("deliver", 0)] * 2, ("lose", 0)], first=1, per_message=1, most=1)
 # Retries wait in line when max_parallel is set.
 @example(story=[("retry", 0)] * 3 + [("adjust", (0, 2)), ("adjust", (1, 1))], first=6, per_message=3, most=None)
 @example(story=[("return", 1), ("duplicate", 0), ("die_returned", 1), ("return", 1)], first=6, per_message=3, most=4)
