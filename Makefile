@@ -61,7 +61,7 @@ up: .venv/.ready
 	$(BIN)/coremachine up $(if $(APPS),--apps $(APPS)) $(UP)
 
 PYTEST = $(BIN)/python -m pytest -n $(or $(TESTERS),auto)
-ENGINE = tests/integration/engine -m 'not through_the_sdk'
+ENGINE = tests/integration/engine -m 'not long and not through_the_sdk'
 
 # Without those that take longest, which `make test-long` runs.
 test: .venv/.ready
@@ -75,7 +75,7 @@ test-long: .venv/.ready
 fast: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST) -q tests/unit --ignore=tests/unit/raster
+	$(PYTEST) -q -m 'not long' tests/unit --ignore=tests/unit/raster
 
 engine: .venv/.ready
 	$(PYTEST) -q --durations=15 $(ENGINE)

@@ -183,8 +183,8 @@ class Driver:
     def find_lost(self, ref, ids):
         """The janitor's other find shows that a message is lost, by the queue; here its dead letter does."""
         self.engine.execute(
-            "update app.tasks set status = case status when 'queued' then 'pending' else status end, announced_at = null"
-            " where job_id = %s and task_id = any(%s) and status in ('queued', 'pending_retry')",
+            "update app.tasks set status = case status when 'queued' then 'pending' else status end,"
+            " announced_at = null where job_id = %s and task_id = any(%s) and status in ('queued', 'pending_retry')",
             ref.job_id,
             ids,
         )
