@@ -122,7 +122,7 @@ def test_an_app_that_is_not_ready_still_has_its_jobs_explained(
     api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A module that could not be loaded hid all that stood: the answer of the queues ended the command."""
-    problem = {"title": "Not ready", "code": "not_ready", "detail": "jobs/tiles.py, line 3"}
+    problem = {"title": "Not ready", "code": "app_not_ready", "detail": "jobs/tiles.py, line 3"}
     api.answer("GET /api/queues", problem, status=503)
     api.answer("GET /api/dead-letters", {"value": []})
     api.answer("GET /api/schedules", {"value": []})
@@ -130,7 +130,7 @@ def test_an_app_that_is_not_ready_still_has_its_jobs_explained(
     api.answer("GET /api/jobs", {"value": []}, {"value": [waiting(JOB_ID, **failed)]})
     assert run("explain", "-o", "table") == 0
     out = capsys.readouterr().out
-    assert "✗ the app cannot tell what waits in its queues: Not ready (503, not_ready)" in out
+    assert "✗ the app cannot tell what waits in its queues: Not ready (503, app_not_ready)" in out
     assert "jobs/tiles.py, line 3" in out
     assert "✗ job of type tiles (3f2a9c000000): OSError: disk full" in out
 
