@@ -34,7 +34,18 @@ if TYPE_CHECKING:
     from jobs.registry import Handler, Registry
     from jobs.stages import Stage
     from jobs.validators import ResourceInvalid, resource_validator
-    from jobs.views import NoSuchPart, NothingToShow, ViewAnswer, ViewBusy, ViewFailed, ViewProblem, ViewRequest
+    from jobs.views import (
+        Figure,
+        NoSuchPart,
+        NothingToShow,
+        Outline,
+        ViewAnswer,
+        ViewBusy,
+        ViewFailed,
+        ViewNotInstalled,
+        ViewProblem,
+        ViewRequest,
+    )
 
 __all__ = [
     "CommandFailed",
@@ -44,6 +55,7 @@ __all__ = [
     "FailedTask",
     "FailurePolicy",
     "FanInResults",
+    "Figure",
     "Handler",
     "InvalidParameters",
     "Job",
@@ -55,6 +67,7 @@ __all__ = [
     "Limit",
     "NoSuchPart",
     "NothingToShow",
+    "Outline",
     "ParameterError",
     "ParameterErrors",
     "PermanentTaskError",
@@ -73,6 +86,7 @@ __all__ = [
     "ViewAnswer",
     "ViewBusy",
     "ViewFailed",
+    "ViewNotInstalled",
     "ViewProblem",
     "ViewRequest",
     "__version__",
@@ -108,11 +122,14 @@ _MODULES = {
     "jobs.stages": ("Stage",),
     "jobs.validators": ("ResourceInvalid", "resource_validator"),
     "jobs.views": (
+        "Figure",
         "NoSuchPart",
         "NothingToShow",
+        "Outline",
         "ViewAnswer",
         "ViewBusy",
         "ViewFailed",
+        "ViewNotInstalled",
         "ViewProblem",
         "ViewRequest",
     ),

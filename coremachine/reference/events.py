@@ -54,7 +54,8 @@ EVENTS = {
     "dead_letter_redriven": "Somebody sent a dead message again (`dead_letter_id`, `queue`, `actor`).",
     "dead_letter_obsolete": "A dead message was closed without being sent: its rows had changed.",
     "janitor_announced_tasks": "The janitor sent messages for `count` tasks that had none (`reason`: not_confirmed, "
-    "lost or parked).",
+    "if no message of theirs was confirmed since they became due, also after a lease had run out; lost, if it is in "
+    "the queue no more; parked, after a pause).",
     "janitor_announced_job": "The janitor sent the message for the job's next step (`reason`: not_confirmed, lost or "
     "moved).",
     "janitor_closed_stage": "The janitor ended a stage whose tasks had all ended.",

@@ -15,6 +15,7 @@ from core.basics.version import VERSION
 from coremachine import extras
 from coremachine.__main__ import main
 from coremachine.local import own_path
+from jobs import views
 from jobs.base import JobBase
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,12 @@ def test_types_are_those_of_the_names_that_are_looked_up():
     }
     assert typed == coremachine._PLACES
     assert set(typed) == set(coremachine.__all__)
+
+
+def test_all_that_a_view_or_a_figure_returns_or_raises_is_public():
+    """`figure` was in the documents, and `Figure` in no package that an author may import from."""
+    made = {name for name, value in vars(views).items() if getattr(value, "__module__", "") == views.__name__}
+    assert {name for name in made if isinstance(getattr(views, name), type)} <= set(coremachine.__all__)
 
 
 def test_importing_it_imports_nothing_else():
