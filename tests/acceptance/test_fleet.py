@@ -57,7 +57,7 @@ def test_fleet_converts_rasters_though_a_worker_dies(
         job = wait_for_end(http, job_id)
         assert job["status"] == "completed", job
         assert_each_app_ran_its_tasks(database)
-        told = run_command("queues", "--url", stack.url, "-o", "table", folder=tmp_path)
+        told = run_command("queues", "--url", stack.url, "-o", "table", folder=tmp_path, COLUMNS="120")
         assert "worker-tasks" in told.stdout
         leave(stack, "worker-tasks")
         assert apps_by_state(http, "ended") == {"worker-tasks"}

@@ -18,7 +18,8 @@ REMOTE = ("http", "https", "s3", "abfs")
 UTM_PLACE = Affine(10, 0, 600_000, 0, -10, 3_300_000)
 
 
-@pytest.fixture(scope="package", autouse=True)
+# Not of the package, which this folder is none of: it would last until the end of the session, for all its tests.
+@pytest.fixture(scope="module", autouse=True)
 def own_temporary_folder(tmp_path_factory):
     """Scratch folders of one task are one another's leftovers, and the tests in other processes have the same tasks."""
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ import pytest
 from triggers import openapi
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_document():
     """All apps share their endpoints, of which FastAPI makes the same document each time: that takes a second."""
     # With the endpoints, which are known by their identity.
