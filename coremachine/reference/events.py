@@ -54,10 +54,10 @@ EVENTS = {
     "dead_letter_redriven": "Somebody sent a dead message again (`dead_letter_id`, `queue`, `actor`).",
     "dead_letter_obsolete": "A dead message was closed without being sent: its rows had changed.",
     "janitor_announced_tasks": "The janitor sent messages for `count` tasks that had none (`reason`: not_confirmed, "
-    "if no message of theirs was confirmed since they became due, also after a lease had run out; lost, if it is in "
-    "the queue no more; parked, after a pause).",
-    "janitor_announced_job": "The janitor sent the message for the job's next step (`reason`: not_confirmed, lost or "
-    "moved).",
+    "when no message of theirs was confirmed since they became due, also after a lease had run out; lost, when the "
+    "queue no longer had it; parked, after a pause).",
+    "janitor_announced_job": "The janitor sent the message for the job's next step (`reason`: not_confirmed or lost, "
+    "as for tasks; moved, when the janitor itself had moved the job on).",
     "janitor_closed_stage": "The janitor ended a stage whose tasks had all ended.",
     "janitor_advanced_job": "The janitor moved the job to its next stage, which the last task had not done.",
 }

@@ -244,7 +244,7 @@ def test_worker_that_a_handler_broke_for_its_host_is_replaced(
     broken = host.worker_pids
     with client(host) as http:
         submit(http, "breaking", way=way)
-        # Its answer may be none, or an empty one.
+        # The broken worker may give no answer, or an empty one.
         with suppress(httpx.HTTPError, AssertionError, ValueError):
             submit(http, "hello_world", n=3)
     wait_until(lambda: host.worker_pids not in ([], broken), "a new worker", 60)

@@ -87,7 +87,7 @@ def test_each_python_that_the_project_supports_is_tested():
     assert matrix["python"] == [f"3.{minor}" for minor in range(first, last)]
 
 
-def test_engine_leaves_out_variants_of_its_suite_and_no_test():
+def test_engine_leaves_out_long_tests_and_variants_of_its_suite_and_no_other_test():
     """`-k 'not broker'` left out seven tests that have the word in their names, also on every version of PostgreSQL."""
     selection = "-m 'not long and not through_the_sdk'"
     makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
